@@ -1,0 +1,188 @@
+// The geometry of the rasteriser, once, for CPU and CUDA.
+//
+// Conventions. NDC is [-1, 1]^2, x right, y up, z away from the camera. Pixel coordinates are
+// p = (ndc * size + size - 1) / 2: the centre of the first pixel is 0, of the last size - 1. Here y
+// runs UP; whoever touches an image turns it into a row with row = H - 1 - y.
+//
+// Everything that decides (is a centre inside, which face is nearest, between which pixels does an
+// edge cross) is computed in double from the stored scalar, without fused multiply-add. A float32
+// mesh and its float64 copy therefore cover the same pixels, and so do CPU, CUDA and the NumPy
+// reference. Depth is rounded to float32 before faces compete for a pixel, so that coplanar faces
+// tie instead of being ordered by rounding noise; a tie goes to the lowest order.
+#pragma once
+
+#include <cstring>
+
+#include "portable.h"
+
+namespace nr {
+
+// One side of one face on the screen, counter-clockwise.
+struct ScreenFace {
+  double x[3], y[3], z[3];  // pixel coordinates, and depth
+  int corner[3];            // which corner of the stored face each vertex is: (2, 1, 0) if reversed
+  bool reversed;            // its back is towards us (only with fill_back)
+};
+
+NR_HD NR_INLINE double to_pixel(double ndc, int size) { return (ndc * size + size - 1) * 0.5; }
+
+// Loads the side of a face that is seen. False: nothing of it can be drawn, because it is seen from
+// behind without fill_back, has no area on the screen (it passes the facing test of the original
+// program too, but has no barycentric coordinates there), or has a corner that is not finite.
+template <class T>
+NR_HD NR_INLINE bool load_face(const T* vertices, const int32_t* face, int H, int W, bool fill_back,
+                            ScreenFace& out) {
+  for (int k = 0; k < 3; ++k) {
+    const T* v = vertices + 3 * static_cast<int64_t>(face[k]);
+    const double x = v[0], y = v[1], z = v[2];
+    if (!is_finite(x) || !is_finite(y) || !is_finite(z)) return false;
+    out.x[k] = to_pixel(x, W);
+    out.y[k] = to_pixel(y, H);
+    out.z[k] = z;
+    out.corner[k] = k;
+  }
+  const double area = (out.x[1] - out.x[0]) * (out.y[2] - out.y[0]) -
+                      (out.x[2] - out.x[0]) * (out.y[1] - out.y[0]);
+  out.reversed = area < 0.0;
+  if (!(area > 0.0) && !(out.reversed && fill_back)) return false;
+  if (out.reversed) {
+    double t;
+    t = out.x[0], out.x[0] = out.x[2], out.x[2] = t;
+    t = out.y[0], out.y[0] = out.y[2], out.y[2] = t;
+    t = out.z[0], out.z[0] = out.z[2], out.z[2] = t;
+    out.corner[0] = 2, out.corner[2] = 0;
+  }
+  return true;
+}
+
+// Place of a face among those that compete for a pixel: reversed copies come after all originals.
+NR_HD NR_INLINE uint32_t draw_order(int64_t face, bool reversed, int64_t num_faces) {
+  return static_cast<uint32_t>(reversed ? face + num_faces : face);
+}
+
+// Edge functions e[k] >= 0 for all k: the point is inside, edges included. e[k] / sum(e) is the
+// barycentric weight of vertex k.
+NR_HD NR_INLINE void edge_functions(const ScreenFace& f, double px, double py, double e[3]) {
+  for (int k = 0; k < 3; ++k) {
+    const int a = k == 2 ? 0 : k + 1, b = k == 0 ? 2 : k - 1;
+    e[k] = (f.x[b] - f.x[a]) * (py - f.y[a]) - (f.y[b] - f.y[a]) * (px - f.x[a]);
+  }
+}
+
+// Perspective-correct depth: 1/z interpolates linearly on the screen.
+NR_HD NR_INLINE double depth_at(const double e[3], const double inverse_z[3]) {
+  return (e[0] + e[1] + e[2]) /
+         (e[0] * inverse_z[0] + e[1] * inverse_z[1] + e[2] * inverse_z[2]);
+}
+
+// Visibility key: smaller wins. Upper half: depth as float32 in an order-preserving code; lower
+// half: draw order. One atomicMin on it is the whole depth test.
+constexpr uint64_t kNothing = ~0ull;
+
+NR_HD NR_INLINE uint64_t visibility_key(double depth, uint32_t order) {
+  const float z = static_cast<float>(depth);
+  uint32_t bits;
+  memcpy(&bits, &z, sizeof bits);
+  bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return static_cast<uint64_t>(bits) << 32 | order;
+}
+NR_HD NR_INLINE int32_t key_order(uint64_t key) {
+  return key == kNothing ? -1 : static_cast<int32_t>(key & 0xffffffffu);
+}
+
+// A point where an edge a -> b of a face crosses a line of pixel centres (NMR, CVPR 2018, sec. 3).
+// `axis` is the direction in which the crossing may move: 0 along a row (x), 1 along a column (y).
+struct Crossing {
+  int axis;
+  int line;            // the row (y up) or the column
+  int inside;          // last pixel on the face's side; a centre on the edge is inside
+  int outside;         // the next one outwards: inside + direction
+  int direction;       // +1 or -1, the way out of the face along `axis`
+  double at;           // where exactly, in pixels
+  int a, b;            // the edge's ends, 0 ... 2
+  double lever_a, lever_b;  // how much of the crossing's movement each end passes on; sum 1
+};
+
+// Visits every crossing at which both neighbouring pixels lie in the image, except on lines where
+// wanted(axis, line, direction) says that nothing can come of it.
+template <class Wanted, class Visit>
+NR_HD NR_INLINE void for_each_crossing(const ScreenFace& f, int H, int W, Wanted&& wanted,
+                                       Visit&& visit) {
+  for (int a = 0; a < 3; ++a) {
+    const int b = a == 2 ? 0 : a + 1;
+    for (int axis = 0; axis < 2; ++axis) {
+      const double* across = axis == 0 ? f.y : f.x;  // coordinate that numbers the lines
+      const double* along = axis == 0 ? f.x : f.y;   // coordinate that moves
+      const int lines = axis == 0 ? H : W, length = axis == 0 ? W : H;
+      const double a0 = across[a], b0 = across[b], a1 = along[a], b1 = along[b];
+      if (a0 == b0) continue;  // parallel to the lines: crosses none
+      Crossing c;
+      c.axis = axis, c.a = a, c.b = b;
+      c.direction = (a0 < b0) == (axis == 0) ? 1 : -1;  // the interior lies left of a -> b
+      const int from = first_in(a0 < b0 ? a0 : b0, lines);
+      const int to = last_in(a0 < b0 ? b0 : a0, lines);
+      for (c.line = from; c.line <= to; ++c.line) {
+        if (!wanted(axis, c.line, c.direction)) continue;
+        // Product before quotient: exact at both ends of the edge.
+        c.at = a1 + (b1 - a1) * (c.line - a0) / (b0 - a0);
+        const double rounded = c.direction > 0 ? floor(c.at) : ceil(c.at);
+        if (!(rounded >= 0.0 && rounded <= length - 1)) continue;
+        c.inside = static_cast<int>(rounded);
+        c.outside = c.inside + c.direction;
+        if (c.outside < 0 || c.outside >= length) continue;
+        c.lever_a = (b0 - c.line) / (b0 - a0);
+        c.lever_b = 1.0 - c.lever_a;
+        visit(c);
+      }
+    }
+  }
+}
+
+// The share of one pixel at position d on the crossing's line in the gradient of an end with the
+// given lever arm: the pixel would change by -gain if the edge moved to it, so the end is pushed by
+// -gain over the distance it would have to go, eps keeping the quotient finite.
+NR_HD NR_INLINE double edge_pull(double gain, double d, double at, double pixels_to_ndc, double lever,
+                              double eps) {
+  if (lever == 0.0) return 0.0;
+  const double distance = (d - at) * pixels_to_ndc / lever;
+  return -gain / (distance > 0.0 ? distance + eps : distance - eps);
+}
+
+// Texture cube: axis k of the cube belongs to corner k of the stored face; on the back side axes 0
+// and 2 are exchanged, which `corner` does. Eight texels with their trilinear weights.
+struct TexelWeights {
+  int64_t index[8];
+  double weight[8];
+};
+
+NR_HD NR_INLINE TexelWeights texel_weights(const ScreenFace& f, const double e[3],
+                                        const double inverse_z[3], int T, double eps) {
+  const double sum = e[0] + e[1] + e[2], depth = depth_at(e, inverse_z);
+  double fraction[3];
+  int cell[3];
+  const double top = T > 1 ? T - 1 - eps : 0.0;
+  for (int k = 0; k < 3; ++k) {
+    double position = e[k] / sum * (T - 1) * (depth * inverse_z[k]);
+    position = position < top ? position : top;
+    position = position > 0.0 ? position : 0.0;
+    const int axis = f.corner[k];
+    cell[axis] = static_cast<int>(position);
+    fraction[axis] = position - cell[axis];
+  }
+  TexelWeights out;
+  for (int n = 0; n < 8; ++n) {
+    int64_t index = 0;
+    double weight = 1.0;
+    for (int axis = 0; axis < 3; ++axis) {
+      const int up = n >> axis & 1;
+      weight *= up ? fraction[axis] : 1.0 - fraction[axis];
+      const int i = cell[axis] + up;
+      index = index * T + (i < T ? i : T - 1);  // beyond the last texel only with weight 0
+    }
+    out.index[n] = index;
+    out.weight[n] = weight;
+  }
+  return out;
+}
+
+}  // namespace nr

@@ -1,0 +1,29 @@
+// Voxelisers: triangles in [0, 1]^3 to occupancy on an n^3 grid; grid axis k is coordinate k.
+//
+// Published rule (Kato & Harada 2019, the evaluation of this line of work): surface cells around
+// every grid line that meets a triangle, each corner's own cell, then everything that empty space
+// cannot reach from the border through faces of cells. Thickens thin parts; published IoU figures
+// are this rule's.
+//
+// Solid rule: a cell is solid where its centre has a non-zero winding number, counted along each of
+// the three axes and decided by two of them, which also makes sense of open meshes.
+#pragma once
+
+#include <cstdint>
+
+namespace nr {
+
+enum class VoxelRule { kPublished = 0, kSolid = 1 };
+
+struct VoxelizeArguments {
+  int64_t B, F;
+  int n;
+  VoxelRule rule;
+  uint8_t* voxels;  // (B, n, n, n), 0 or 1
+  int threads;
+};
+
+template <class T>
+void voxelize(const VoxelizeArguments&, const T* triangles /* (B, F, 3, 3), finite */);
+
+}  // namespace nr

@@ -1,0 +1,186 @@
+#include "voxelize.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "parallel.h"
+#include "voxel_math.h"
+
+namespace nr {
+namespace {
+
+// ---- published rule -----------------------------------------------------------------------------
+
+// n x n rows of n bits.
+class BitGrid {
+ public:
+  void reset(int n) {
+    n_ = n, words_ = (n + 63) / 64;
+    bits_.assign(static_cast<size_t>(n) * n * words_, 0);
+  }
+  int words() const { return words_; }
+  uint64_t* row(int i, int j) { return bits_.data() + (static_cast<int64_t>(i) * n_ + j) * words_; }
+  void set(int i, int j, int k) {
+    if (static_cast<unsigned>(i) < static_cast<unsigned>(n_) &&
+        static_cast<unsigned>(j) < static_cast<unsigned>(n_) &&
+        static_cast<unsigned>(k) < static_cast<unsigned>(n_))
+      row(i, j)[k >> 6] |= 1ull << (k & 63);
+  }
+  uint64_t valid(int word) const {
+    const int bits = n_ - 64 * word;
+    return bits >= 64 ? ~0ull : (1ull << bits) - 1;
+  }
+
+ private:
+  int n_ = 0, words_ = 0;
+  std::vector<uint64_t> bits_;
+};
+
+struct VoxelScratch {
+  BitGrid solid, outside;
+  std::vector<int32_t> steps;
+};
+
+template <class T>
+void mark_surface(const T* triangles, int64_t F, int n, BitGrid& solid) {
+  for (int64_t f = 0; f < F; ++f, triangles += 9) {
+    for (int axis = 0; axis < 3; ++axis) {
+      const ColumnTriangle t = along_axis(triangles, n, axis);
+      const int u0 = first_in(min3(t.u[0], t.u[1], t.u[2]), n);
+      const int u1 = last_in(max3(t.u[0], t.u[1], t.u[2]), n);
+      const int v0 = first_in(min3(t.v[0], t.v[1], t.v[2]), n);
+      const int v1 = last_in(max3(t.v[0], t.v[1], t.v[2]), n);
+      if (u0 > u1 || v0 > v1 || t.det == 0.0) continue;
+      for (int u = u0; u <= u1; ++u)
+        for (int v = v0; v <= v1; ++v) {
+          double e[3];
+          if (!meets_line(t, u, v, e)) continue;
+          const double w = std::floor(crossing_at(t, e));
+          if (!(w >= 0.0 && w < n)) continue;
+          for (int a = u - 1; a <= u; ++a)
+            for (int b = v - 1; b <= v; ++b) {
+              int cell[3];
+              cell[axis] = static_cast<int>(w), cell[(axis + 1) % 3] = a, cell[(axis + 2) % 3] = b;
+              solid.set(cell[0], cell[1], cell[2]);
+            }
+        }
+    }
+    for (int k = 0; k < 3; ++k) {  // truncated towards zero: (-1, 0) lands in cell 0
+      const double x = double(triangles[3 * k]) * n, y = double(triangles[3 * k + 1]) * n,
+                   z = double(triangles[3 * k + 2]) * n;
+      if (min3(x, y, z) > -1.0 && max3(x, y, z) < n)
+        solid.set(static_cast<int>(x), static_cast<int>(y), static_cast<int>(z));
+    }
+  }
+}
+
+// Floods the empty cells of one row from those known to be outside; true if more are now known.
+bool flood_row(BitGrid& solid, BitGrid& outside, int n, int i, int j) {
+  const int words = solid.words();
+  const uint64_t* wall = solid.row(i, j);
+  uint64_t* known = outside.row(i, j);
+  const bool border = i == 0 || j == 0 || i == n - 1 || j == n - 1;
+  const uint64_t* around[4] = {border ? nullptr : outside.row(i - 1, j),
+                               border ? nullptr : outside.row(i + 1, j),
+                               border ? nullptr : outside.row(i, j - 1),
+                               border ? nullptr : outside.row(i, j + 1)};
+  bool changed = false;
+  uint64_t carry = 1;  // the border of the grid is outside of the row's first and last cell
+  for (int k = 0; k < words; ++k) {
+    const uint64_t open = ~wall[k] & solid.valid(k);
+    uint64_t seed = border ? ~0ull : known[k] | carry | around[0][k] | around[1][k] |
+                                         around[2][k] | around[3][k];
+    if (k == words - 1) seed |= 1ull << ((n - 1) & 63);
+    seed = flood_up(seed, open);
+    seed = flood_down(seed, open);
+    changed |= seed != known[k];
+    known[k] = seed;
+    carry = seed >> 63;
+  }
+  for (int k = words - 2; k >= 0; --k) {  // what the later words send back down
+    if (!(known[k + 1] & 1)) continue;
+    const uint64_t open = ~wall[k] & solid.valid(k);
+    const uint64_t seed = known[k] | flood_down(known[k] | 1ull << 63, open);
+    changed |= seed != known[k];
+    known[k] = seed;
+  }
+  return changed;
+}
+
+template <class T>
+void published_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScratch& scratch) {
+  scratch.solid.reset(n);
+  scratch.outside.reset(n);
+  mark_surface(triangles, F, n, scratch.solid);
+  // Sweeps there and back: each carries outside through everything that is open along its way.
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j < n; ++j) changed |= flood_row(scratch.solid, scratch.outside, n, i, j);
+    if (!changed) break;
+    changed = false;
+    for (int i = n - 1; i >= 0; --i)
+      for (int j = n - 1; j >= 0; --j) changed |= flood_row(scratch.solid, scratch.outside, n, i, j);
+  }
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < n; ++j) {
+      const uint64_t* outside = scratch.outside.row(i, j);
+      for (int k = 0; k < n; ++k) *voxels++ = !(outside[k >> 6] >> (k & 63) & 1);
+    }
+}
+
+// ---- solid rule ---------------------------------------------------------------------------------
+
+template <class T>
+void solid_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScratch& scratch) {
+  const int64_t strides[3] = {static_cast<int64_t>(n) * n, n, 1};
+  std::fill(voxels, voxels + strides[0] * n, uint8_t(0));
+  std::vector<int32_t>& steps = scratch.steps;  // of the winding number, along each line
+  for (int axis = 0; axis < 3; ++axis) {
+    steps.assign(static_cast<size_t>(n) * n * (n + 1), 0);
+    for (int64_t f = 0; f < F; ++f) {
+      const ColumnTriangle t = along_axis(triangles + 9 * f, n, axis);
+      if (t.det == 0.0) continue;
+      // Lines through the centres of cells: u + 1/2.
+      const int u0 = first_in(min3(t.u[0], t.u[1], t.u[2]) - 0.5, n);
+      const int u1 = last_in(max3(t.u[0], t.u[1], t.u[2]) - 0.5, n);
+      const int v0 = first_in(min3(t.v[0], t.v[1], t.v[2]) - 0.5, n);
+      const int v1 = last_in(max3(t.v[0], t.v[1], t.v[2]) - 0.5, n);
+      for (int u = u0; u <= u1; ++u)
+        for (int v = v0; v <= v1; ++v) {
+          double e[3];
+          if (!owns_line(t, u + 0.5, v + 0.5, e)) continue;
+          // The first centre beyond the crossing.
+          const int first = last_in(crossing_at(t, e) - 0.5, n) + 1;
+          steps[(static_cast<int64_t>(u) * n + v) * (n + 1) + first] += t.det > 0.0 ? 1 : -1;
+        }
+    }
+    const int64_t su = strides[(axis + 1) % 3], sv = strides[(axis + 2) % 3], sw = strides[axis];
+    for (int u = 0; u < n; ++u)
+      for (int v = 0; v < n; ++v) {
+        const int32_t* step = steps.data() + (static_cast<int64_t>(u) * n + v) * (n + 1);
+        int32_t winding = 0;
+        for (int w = 0; w < n; ++w) {
+          winding += step[w];
+          voxels[u * su + v * sv + w * sw] += winding != 0;
+        }
+      }
+  }
+  for (int64_t i = 0; i < strides[0] * n; ++i) voxels[i] = voxels[i] >= 2;
+}
+
+}  // namespace
+
+template <class T>
+void voxelize(const VoxelizeArguments& a, const T* triangles) {
+  std::vector<VoxelScratch> scratch(std::max(1, a.threads));
+  const int64_t cells = static_cast<int64_t>(a.n) * a.n * a.n;
+  parallel_for(a.B, a.threads, [&](int worker, int64_t b) {
+    const auto rule = a.rule == VoxelRule::kPublished ? published_rule<T> : solid_rule<T>;
+    rule(triangles + b * a.F * 9, a.F, a.n, a.voxels + b * cells, scratch[worker]);
+  });
+}
+template void voxelize<float>(const VoxelizeArguments&, const float*);
+template void voxelize<double>(const VoxelizeArguments&, const double*);
+
+}  // namespace nr

@@ -1,0 +1,67 @@
+"""The rasterize* functions of the original package, on triangles (B, F, 3, 3) in NDC.
+
+They draw only faces that are counter-clockwise on the screen; `Renderer(fill_back=True)` draws both
+sides without doubling anything.
+"""
+import torch
+
+from . import ops
+
+DEFAULT_IMAGE_SIZE = 256
+DEFAULT_ANTI_ALIASING = True
+DEFAULT_NEAR = 0.1
+DEFAULT_FAR = 100
+DEFAULT_EPS = 1e-4
+DEFAULT_BACKGROUND_COLOR = (0, 0, 0)
+
+
+def _unshared(faces):
+    if not isinstance(faces, torch.Tensor) or faces.dim() != 4 or faces.shape[2:] != (3, 3):
+        raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {ops._describe(faces)}")
+    indices = torch.arange(3 * faces.shape[1], device=faces.device).reshape(-1, 3)
+    return faces.reshape(faces.shape[0], -1, 3), indices
+
+
+def rasterize_rgbad(faces, textures=None, image_size=DEFAULT_IMAGE_SIZE,
+                    anti_aliasing=DEFAULT_ANTI_ALIASING, near=DEFAULT_NEAR, far=DEFAULT_FAR,
+                    eps=DEFAULT_EPS, background_color=DEFAULT_BACKGROUND_COLOR, return_rgb=True,
+                    return_alpha=True, return_depth=True):
+    """Dictionary of `rgb` (B, 3, H, W), `alpha` (B, H, W) and `depth` (B, H, W), None if not asked for.
+
+    Parameters
+    ----------
+    faces : (B, F, 3, 3) float, corners in NDC with depth z.
+    textures : (B, F, T, T, T, 3) float, needed for rgb.
+    eps : keeps the NMR gradient finite where an edge touches a pixel centre.
+    """
+    vertices, indices = _unshared(faces)
+    background = None
+    if return_rgb:
+        background = torch.as_tensor(background_color, dtype=vertices.dtype, device=vertices.device)
+    rgb, alpha, depth = ops.rasterize(
+        vertices, indices, textures, None, background, image_size=image_size,
+        anti_aliasing=anti_aliasing, near=near, far=far, eps=eps, rgb=return_rgb, alpha=return_alpha,
+        depth=return_depth)
+    return {"rgb": rgb, "alpha": alpha, "depth": depth}
+
+
+def rasterize(faces, textures, image_size=DEFAULT_IMAGE_SIZE, anti_aliasing=DEFAULT_ANTI_ALIASING,
+              near=DEFAULT_NEAR, far=DEFAULT_FAR, eps=DEFAULT_EPS,
+              background_color=DEFAULT_BACKGROUND_COLOR):
+    """rgb images (B, 3, H, W) of textured triangles (B, F, 3, 3)."""
+    return rasterize_rgbad(faces, textures, image_size, anti_aliasing, near, far, eps,
+                           background_color, True, False, False)["rgb"]
+
+
+def rasterize_silhouettes(faces, image_size=DEFAULT_IMAGE_SIZE, anti_aliasing=DEFAULT_ANTI_ALIASING,
+                          near=DEFAULT_NEAR, far=DEFAULT_FAR, eps=DEFAULT_EPS):
+    """Coverage (B, H, W) in [0, 1] of triangles (B, F, 3, 3)."""
+    return rasterize_rgbad(faces, None, image_size, anti_aliasing, near, far, eps, None, False, True,
+                           False)["alpha"]
+
+
+def rasterize_depth(faces, image_size=DEFAULT_IMAGE_SIZE, anti_aliasing=DEFAULT_ANTI_ALIASING,
+                    near=DEFAULT_NEAR, far=DEFAULT_FAR, eps=DEFAULT_EPS):
+    """Depth (B, H, W) of triangles (B, F, 3, 3); `far` where nothing is drawn."""
+    return rasterize_rgbad(faces, None, image_size, anti_aliasing, near, far, eps, None, False, False,
+                           True)["depth"]

@@ -1,0 +1,152 @@
+"""`Renderer`: camera, light and rasteriser in one object, as users of the original know it."""
+import math
+
+import torch
+
+from . import ops
+from .cameras import look, look_at, perspective, projection
+from .lighting import face_light, vertices_to_faces
+from .rasterize import DEFAULT_EPS
+
+
+class Renderer:
+    """Draws meshes: `renderer(vertices, faces, textures, mode=None|'rgb'|'silhouettes'|'depth')`.
+
+    Parameters
+    ----------
+    image_size : int or (height, width)
+    camera_mode : 'projection' (OpenCV: K, R, t, dist_coeffs, orig_size), 'look_at' (towards the
+        origin from `eye`), 'look' (along `camera_direction` from `eye`), or 'none' (vertices are
+        already in NDC).
+    viewing_angle : HALF the field of view, in degrees. The default `eye` is
+        (0, 0, -(1 / tan(viewing_angle) + 1)).
+    near, far : only what lies between is drawn, in every mode.
+    light_direction : towards the light, in world space, not normalised.
+
+    All are attributes of the same name and may be set later. `eye` is (3,) or (B, 3).
+
+    Convention
+    ----------
+    World and NDC: x right, y up; z is depth. Row 0 of an image is the top. The cameras mirror a
+    right-handed scene (see `neural_renderer.cameras`).
+    """
+
+    def __init__(self, image_size=256, anti_aliasing=True, background_color=(0, 0, 0), fill_back=True,
+                 camera_mode="projection", K=None, R=None, t=None, dist_coeffs=None, orig_size=1024,
+                 perspective=True, viewing_angle=30, camera_direction=(0, 0, 1), near=0.1, far=100,
+                 light_intensity_ambient=0.5, light_intensity_directional=0.5,
+                 light_color_ambient=(1, 1, 1), light_color_directional=(1, 1, 1),
+                 light_direction=(0, 1, 0)):
+        self.image_size = image_size
+        self.anti_aliasing = anti_aliasing
+        self.background_color = background_color
+        self.fill_back = fill_back
+        self.camera_mode = camera_mode
+        self.K, self.R, self.t, self.dist_coeffs = K, R, t, dist_coeffs
+        self.orig_size = orig_size
+        self.perspective = perspective
+        self.viewing_angle = viewing_angle
+        self.eye = (0.0, 0.0, -(1.0 / math.tan(math.radians(viewing_angle)) + 1.0))
+        self.camera_direction = camera_direction
+        self.near, self.far = near, far
+        self.light_intensity_ambient = light_intensity_ambient
+        self.light_intensity_directional = light_intensity_directional
+        self.light_color_ambient = light_color_ambient
+        self.light_color_directional = light_color_directional
+        self.light_direction = light_direction
+        self.rasterizer_eps = 1e-3
+        self.transform_checked()
+
+    def transform_checked(self):
+        """Raise for a camera_mode that is none, before anything is drawn."""
+        if self.camera_mode not in ("projection", "look", "look_at", "none", "None", None):
+            raise ValueError("camera_mode must be 'projection', 'look', 'look_at' or 'none', got "
+                             f"{self.camera_mode!r}")
+
+    def transform(self, vertices, K=None, R=None, t=None, dist_coeffs=None, orig_size=None):
+        """World coordinates (B, V, 3) to NDC and depth (B, V, 3), by the camera mode."""
+        self.transform_checked()
+        if not isinstance(vertices, torch.Tensor):
+            raise ValueError(f"vertices must be a tensor of shape (B, V, 3), got {type(vertices).__name__}")
+        if vertices.dtype in (torch.float16, torch.bfloat16):
+            vertices = vertices.float()
+        with torch.autocast(vertices.device.type, enabled=False):
+            if self.camera_mode == "projection":
+                K, R, t = (mine if given is None else given for given, mine in
+                           ((K, self.K), (R, self.R), (t, self.t)))
+                missing = [n for n, v in (("K", K), ("R", R), ("t", t)) if v is None]
+                if missing:
+                    raise ValueError(f"camera_mode 'projection' needs {', '.join(missing)}: give it to "
+                                     "Renderer or to the call, or choose another camera_mode")
+                if dist_coeffs is None:
+                    dist_coeffs = self.dist_coeffs
+                if dist_coeffs is None:
+                    dist_coeffs = vertices.new_zeros(1, 5)
+                return projection(vertices, K, R, t, dist_coeffs,
+                                  self.orig_size if orig_size is None else orig_size)
+            if self.camera_mode in ("none", "None", None):
+                return vertices
+            if self.camera_mode == "look_at":
+                vertices = look_at(vertices, self.eye)
+            else:
+                vertices = look(vertices, self.eye, self.camera_direction)
+            return perspective(vertices, self.viewing_angle) if self.perspective else vertices
+
+    def light(self, vertices, faces):
+        """Light (B, F, 2, 3) on the fronts and backs of a mesh in world coordinates."""
+        return face_light(vertices_to_faces(vertices, faces), self.light_intensity_ambient,
+                          self.light_intensity_directional, self.light_color_ambient,
+                          self.light_color_directional, self.light_direction)
+
+    def _draw(self, vertices, faces, textures, eps, camera, **wanted):
+        screen = self.transform(vertices, *camera)
+        light = background = None
+        if wanted.get("rgb"):
+            if textures is None:  # white, at the cost of one texel
+                textures = screen.new_ones(1, 1, 1, 1, 1, 3).expand(
+                    len(screen), faces.shape[-2], -1, -1, -1, -1)
+            light = self.light(vertices.to(screen.dtype), faces)
+            background = torch.as_tensor(self.background_color, dtype=screen.dtype, device=screen.device)
+        return ops.rasterize(screen, faces, textures, light, background, image_size=self.image_size,
+                             anti_aliasing=self.anti_aliasing, near=self.near, far=self.far, eps=eps,
+                             fill_back=self.fill_back, **wanted)
+
+    def render_silhouettes(self, vertices, faces, K=None, R=None, t=None, dist_coeffs=None,
+                           orig_size=None):
+        """Coverage (B, H, W) in [0, 1]."""
+        return self._draw(vertices, faces, None, DEFAULT_EPS, (K, R, t, dist_coeffs, orig_size),
+                          alpha=True)[1]
+
+    def render_depth(self, vertices, faces, K=None, R=None, t=None, dist_coeffs=None, orig_size=None):
+        """Depth (B, H, W), `far` where nothing is drawn."""
+        return self._draw(vertices, faces, None, DEFAULT_EPS, (K, R, t, dist_coeffs, orig_size),
+                          depth=True)[2]
+
+    def render_rgb(self, vertices, faces, textures=None, K=None, R=None, t=None, dist_coeffs=None,
+                   orig_size=None):
+        """Colours (B, 3, H, W); textures (B, F, T, T, T, 3), None for white."""
+        return self._draw(vertices, faces, textures, self.rasterizer_eps,
+                          (K, R, t, dist_coeffs, orig_size), rgb=True)[0]
+
+    def render(self, vertices, faces, textures=None, K=None, R=None, t=None, dist_coeffs=None,
+               orig_size=None):
+        """(rgb (B, 3, H, W), depth (B, H, W), alpha (B, H, W)) in one pass."""
+        rgb, alpha, depth = self._draw(vertices, faces, textures, self.rasterizer_eps,
+                                       (K, R, t, dist_coeffs, orig_size), rgb=True, alpha=True,
+                                       depth=True)
+        return rgb, depth, alpha
+
+    def __call__(self, vertices, faces, textures=None, mode=None, K=None, R=None, t=None,
+                 dist_coeffs=None, orig_size=None):
+        camera = (K, R, t, dist_coeffs, orig_size)
+        if mode is None:
+            return self.render(vertices, faces, textures, *camera)
+        if mode == "rgb":
+            return self.render_rgb(vertices, faces, textures, *camera)
+        if mode == "silhouettes":
+            return self.render_silhouettes(vertices, faces, *camera)
+        if mode == "depth":
+            return self.render_depth(vertices, faces, *camera)
+        raise ValueError(f"mode must be None, 'rgb', 'silhouettes' or 'depth', got {mode!r}")
+
+    forward = __call__

@@ -1,0 +1,80 @@
+"""The published voxel rule in plain NumPy, float64: what the kernels mean, and their fallback."""
+import numpy as np
+from scipy import ndimage
+
+
+def published(triangles, n):
+    """(F, 3, 3) triangles in [0, 1] to (n, n, n) bool, by the rule of `voxelization.voxelize`."""
+    solid = np.zeros((n, n, n), bool)
+    corners = np.asarray(triangles, np.float64).reshape(-1, 3, 3) * n
+
+    def mark(cell):
+        if all(0 <= c < n for c in cell):
+            solid[tuple(cell)] = True
+
+    for t in corners:
+        for axis in range(3):
+            iu, iv = (axis + 1) % 3, (axis + 2) % 3
+            u, v, w = t[:, iu], t[:, iv], t[:, axis]
+            det = (u[1] - u[0]) * (v[2] - v[0]) - (u[2] - u[0]) * (v[1] - v[0])
+            if det == 0:
+                continue
+            for line_u in range(max(0, _ceil(u.min(), n)), min(n - 1, _floor(u.max(), n)) + 1):
+                for line_v in range(max(0, _ceil(v.min(), n)), min(n - 1, _floor(v.max(), n)) + 1):
+                    e = [(u[b] - u[a]) * (line_v - v[a]) - (v[b] - v[a]) * (line_u - u[a])
+                         for a, b in ((1, 2), (2, 0), (0, 1))]
+                    if any(x * np.sign(det) < 0 for x in e):
+                        continue
+                    cell = [0, 0, 0]
+                    cell[axis] = np.floor(w[0] + (e[1] * (w[1] - w[0]) + e[2] * (w[2] - w[0])) / det)
+                    for a in (-1, 0):
+                        for b in (-1, 0):
+                            cell[iu], cell[iv] = line_u + a, line_v + b
+                            if 0 <= cell[axis] < n:
+                                mark([int(c) for c in cell])
+        for corner in t:
+            if np.abs(corner).max() < 2 ** 31:
+                mark([int(c) for c in corner])  # truncated: (-1, 0) lands in cell 0
+    empty, _ = ndimage.label(~solid)
+    border = np.ones((n, n, n), bool)
+    border[1:-1, 1:-1, 1:-1] = False
+    reached = np.unique(empty[border & ~solid])
+    return ~(np.isin(empty, reached) & ~solid)
+
+
+def _ceil(value, n):
+    return int(np.ceil(np.clip(value, -1, n + 1)))
+
+
+def _floor(value, n):
+    return int(np.floor(np.clip(value, -1, n + 1)))
+
+
+def solid(triangles, n):
+    """(F, 3, 3) triangles in [0, 1] to (n, n, n) bool, by the rule of `voxelization.voxelize_solid`."""
+    corners = np.asarray(triangles, np.float64).reshape(-1, 3, 3) * n
+    votes = np.zeros((n, n, n), int)
+    centres = np.arange(n) + 0.5
+    for axis in range(3):
+        iu, iv = (axis + 1) % 3, (axis + 2) % 3
+        winding = np.zeros((n, n, n), int)  # [u, v, w]
+        for t in corners:
+            u, v, w = t[:, iu], t[:, iv], t[:, axis]
+            det = (u[1] - u[0]) * (v[2] - v[0]) - (u[2] - u[0]) * (v[1] - v[0])
+            if det == 0:
+                continue
+            sign = np.sign(det)
+            iu_, iv_ = (np.flatnonzero((centres >= x.min()) & (centres <= x.max())) for x in (u, v))
+            cu, cv = np.meshgrid(centres[iu_], centres[iv_], indexing="ij")
+            inside, e = np.ones(cu.shape, bool), []
+            for a, b in ((1, 2), (2, 0), (0, 1)):
+                value = sign * ((u[b] - u[a]) * (cv - v[a]) - (v[b] - v[a]) * (cu - u[a]))
+                du, dv = sign * (u[b] - u[a]), sign * (v[b] - v[a])
+                inside &= (value > 0) | ((value == 0) & (dv < 0 or (dv == 0 and du > 0)))
+                e.append(value)
+            height = w[0] + (e[1] * (w[1] - w[0]) + e[2] * (w[2] - w[0])) / abs(det)
+            beyond = inside[..., None] & (centres > height[..., None])
+            winding[np.ix_(iu_, iv_)] += int(sign) * beyond
+        grid = np.moveaxis(winding != 0, [0, 1, 2], [iu, iv, axis])
+        votes += grid
+    return votes >= 2
