@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""Learn the shape of objects from single images, free of the pose they were seen from.
+
+    python 3D-GAN.py --mode=train --class_ids 02958343 --ckpt_dir runs/car
+    python 3D-GAN.py --mode=evaluation --ckpt_dir runs/car
+    python 3D-GAN.py --mode=reconstruct --ckpt_dir runs/car --load_im photo.png
+"""
+import argparse
+import json
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SYNTHETIC = os.path.join(HERE, "data", "synthetic")
+
+
+def parser():
+    p = argparse.ArgumentParser(
+        prog="3D-GAN.py", formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False,
+        description="3D shape from single images, after Peng et al. 2020 (arXiv 2004.01347). Defaults are "
+                    "those of the published CVPR18 run.")
+    p.add_argument("--mode", required=True, choices=sorted(MODES), help="; ".join(
+        f"{name}: {mode.__doc__.splitlines()[0]}" for name, mode in MODES.items()))
+    p.add_argument("--dry_run", action="store_true", help="print the resolved options and stop")
+
+    g = p.add_argument_group("run")
+    g.add_argument("--ckpt_dir", metavar="DIR", help="the run's folder: options, checkpoints, log, results")
+    g.add_argument("--sample_dir", metavar="DIR", help="pictures and meshes (default: CKPT_DIR/samples)")
+    g.add_argument("--resume", action="store_true", help="go on with the run that CKPT_DIR holds, exactly")
+    g.add_argument("--eval_flag", choices=("last", "best"), default="last", help="which checkpoint to use")
+    g.add_argument("--seed", type=integer(0), default=0, help="of weights and data order")
+    g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    g.add_argument("--device_id", type=integer(0), metavar="N", help="the published way to say --device=cuda:N")
+    g.add_argument("--threads", type=integer(1), help="CPU threads (default: torch's choice)")
+
+    g = p.add_argument_group("data")
+    g.add_argument("--dataset", choices=("CVPR18",), default="CVPR18", help="layout of DATA_DIR")
+    g.add_argument("--data_dir", metavar="DIR", help="the dataset's files (default: data/synthetic, made if "
+                                                     "it is not there; evaluation: that of the run)")
+    g.add_argument("--cache_dir", metavar="DIR", help="images, unpacked (default: DATA_DIR/.cache)")
+    g.add_argument("--class_ids", "--class_id", nargs="+", metavar="ID",
+                   help="classes of ONE model, e.g. 02958343 for cars (default: all of DATA_DIR)")
+    g.add_argument("--trainViews", type=integer(1), metavar="N",
+                   help="views used of each training object, drawn by DATA_SEED (default: all)")
+    g.add_argument("--img_size", type=integer(1), default=64, help="side of the images in pixels")
+    g.add_argument("--split", choices=("train", "val", "test"), default="test", help="what is evaluated")
+
+    g = p.add_argument_group("networks")
+    g.add_argument("--latent_dim", type=integer(1), default=512, help="length of the shape code")
+    g.add_argument("--enc_width", type=integer(1), default=64,
+                   help="channels of the encoder's first layer; everything in it scales along")
+    g.add_argument("--obj_dir", metavar="OBJ", help="template mesh of unit radius (default: an icosphere of "
+                                                    "642 vertices)")
+
+    g = p.add_argument_group("training")
+    g.add_argument("--n_iters", type=integer(1), default=20000, help="iterations in all")
+    g.add_argument("--batch_size", type=integer(1), default=128, help="images an iteration")
+    g.add_argument("--lr", type=number(0, above=True), default=1e-4, help="learning rate (Adam)")
+    g.add_argument("--lr_D", type=number(0, above=True), help="that of the discriminator (default: LR)")
+    g.add_argument("--decay_batch", type=integer(0), default=40000, help="iteration from which the rate decays")
+    g.add_argument("--decay_every", type=integer(1), default=5000, help="iterations between two decays")
+    g.add_argument("--decay_order", type=number(0, above=True), default=0.1, help="factor of a decay")
+    g.add_argument("--lambda_smth", type=number(0), default=0.001, help="weight of smoothness")
+    g.add_argument("--lambda_Gprior", type=number(0), default=1.0, help="weight of the code's Gaussian prior")
+    g.add_argument("--lambda_adv", type=number(0), default=1.0,
+                   help="weight of the adversarial confusion; 0 is the plain autoencoder (AE)")
+    g.add_argument("--lambda_Lap", type=number(0), default=0.0, help="weight of the Laplacian loss")
+    g.add_argument("--lambda_edge", type=number(0), default=0.0, help="weight of the edge length loss")
+    g.add_argument("--G_every", type=integer(1), default=2,
+                   help="every n-th iteration is the encoder's, the others are the discriminator's")
+    g.add_argument("--confusion", choices=("log2", "ce"), default="log2",
+                   help="log2: as published; ce: cross-entropy to the uniform distribution")
+    g.add_argument("--standardize_code", action="store_true",
+                   help="standardise the code before the discriminator, which then learns")
+    g.add_argument("--amp", action="store_true", help="bfloat16 inside the networks")
+    g.add_argument("--log_step", type=integer(1), default=10, help="iterations between two records")
+    g.add_argument("--ckpt_step", type=integer(1), default=500, help="... two checkpoints with validation")
+    g.add_argument("--sample_step", type=integer(1), default=500, help="... two pictures")
+
+    g = p.add_argument_group("reconstruct")
+    g.add_argument("--load_im", metavar="PATH", help="an image, or a folder of them")
+    g.add_argument("--mask", metavar="PNG", help="where the object is, for an image without alpha")
+    g.add_argument("--obj_frame", choices=("people", "renderer"), default="people",
+                   help="people: right-handed, as photographs show it; renderer: as predicted (mirrored)")
+
+    g = p.add_argument_group("make_dataset")
+    g.add_argument("--mesh_dir", metavar="DIR", help="meshes, a subfolder for each class (OBJ, OFF, PLY, STL, "
+                                                     "GLB); without it, the embedded shapes")
+    g.add_argument("--up", choices=("x", "y", "z", "-x", "-y", "-z"), default="y", help="up axis of the meshes")
+    g.add_argument("--n_train", type=integer(1), default=300, help="objects of a class to train on")
+    g.add_argument("--n_val", type=integer(1), default=40, help="... to validate")
+    g.add_argument("--n_test", type=integer(1), default=40, help="... to test")
+    g.add_argument("--train_views", type=integer(1), default=24, help="views drawn of a training object")
+    g.add_argument("--palette", choices=("own", "shared"), default="own",
+                   help="colours of each object's own, or shared so that colour cannot identify it")
+    g.add_argument("--data_seed", type=integer(0), default=0, help="of the shapes and of --trainViews")
+    return p
+
+
+def integer(least):
+    def convert(text):
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+    convert.__name__ = f"integer of at least {least},"
+    return convert
+
+
+def number(least, above=False):
+    def convert(text):
+        value = float(text)
+        if not least <= value < float("inf") or (above and value == least):
+            raise argparse.ArgumentTypeError(f"{text} is not a finite number {'above' if above else 'from'} {least}"
+                                             f"{'' if above else ' on'}")
+        return value
+    convert.__name__ = "number"
+    return convert
+
+
+def train(options, device):
+    """the model (featGAN; with --lambda_adv=0 the plain autoencoder)"""
+    import training
+    training.check_options(options)
+    need(options, "ckpt_dir")
+    made_here = options.data_dir is None
+    if made_here:
+        import synthetic
+        options.data_dir = SYNTHETIC
+        options.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
+        make_synthetic(options)
+    from datasets import DATASETS
+    options.class_ids = options.class_ids or DATASETS[options.dataset].available(options.data_dir)
+    if not options.class_ids:
+        from errors import InputError
+        raise InputError(f"--data_dir={options.data_dir} holds no files like 02958343_train_images.npz")
+    options.cache_dir = options.cache_dir or os.path.join(options.data_dir, ".cache")
+    return training.train(options, device)
+
+
+def evaluation(options, device):
+    """voxel IoU, MMD and their controls, as a table and JSON"""
+    need(options, "ckpt_dir")
+    import evaluation
+    return evaluation.evaluation(options, device)
+
+
+def reconstruct(options, device):
+    """meshes from images: OBJ, GLB, pictures, turntable"""
+    need(options, "ckpt_dir")
+    import visualization
+    return visualization.reconstruct(options, device)
+
+
+def make_dataset(options, device):
+    """CVPR18-layout files from the embedded shapes or from MESH_DIR"""
+    import synthetic
+    options.data_dir = options.data_dir or SYNTHETIC
+    if options.mesh_dir:
+        synthetic.make_from_meshes(options.data_dir, options.mesh_dir, options.up, options.data_seed,
+                                   options.train_views)
+    else:
+        options.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
+        make_synthetic(options)
+    return 0
+
+
+def make_synthetic(options):
+    import synthetic
+    synthetic.make_synthetic(options.data_dir, options.class_ids, options.n_train, options.n_val,
+                             options.n_test, options.train_views, options.palette, options.data_seed)
+
+
+MODES = {"train": train, "evaluation": evaluation, "reconstruct": reconstruct, "make_dataset": make_dataset}
+
+
+def need(options, name):
+    if getattr(options, name) is None:
+        from errors import InputError
+        raise InputError(f"--mode={options.mode} needs --{name}")
+
+
+def resolve_device(options):
+    import torch
+    from errors import InputError
+    name = f"cuda:{options.device_id}" if options.device_id is not None else options.device
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device={name} is not one of auto, cpu, cuda, cuda:N")
+    if device.type == "cuda" and (not torch.cuda.is_available()
+                                  or (device.index or 0) >= torch.cuda.device_count()):
+        raise InputError(f"--device={name}: this torch sees {torch.cuda.device_count()} CUDA devices; use "
+                         "--device=cpu or install a CUDA build of torch")
+    return device
+
+
+def main(arguments=None):
+    options = parser().parse_args(arguments)
+    if options.sample_dir is None and options.ckpt_dir is not None:
+        options.sample_dir = os.path.join(options.ckpt_dir, "samples")
+    if options.dry_run:
+        print(json.dumps(vars(options), indent=2))
+        return 0
+    sys.path.insert(0, HERE)
+    from errors import Divergence, InputError
+    try:
+        return MODES[options.mode](options, resolve_device(options))
+    except (InputError, Divergence) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

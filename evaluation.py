@@ -1,0 +1,84 @@
+"""`--mode=evaluation`: the figures of a run, printed with their protocol and written as JSON."""
+import os
+
+import numpy as np
+
+import runs
+from errors import InputError
+from inference import load_run, mean_shapes, score
+from monitor import Progress
+
+COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
+           ("view_agreement", "agreement"), ("mmd", "MMD"), ("mmd_shuffled", "MMD shuffled"))
+
+
+def evaluation(options, device):
+    """Evaluate the run in --ckpt_dir, or each run in its subfolders `ckpt3D_<class>`."""
+    folder = options.ckpt_dir
+    parts = sorted(d for d in os.listdir(folder) if d.startswith("ckpt3D_")) \
+        if os.path.isdir(folder) else []
+    if not parts:
+        evaluate_run(options, folder, device)
+        return 0
+    if options.class_ids:
+        absent = [c for c in options.class_ids if f"ckpt3D_{c}" not in parts]
+        if absent:
+            raise InputError(f"--ckpt_dir={folder} has no ckpt3D_{absent[0]}; it has {', '.join(parts)}")
+        parts = [f"ckpt3D_{c}" for c in options.class_ids]
+    results = [evaluate_run(options, os.path.join(folder, part), device) for part in parts]
+    merged = {"protocol": {**results[0]["protocol"], "runs": parts,
+                           "objects": {k: v for r in results for k, v in r["protocol"]["objects"].items()}}}
+    for key, _ in COLUMNS:
+        merged[key] = {k: v for r in results for k, v in r[key].items()}
+    merged["mean_iou"] = float(np.mean(list(merged["iou"].values())))
+    runs.write_json(os.path.join(folder, _file_name(options)), merged)
+    print(f"mean IoU over {len(merged['iou'])} classes: {merged['mean_iou']:.4f}")
+    return 0
+
+
+def _file_name(options):
+    return f"evaluation_{options.split}_{options.eval_flag}.json"
+
+
+def evaluate_run(options, folder, device):
+    """Measure one run and write `evaluation_<split>_<flag>.json` into its folder."""
+    model = load_run(folder, options.eval_flag, device)
+    trained = model.options
+    class_ids = options.class_ids or trained["class_ids"]
+    data_dir = options.data_dir or trained["data_dir"]
+    cache_dir = options.cache_dir or os.path.join(data_dir, ".cache")
+    data = model.dataset(data_dir, class_ids, options.split, cache_dir)
+    train = model.dataset(data_dir, class_ids, "train", cache_dir)
+    progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
+    figures = score(model, data, full=True, mean_grids=mean_shapes(train), progress=progress.update)
+    objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(class_ids)}
+    result = {
+        "protocol": {
+            "dataset": model.dataset.name, "data_dir": os.path.abspath(data_dir),
+            "split": options.split, "checkpoint": options.eval_flag, "step": model.step,
+            "objects": objects, "views": "every view of every object",
+            "grid": "32^3, coordinates * 31/32 + 0.5, axes as in the dataset",
+            "voxel_rule": "published (Kato & Harada 2019): surface cells around grid lines, then "
+                          "everything that the border cannot reach",
+            "iou": "mean over all views of a class; mean_iou over classes; two empty grids count as 1",
+            "mean_shape_iou": "one mean grid of the training objects, threshold chosen on them",
+            "iou_wrong_object": "each prediction against up to 20 other objects of its class",
+            "mmd": "mean over pairs of poses, 5 Gaussian kernels, biased, all objects of the split",
+            "mmd_shuffled": "the same with pose labels permuted",
+            "view_agreement": "mean IoU of the shapes predicted from two views of one object",
+        }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
+    runs.write_json(os.path.join(folder, _file_name(options)), result)
+    print_table(folder, result, data)
+    return result
+
+
+def print_table(folder, result, data):
+    protocol = result["protocol"]
+    print(f"\n{folder}, step {protocol['step']} ({protocol['checkpoint']}); {protocol['dataset']} "
+          f"{protocol['split']}, every view, voxels 32^3 by the published rule")
+    print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in COLUMNS))
+    for class_id, count in protocol["objects"].items():
+        name = f"{class_id} {data.class_name(class_id)}" if data.class_name(class_id) != class_id else class_id
+        print(f"{name:<22}{count:>8}" + "".join(f"{result[key][class_id]:>14.4f}" for key, _ in COLUMNS))
+    print(f"{'mean':<30}" + "".join(
+        f"{np.mean(list(result[key].values())):>14.4f}" for key, _ in COLUMNS))

@@ -1,0 +1,161 @@
+"""A trained model and what it predicts: the part that every mode shares.
+
+>>> from inference import load_run
+>>> prediction = load_run("runs/car").predict(images)      # images (B, 4, 64, 64) in [0, 1]
+>>> prediction.vertices, prediction.faces, prediction.codes
+"""
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+import neural_renderer as nr
+import runs
+from datasets import DATASETS
+from errors import InputError
+from metrics import mean_mmd, mean_shape, pairwise_iou, voxel_iou
+from models import Encoder, MeshDecoder, icosphere
+
+
+@dataclass
+class Prediction:
+    vertices: torch.Tensor  # (B, V, 3) in the renderer's frame (see datasets.py)
+    faces: torch.Tensor     # (F, 3)
+    codes: torch.Tensor     # (B, latent_dim)
+
+
+def load_template(path=None):
+    """(vertices, faces) of the template mesh: an OBJ file as it is, or the icosphere."""
+    if path is None:
+        return icosphere(3)
+    try:
+        vertices, faces = nr.load_obj(path, normalization=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--obj_dir={path} is not a template mesh that can be read: {error}") from None
+    return vertices, faces.long()
+
+
+class Model:
+    """Encoder and decoder of a run, with the conventions of the dataset it was trained on."""
+
+    def __init__(self, options):
+        """options : dict with dataset, latent_dim, img_size, enc_width, and the template."""
+        self.options = options
+        self.dataset = DATASETS[options["dataset"]]
+        template, self.faces = load_template(options.get("obj_dir"))
+        self.encoder = Encoder(options["latent_dim"], options["img_size"], self.dataset.channels,
+                               options["enc_width"])
+        self.decoder = MeshDecoder(template, options["latent_dim"])
+        self.step = 0
+        self.source = None
+
+    @property
+    def device(self):
+        return self.faces.device
+
+    def to(self, device):
+        self.encoder.to(device)
+        self.decoder.to(device)
+        self.faces = self.faces.to(device)
+        return self
+
+    def modules(self):
+        return {"E": self.encoder, "G": self.decoder}
+
+    @torch.no_grad()
+    def predict(self, images, batch_size=256):
+        """`Prediction` from RGBA images (B, 4, H, W), float in [0, 1], of the size trained on."""
+        side = self.options["img_size"]
+        if not isinstance(images, torch.Tensor) or images.dim() != 4 or \
+                images.shape[1:] != (self.dataset.channels, side, side) or not images.is_floating_point():
+            got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, torch.Tensor) \
+                else type(images).__name__
+            raise ValueError(f"images must be a float tensor of shape (B, {self.dataset.channels}, "
+                             f"{side}, {side}), got {got}")
+        was_training = self.encoder.training
+        self.encoder.eval(), self.decoder.eval()
+        codes, vertices = [], []
+        for part in images.split(batch_size):
+            codes.append(self.encoder(part.to(self.device)))
+            vertices.append(self.decoder(codes[-1]))
+        self.encoder.train(was_training), self.decoder.train(was_training)
+        return Prediction(torch.cat(vertices), self.faces, torch.cat(codes))
+
+
+def load_run(folder, flag="last", device="cpu"):
+    """The `Model` of a run folder; flag 'last' or 'best'."""
+    state = runs.load_last(folder) if flag == "last" else runs.load(os.path.join(folder, runs.BEST))
+    model = Model(state["options"])
+    for name, module in model.modules().items():
+        try:
+            module.load_state_dict(state["models"][name])
+        except (RuntimeError, KeyError) as error:
+            raise InputError(f"the checkpoint in {folder} does not fit its own options: "
+                             f"{str(error).splitlines()[0]}") from None
+    model.step, model.source = state["step"], folder
+    return model.to(device)
+
+
+def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None):
+    """Measure a model on every view of every object of a split.
+
+    Parameters
+    ----------
+    data : a dataset whose objects have all their views.
+    full : also the controls (below), which the validation during training leaves out.
+    mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
+
+    Returns
+    -------
+    dict of {class_id: figure}: `iou` (mean over all views of voxel IoU) and `mmd`; with `full` also
+    `iou_wrong_object` (each prediction against up to 20 other objects of its class),
+    `view_agreement` (IoU of the shapes predicted from any two views of one object), `mean_shape_iou`,
+    and `mmd_shuffled` (pose labels permuted by a fixed seed).
+    """
+    result = {key: {} for key in ("iou", "mmd") + (
+        ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled") if full else ())}
+    done = 0
+    for c, class_id in enumerate(data.class_ids):
+        numbers = data.images_of_class(c)
+        objects = np.flatnonzero(data.object_class == c)
+        views = len(numbers) // len(objects)
+        truth = data.voxels(objects)
+        sums = {"iou": 0.0, "iou_wrong_object": 0.0, "view_agreement": 0.0}
+        codes, poses = [], []
+        for first in range(0, len(objects), objects_at_once):
+            mine = numbers[first * views:(first + objects_at_once) * views]
+            batch = data.gather(mine)
+            prediction = model.predict(batch.images)
+            grids = data.voxelize(prediction.vertices, prediction.faces).cpu()
+            codes.append(prediction.codes.float().cpu())
+            poses.append(batch.poses)
+            for o, shapes in enumerate(grids.split(views), first):
+                sums["iou"] += float(voxel_iou(shapes, truth[o]).mean())
+                if full:
+                    others = [(o + shift) % len(objects) for shift in range(1, min(len(objects), 21))]
+                    sums["iou_wrong_object"] += float(pairwise_iou(shapes, truth[others]).mean()) \
+                        if others else float("nan")
+                    agreement = pairwise_iou(shapes, shapes)
+                    pairs = tuple(torch.tril_indices(views, views, -1))
+                    sums["view_agreement"] += float(agreement[pairs].mean())
+            done += len(mine)
+            if progress:
+                progress(done)
+        codes, poses = torch.cat(codes), torch.cat(poses)
+        result["iou"][class_id] = sums["iou"] / len(objects)
+        result["mmd"][class_id] = mean_mmd(codes, poses, data.num_poses)
+        if full:
+            for key in ("iou_wrong_object", "view_agreement"):
+                result[key][class_id] = sums[key] / len(objects)
+            result["mean_shape_iou"][class_id] = float(
+                voxel_iou(truth, mean_grids[class_id][None]).mean())
+            shuffled = poses[torch.randperm(len(poses), generator=torch.Generator().manual_seed(0))]
+            result["mmd_shuffled"][class_id] = mean_mmd(codes, shuffled, data.num_poses)
+    return result
+
+
+def mean_shapes(train_data):
+    """{class_id: (n, n, n) bool}: the one mean voxel grid of each class of a training set."""
+    return {class_id: mean_shape(train_data.voxels(np.flatnonzero(train_data.object_class == c)))[0]
+            for c, class_id in enumerate(train_data.class_ids)}

@@ -1,0 +1,101 @@
+"""Figures of merit: voxel IoU and MMD. Pure functions of tensors."""
+import torch
+
+
+def voxel_iou(a, b):
+    """Intersection over union of boolean grids (..., n, n, n); two empty grids count as 1."""
+    intersection = (a & b).flatten(-3).sum(-1)
+    union = (a | b).flatten(-3).sum(-1)
+    return torch.where(union == 0, 1.0, intersection / union.clamp_min(1))
+
+
+def pairwise_iou(a, b):
+    """IoU of every grid of a (N, n, n, n) with every grid of b (M, n, n, n): (N, M)."""
+    a, b = a.flatten(1).float(), b.flatten(1).float()
+    intersection = a @ b.T
+    union = a.sum(1)[:, None] + b.sum(1)[None, :] - intersection
+    return torch.where(union == 0, 1.0, intersection / union.clamp_min(1))
+
+
+def mean_shape(grids):
+    """One grid for a whole class: where the mean occupancy exceeds the threshold that suits it best.
+
+    Parameters
+    ----------
+    grids : (N, n, n, n) bool, the training objects.
+
+    Returns
+    -------
+    (grid (n, n, n) bool, threshold); the threshold, of 0.05 ... 0.95, has the highest mean IoU with
+    the given grids.
+    """
+    mean = grids.float().mean(0)
+    thresholds = [t / 20 for t in range(1, 20)]
+    candidates = torch.stack([mean > t for t in thresholds])
+    best = int(pairwise_iou(candidates, grids).mean(1).argmax())
+    return candidates[best], thresholds[best]
+
+
+def _gaussian_sum(distances, base):
+    """Sum of exp(-d^2 / (base 2^i)), i = -2 ... 2, from squared distances: one exp, four squarings."""
+    kernel = torch.exp(distances * (-0.25 / base))  # i = 2
+    total = kernel.clone()
+    for _ in range(4):
+        kernel = kernel * kernel
+        total += kernel
+    return total
+
+
+def mmd_matrix(groups):
+    """Squared MMD between every two groups of codes: (P, P), symmetric, 0 on the diagonal.
+
+    Biased estimate mean(K_xx + K_yy - 2 K_xy) with a sum of five Gaussian kernels exp(-d^2 / h),
+    h = base * 2^i, i = -2 ... 2, where base is the sum of all squared distances of the two groups
+    together over n^2 - n (Gretton et al. 2012; kernels as in Long et al. 2015, as the published
+    program has them).
+
+    Parameters
+    ----------
+    groups : list of (n_p, d) float tensors, each with at least two codes.
+    """
+    for p, codes in enumerate(groups):
+        if codes.dim() != 2 or len(codes) < 2:
+            raise ValueError(f"group {p} has shape {tuple(codes.shape)}; MMD needs at least two codes")
+    # Centred in double, so that squared distances can come from dot products.
+    everything = torch.cat(groups).double()
+    centre = everything.mean(0)
+    groups = [(g.double() - centre).float() for g in groups]
+    squares = [g.square().sum(1) for g in groups]
+
+    def distances(p, q):
+        d = squares[p][:, None] + squares[q][None, :] - 2 * groups[p] @ groups[q].T
+        return d.clamp_min_(0)
+
+    within = [distances(p, p).fill_diagonal_(0) for p in range(len(groups))]
+    result = torch.zeros(len(groups), len(groups))
+    for p in range(len(groups)):
+        for q in range(p):
+            between = distances(p, q)
+            n = len(groups[p]) + len(groups[q])
+            base = (within[p].sum(dtype=torch.float64) + within[q].sum(dtype=torch.float64)
+                    + 2 * between.sum(dtype=torch.float64)) / (n * n - n)
+            if base == 0:
+                continue  # all codes are one point: no difference
+            base = float(base)
+            value = (_gaussian_sum(within[p], base).mean() + _gaussian_sum(within[q], base).mean()
+                     - 2 * _gaussian_sum(between, base).mean())
+            result[p, q] = result[q, p] = value
+    return result
+
+
+def mean_mmd(codes, poses, num_poses):
+    """Mean over all pairs of poses that have at least two codes each, NaN with fewer than two poses.
+
+    codes : (M, d); poses : (M,) int.
+    """
+    groups = [codes[poses == p] for p in range(num_poses)]
+    groups = [g for g in groups if len(g) >= 2]
+    if len(groups) < 2:
+        return float("nan")
+    matrix = mmd_matrix(groups)
+    return float(matrix[tuple(torch.tril_indices(len(groups), len(groups), -1))].mean())

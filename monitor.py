@@ -1,0 +1,92 @@
+"""What a run tells: the console, and one JSON line a record. It never raises into training."""
+import json
+import math
+import sys
+import time
+
+
+def duration(seconds):
+    """12 -> '12s', 754 -> '12m34s', 7449 -> '2h04m'."""
+    seconds = int(round(seconds))
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m{seconds % 60:02d}s"
+    return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+
+
+class Progress:
+    """Lines like '  car train 120/300, 41.2/s, 4s left', at most one a second where people watch."""
+
+    def __init__(self, what, total, unit="", out=None):
+        self.what, self.total, self.unit = what, total, unit
+        self.out = out or sys.stderr
+        self.start = self.shown = time.monotonic()
+        self.alive = self.out.isatty()
+
+    def update(self, done):
+        now = time.monotonic()
+        last = done >= self.total
+        if not last and now - self.shown < (0.2 if self.alive else 10):
+            return
+        self.shown = now
+        rate = done / max(now - self.start, 1e-9)
+        left = "done in " + duration(now - self.start) if last else \
+            duration((self.total - done) / max(rate, 1e-9)) + " left"
+        line = f"{self.what} {done}/{self.total}{self.unit}, {rate:.1f}/s, {left}"
+        if self.alive:
+            self.out.write("\r\x1b[K" + line + ("\n" if last else ""))
+        else:
+            self.out.write(line + "\n")
+        self.out.flush()
+
+
+class Monitor:
+    """Records of a training run.
+
+    Parameters
+    ----------
+    path : of the JSONL file; records are appended. A write that fails is said once and tried again
+        with the next record, so nothing is lost to a disk that is full for a while.
+    first, total : the step training starts from, and its last.
+    elapsed : seconds spent before, by the run that is resumed.
+    """
+
+    def __init__(self, path, first, total, elapsed=0.0):
+        self.path, self.first, self.total = path, first, total
+        self.start = time.monotonic()
+        self.before = elapsed
+        self.waiting, self.failed = [], False
+
+    @property
+    def elapsed(self):
+        return self.before + time.monotonic() - self.start
+
+    def record(self, step, values):
+        """Append {'step', 'time', **values}; numbers that are not finite become null."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v
+                 for k, v in values.items()}
+        self.waiting.append(json.dumps({"step": step, "time": round(self.elapsed, 3), **clean}) + "\n")
+        try:
+            with open(self.path, "a") as out:
+                out.write("".join(self.waiting))
+            self.waiting.clear()
+        except OSError as error:
+            if not self.failed:
+                self.say(f"warning: cannot write {self.path} ({error.strerror}); records are kept and "
+                         "tried again")
+            self.failed = True
+
+    def progress(self, step, values):
+        """One line on the console: figures, rate, time left."""
+        done = step - self.first
+        rate = done / max(time.monotonic() - self.start, 1e-9)
+        left = duration((self.total - step) / rate) if rate > 0 else "?"
+        figures = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+        self.say(f"{step:>{len(str(self.total))}}/{self.total}  {figures}  {rate:.1f} it/s, {left} left")
+
+    def say(self, line):
+        try:
+            print(line, flush=True)
+        except OSError:
+            pass  # the terminal is gone; the run is not

@@ -1,0 +1,186 @@
+"""The run folder: options, checkpoints, log. Everything in it is whole at any moment.
+
+`options.json` every option, the versions and the commit; `metrics.jsonl` one line a record;
+`last.pt`, the one before it as `last.prev.pt`, and `best.pt` by validation IoU.
+"""
+import contextlib
+import json
+import os
+import pickle
+import platform
+import random
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import torch
+
+from errors import InputError
+
+OPTIONS, METRICS, LAST, PREVIOUS, BEST = ("options.json", "metrics.jsonl", "last.pt", "last.prev.pt",
+                                          "best.pt")
+# A resumed run must agree with its checkpoint in everything but these.
+MAY_CHANGE = {"n_iters", "log_step", "ckpt_step", "sample_step", "sample_dir", "device", "device_id",
+              "resume", "data_dir", "cache_dir", "ckpt_dir", "threads"}
+
+
+@contextlib.contextmanager
+def written_whole(path, mode="w"):
+    """A file that appears under its name, synced to disk, only when all of it is written."""
+    beside = f"{path}.{os.getpid()}.part"
+    try:
+        with open(beside, mode) as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(beside, path)
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        if os.path.exists(beside):
+            os.remove(beside)
+
+
+def write_json(path, value):
+    with written_whole(path) as out:
+        json.dump(value, out, indent=2, allow_nan=True)
+        out.write("\n")
+
+
+def make_folder(path, option):
+    """Create a folder that can be written to, or say in one sentence why not."""
+    try:
+        os.makedirs(path, exist_ok=True)
+        probe = os.path.join(path, f".probe.{os.getpid()}.part")
+        with open(probe, "w"):
+            pass
+        os.remove(probe)
+    except OSError as error:
+        raise InputError(f"{option}={path} cannot be written: {error.strerror}") from None
+
+
+def versions():
+    """What a result depends on besides the options."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        commit = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], text=True,
+                                capture_output=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        commit = ""
+    return {"commit": commit or "unknown", "python": platform.python_version(),
+            "torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine(),
+            "threads": torch.get_num_threads(), "command": sys.argv}
+
+
+def start(folder, options, resume):
+    """Prepare a run folder. Returns the checkpoint to go on from, or None for a new run."""
+    held = [n for n in (LAST, PREVIOUS, METRICS) if os.path.exists(os.path.join(folder, n))]
+    if held and not resume:
+        raise InputError(f"--ckpt_dir={folder} holds a run already ({held[0]}); add --resume to go on "
+                         "with it, or choose another folder")
+    make_folder(folder, "--ckpt_dir")
+    state = None
+    if held and held != [METRICS]:
+        state = load_last(folder)
+        _same_options(folder, state["options"], options)
+        _forget_after(os.path.join(folder, METRICS), state["step"])
+    elif held:
+        _forget_after(os.path.join(folder, METRICS), 0)
+    write_json(os.path.join(folder, OPTIONS), {"options": options, "versions": versions()})
+    return state
+
+
+def _same_options(folder, before, now):
+    for name in sorted(set(before) | set(now)):
+        if name not in MAY_CHANGE and before.get(name) != now.get(name):
+            raise InputError(f"the run in {folder} was trained with --{name}={before.get(name)}, now "
+                             f"--{name}={now.get(name)}; resume with its own options")
+
+
+def _forget_after(path, step):
+    """Drop the records of steps that will be done again, and a last line cut short."""
+    if not os.path.exists(path):
+        return
+    kept = []
+    with open(path) as lines:
+        for line in lines:
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                break
+    with written_whole(path) as out:
+        out.writelines(kept)
+
+
+def save_last(folder, state):
+    """Write `last.pt`; the one before it stays as `last.prev.pt`."""
+    last, previous = os.path.join(folder, LAST), os.path.join(folder, PREVIOUS)
+    with written_whole(last + ".new", "wb") as out:
+        torch.save(state, out)
+    if os.path.exists(last):
+        os.replace(last, previous)
+    os.replace(last + ".new", last)
+
+
+def save_best(folder, state):
+    with written_whole(os.path.join(folder, BEST), "wb") as out:
+        torch.save(state, out)
+
+
+def load_last(folder):
+    """The newest checkpoint that is whole; a damaged one is named."""
+    problem = None
+    for name in (LAST, LAST + ".new", PREVIOUS):
+        path = os.path.join(folder, name)
+        if os.path.exists(path):
+            try:
+                state = load(path)
+            except InputError as error:
+                problem = problem or error
+                continue
+            if problem:
+                print(f"warning: {problem}; going on from {path}", file=sys.stderr)
+            return state
+    raise problem or InputError(f"{folder} has no {LAST}; is it the --ckpt_dir of a run?")
+
+
+def load(path):
+    """A checkpoint dictionary. Only tensors and plain values are read: nothing in it can run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken:
+            raise InputError(f"{path} is damaged: the checksum of {broken} is wrong")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"there is no checkpoint {path}") from None
+    except OSError as error:
+        raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise InputError(f"{path} is not a checkpoint that can be read safely: "
+                         f"{str(error).splitlines()[0][:200]}") from None
+    if not isinstance(state, dict) or not {"step", "options", "models"} <= set(state):
+        raise InputError(f"{path} is not a checkpoint of this program: it lacks step, options or models")
+    return state
+
+
+def seed_everything(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def rng_state():
+    return {"torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def set_rng_state(state):
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

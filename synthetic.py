@@ -1,0 +1,237 @@
+"""Datasets in the CVPR18 layout: the embedded one from procedural shapes, and one from your meshes.
+
+Every picture is drawn by our renderer from the 24 views, every grid by our voxeliser, so that what is
+written agrees with the conventions of `datasets.CVPR18` by construction.
+"""
+import json
+import os
+
+import numpy as np
+import torch
+
+import runs
+import shapes
+from datasets import CVPR18, VOXEL_GRID
+from errors import InputError
+from monitor import Progress
+from neural_renderer.lighting import face_light, vertices_to_faces
+from neural_renderer.ops import rasterize
+
+SPLITS = ("train", "val", "test")
+MAIN_CLASSES = ("02691156", "02958343", "03001627", "04379243", "04256520")
+DESCRIPTION = "dataset.json"
+MESH_ENDINGS = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
+LIGHT = (0.35, 0.85, -0.4)  # towards the light, renderer's frame: above, a little right and in front
+
+
+def draw_views(vertices, faces, colors, views):
+    """RGBA pictures, uint8 (v, 4, 64, 64), of a mesh in the frame of people.
+
+    vertices (V, 3), right-handed, y up; faces (F, 3), outward; colors (F, 3) in [0, 1]; views (v,).
+    Colours are natural, on black, so that edge pixels are multiplied by alpha.
+    """
+    world = CVPR18.flip_handedness(vertices)[None].expand(len(views), -1, -1)
+    light = face_light(vertices_to_faces(world[:1], faces), 0.5, 0.5, direction=LIGHT)
+    texture = colors.to(world)[None, :, None, None, None].expand(len(views), -1, 1, 1, 1, 3)
+    rgb, alpha, _ = rasterize(CVPR18.project(world, views), faces, texture,
+                              light.expand(len(views), -1, -1, -1), image_size=CVPR18.img_size,
+                              anti_aliasing=True, near=0.1, far=100, eps=1e-3, fill_back=True,
+                              rgb=True, alpha=True)
+    rgba = torch.cat([rgb, alpha[:, None]], 1)
+    return (rgba.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def voxel_grid(vertices, faces):
+    """(32, 32, 32) bool, in the dataset's axes, of a mesh in the frame of people."""
+    return CVPR18.voxelize(CVPR18.flip_handedness(vertices)[None], faces)[0].numpy()
+
+
+def write_class(folder, class_id, sizes, make, train_views, seed, name):
+    """Write the six files of one class.
+
+    sizes : {split: number of objects}; make(split, i) : (vertices, faces, colors) of one object;
+    train_views : views kept of each training object, drawn by `seed`.
+    """
+    total = sum(sizes.values())
+    progress, done = Progress(f"  {name}", total, " objects"), 0
+    for split in SPLITS:
+        kept = train_views if split == "train" else CVPR18.num_views
+        images = np.empty((sizes[split], kept, 4, CVPR18.img_size, CVPR18.img_size), np.uint8)
+        voxels = np.empty((sizes[split],) + (VOXEL_GRID,) * 3, bool)
+        shown = np.empty((sizes[split], kept), np.uint8)
+        for i in range(sizes[split]):
+            vertices, faces, colors = make(split, i)
+            rng = np.random.default_rng([seed, SPLITS.index(split), i])
+            shown[i] = np.sort(rng.permutation(CVPR18.num_views)[:kept])
+            views = torch.from_numpy(shown[i].astype(np.int64))
+            images[i] = draw_views(vertices, faces, colors, views)
+            voxels[i] = voxel_grid(vertices, faces)
+            done += 1
+            progress.update(done)
+        if split == "train" and kept < CVPR18.num_views:
+            _write_npz(folder, f"{class_id}_train_views", shown)
+        _write_npz(folder, f"{class_id}_{split}_images", images)
+        _write_npz(folder, f"{class_id}_{split}_voxels", voxels)
+
+
+def _write_npz(folder, stem, array):
+    try:
+        with runs.written_whole(os.path.join(folder, stem + ".npz"), "wb") as out:
+            np.savez_compressed(out, array)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}/{stem}.npz: {error.strerror}") from None
+
+
+def _tensors(vertices, faces, colors):
+    return (torch.from_numpy(np.ascontiguousarray(vertices)).float(),
+            torch.from_numpy(np.ascontiguousarray(faces)).long(),
+            torch.from_numpy(np.ascontiguousarray(colors)).float())
+
+
+# ---- procedural shapes --------------------------------------------------------------------------
+
+def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=300, n_val=40, n_test=40, train_views=24,
+                   palette="own", seed=0):
+    """Make the embedded dataset, or complete it: classes that are there already are kept.
+
+    Object i of a split is a function of the seed, the class, the split and i alone.
+    """
+    settings = {"made_by": "synthetic shapes", "n_train": n_train, "n_val": n_val, "n_test": n_test,
+                "train_views": train_views, "palette": palette, "data_seed": seed}
+    unknown = [c for c in class_ids if c not in shapes.CLASSES]
+    if unknown:
+        known = ", ".join(f"{k} {v}" for k, v in shapes.CLASSES.items())
+        raise InputError(f"--class_ids={unknown[0]} is not a class of the embedded data; known: {known}")
+    if min(n_train, n_val, n_test) < 1 or not 1 <= train_views <= CVPR18.num_views:
+        raise InputError(f"--n_train={n_train}, --n_val={n_val}, --n_test={n_test} must be at least 1 and "
+                         f"--train_views={train_views} from 1 to {CVPR18.num_views}")
+    done = _begin(folder, settings)
+    for class_id in class_ids:
+        if class_id in done:
+            continue
+
+        def make(split, i):
+            rng = np.random.default_rng([seed, int(class_id), SPLITS.index(split), i])
+            return _tensors(*shapes.make_object(class_id, rng, palette))
+
+        write_class(folder, class_id, dict(zip(SPLITS, (n_train, n_val, n_test))), make, train_views,
+                    seed, f"{class_id} {shapes.CLASSES[class_id]}")
+        done.append(class_id)
+        _describe(folder, settings, done)
+    return folder
+
+
+def _begin(folder, settings):
+    """Class ids that a folder holds already, made with the same settings."""
+    path = os.path.join(folder, DESCRIPTION)
+    if os.path.exists(path):
+        try:
+            with open(path) as file:
+                before = json.load(file)
+            done = before.pop("classes")
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise InputError(f"{path} cannot be read as the description of a dataset: {error}") from None
+        if before != settings:
+            other = next(k for k in {**before, **settings} if before.get(k) != settings.get(k))
+            raise InputError(f"--data_dir={folder} was made with {other}={before.get(other)}, now "
+                             f"{other}={settings.get(other)}; choose another folder or remove this one")
+        return done
+    if os.path.isdir(folder) and CVPR18.available(folder):
+        raise InputError(f"--data_dir={folder} holds a dataset that this program did not make; choose "
+                         "another folder")
+    runs.make_folder(folder, "--data_dir")
+    return []
+
+
+def _describe(folder, settings, done):
+    runs.write_json(os.path.join(folder, DESCRIPTION), {**settings, "classes": done})
+
+
+# ---- meshes of people ---------------------------------------------------------------------------
+
+# Rows: where x, y, z of the dataset's frame come from, for meshes whose up axis is the key. Rotations,
+# never reflections: an object keeps its hand.
+UP = {"y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)), "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
+      "x": ((0, -1, 0), (1, 0, 0), (0, 0, 1)), "-y": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
+      "-z": ((1, 0, 0), (0, 0, -1), (0, 1, 0)), "-x": ((0, 1, 0), (-1, 0, 0), (0, 0, 1))}
+
+
+def load_mesh(path, up="y"):
+    """(vertices, faces, colors) of a mesh file, upright, centred, its longest side 1.
+
+    Made smaller where a corner would leave one of the 24 pictures. Face colours where the file has
+    them, grey elsewhere.
+    """
+    import trimesh
+    try:
+        mesh = trimesh.load(path, force="mesh", process=False)
+        vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
+        colors = _face_colors(mesh, len(faces))
+    except Exception as error:  # trimesh lets many kinds of errors of its parsers through
+        raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
+    if not len(faces):
+        raise InputError(f"{path} has no faces")
+    used = vertices[faces]
+    if not np.isfinite(used).all():
+        raise InputError(f"{path} has a vertex that is not finite")
+    low, high = used.min((0, 1)), used.max((0, 1))
+    if not (high - low).max() > 0:
+        raise InputError(f"{path} is a single point")
+    vertices = (vertices - (low + high) / 2) / (high - low).max() @ np.array(UP[up], np.float64).T
+    vertices = np.where(np.isfinite(vertices), vertices, 0)  # corners of no face
+    vertices *= _scale_to_fit(vertices[np.unique(faces)])
+    return _tensors(vertices, faces, colors)
+
+
+def _face_colors(mesh, count):
+    grey = np.full((count, 3), 0.7)
+    if getattr(mesh.visual, "kind", None) not in ("face", "vertex"):
+        return grey
+    return np.asarray(mesh.visual.face_colors, np.float64)[:, :3] / 255
+
+
+def _scale_to_fit(vertices, margin=0.97):
+    points = CVPR18.flip_handedness(torch.from_numpy(vertices))[None].expand(CVPR18.num_views, -1, -1)
+    views, scale = torch.arange(CVPR18.num_views), 1.0
+    while float(CVPR18.project(points * scale, views)[..., :2].abs().max()) > margin:
+        scale *= 0.98
+    return scale
+
+
+def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=24):
+    """Make a dataset from a folder of meshes: each subfolder is a class.
+
+    A tenth of the objects of a class (at least one) validates, two tenths (at least one) test.
+    """
+    if not mesh_dir or not os.path.isdir(mesh_dir):
+        raise InputError(f"--mesh_dir={mesh_dir} is not a folder; expected one with a subfolder of meshes "
+                         "for each class")
+    classes = {}
+    for class_id in sorted(os.listdir(mesh_dir)):
+        files = sorted(os.path.join(root, f) for root, _, names in os.walk(os.path.join(mesh_dir, class_id))
+                       for f in names if f.lower().endswith(MESH_ENDINGS))
+        if files:
+            classes[class_id] = files
+    if not classes:
+        raise InputError(f"--mesh_dir={mesh_dir} has no subfolder with meshes ({', '.join(MESH_ENDINGS)})")
+    for class_id, files in classes.items():
+        if len(files) < 3:
+            raise InputError(f"{mesh_dir}/{class_id} has {len(files)} mesh{'es' * (len(files) > 1)}; at "
+                             "least 3 are needed, for training, validation and test")
+    settings = {"made_by": "meshes", "mesh_dir": os.path.abspath(mesh_dir), "up": up, "data_seed": seed,
+                "train_views": train_views}
+    done = _begin(folder, settings)
+    for class_id, files in classes.items():
+        if class_id in done:
+            continue
+        order = np.random.default_rng(seed).permutation(len(files))
+        n_val, n_test = max(1, len(files) // 10), max(1, len(files) // 5)
+        split = {"val": order[:n_val], "test": order[n_val:n_val + n_test], "train": order[n_val + n_test:]}
+        write_class(folder, class_id, {s: len(split[s]) for s in SPLITS},
+                    lambda s, i: load_mesh(files[split[s][i]], up), train_views, seed, class_id)
+        runs.write_json(os.path.join(folder, f"{class_id}_objects.json"),
+                        {s: [os.path.relpath(files[j], mesh_dir) for j in split[s]] for s in SPLITS})
+        done.append(class_id)
+        _describe(folder, settings, done)
+    print(f"{folder}: " + ", ".join(f"{c} ({len(f)} objects)" for c, f in classes.items()))
+    return folder

@@ -1,0 +1,295 @@
+"""`--mode=train`: one loop; the adversarial method is a part of it."""
+import contextlib
+import math
+import os
+import signal
+
+import numpy as np
+import torch
+
+import losses
+import runs
+from datasets import DATASETS
+from errors import Divergence, InputError
+from inference import Model, score
+from models import PoseDiscriminator
+from monitor import Monitor
+from visualization import training_sheet, write_obj
+
+
+class FeatGAN:
+    """Adversarial domain confusion (Peng et al. 2020): a discriminator tells the pose bin from the
+    code, and the encoder learns to leave it nothing to tell."""
+
+    def __init__(self, options, dataset):
+        self.discriminator = PoseDiscriminator(dataset.num_poses, options.latent_dim,
+                                               options.standardize_code)
+        self.confusion = options.confusion
+
+    def discriminator_loss(self, codes, batch):
+        """The discriminator learns on codes that do not learn."""
+        return losses.discriminator_loss(self.discriminator(codes.detach()), batch.poses)
+
+    def adversarial_loss(self, codes, batch):
+        return losses.confusion_loss(self.discriminator(codes), self.confusion)
+
+
+class Sampler:
+    """Image numbers of step 1, 2, ...: one endless run of shuffled epochs, cut into batches.
+
+    A pure function of the seed and the step, so that a resumed run sees what it would have seen.
+    """
+
+    def __init__(self, count, batch_size, seed):
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._epoch = self._order = None
+
+    def batch(self, step):
+        first = (step - 1) * self.batch_size
+        return np.concatenate([self._shuffled(epoch)[a:b] for epoch, a, b in self._pieces(first)])
+
+    def _pieces(self, first):
+        end = first + self.batch_size
+        while first < end:
+            epoch, a = divmod(first, self.count)
+            b = min(self.count, a + end - first)
+            yield epoch, a, b
+            first += b - a
+
+    def _shuffled(self, epoch):
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return self._order
+
+
+def learning_rate(step, options, base):
+    """From iteration decay_batch on, times decay_order every decay_every iterations."""
+    if step < options.decay_batch:
+        return base
+    return base * options.decay_order ** ((step - options.decay_batch) // options.decay_every + 1)
+
+
+def check_options(options):
+    """Refuse, before anything is loaded, what cannot train."""
+    if options.lambda_adv > 0 and options.G_every < 2:
+        raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
+                         "iteration would be the encoder's and the discriminator would never learn; "
+                         "give --G_every=2 or more, or --lambda_adv=0 for the plain autoencoder")
+    side = DATASETS[options.dataset].img_size
+    if options.img_size != side:
+        raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are {side} px")
+
+
+class Trainer:
+    """Networks, optimisers and the step; nothing of files."""
+
+    def __init__(self, options, device):
+        self.options, self.device = options, device
+        self.model = Model(vars(options)).to(device)
+        self.dataset = self.model.dataset
+        self.renderer = self.dataset.renderer()
+        self.topology = losses.MeshTopology(self.model.faces).to(device)
+        self.method = None
+        self.modules = self.model.modules()
+        if options.lambda_adv > 0:
+            self.method = FeatGAN(options, self.dataset)
+            self.modules["D"] = self.method.discriminator.to(device)
+        rates = {"E": options.lr, "G": options.lr, "D": options.lr_D or options.lr}
+        self.optimizers = {name: torch.optim.Adam(module.parameters(), lr=rates[name], fused=True)
+                           for name, module in self.modules.items()}
+        self.rates = rates
+
+    def step(self, step, batch):
+        """One iteration on a `Batch`; returns {loss name: scalar tensor}."""
+        o = self.options
+        for name, optimizer in self.optimizers.items():
+            optimizer.param_groups[0]["lr"] = learning_rate(step, o, self.rates[name])
+            optimizer.zero_grad(set_to_none=True)
+        images = batch.images.to(self.device, non_blocking=True)
+        batch.poses = batch.poses.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=o.amp):
+            codes = self.model.encoder(images)
+            vertices = self.model.decoder(codes)
+        codes, vertices = codes.float(), vertices.float()
+        screen = self.dataset.project(vertices, batch.views.to(self.device))
+        rendered = self.renderer.render_silhouettes(screen, self.model.faces)
+        values = {"silhouette": losses.silhouette_loss(rendered, batch.silhouettes.to(self.device)),
+                  "smoothness": losses.smoothness_loss(vertices, self.topology),
+                  "prior": losses.gaussian_prior(codes)}
+        total = (values["silhouette"] + o.lambda_smth * values["smoothness"]
+                 + o.lambda_Gprior * values["prior"])
+        if o.lambda_Lap:
+            values["laplacian"] = losses.laplacian_loss(vertices, self.topology)
+            total = total + o.lambda_Lap * values["laplacian"]
+        if o.lambda_edge:
+            values["edge"] = losses.edge_length_loss(vertices, self.topology)
+            total = total + o.lambda_edge * values["edge"]
+        encoders_turn = self.method and step % o.G_every == 0
+        if encoders_turn:
+            with _frozen(self.modules["D"]):
+                values["confusion"] = self.method.adversarial_loss(codes, batch)
+                total = total + o.lambda_adv * values["confusion"]
+                total.backward()
+        else:
+            total.backward()
+        self.optimizers["E"].step()
+        self.optimizers["G"].step()
+        if self.method and not encoders_turn:
+            values["discriminator"] = self.method.discriminator_loss(codes, batch)
+            values["discriminator"].backward()
+            self.optimizers["D"].step()
+        return {k: v.detach() for k, v in values.items()}
+
+    def state(self):
+        return {"models": {k: m.state_dict() for k, m in self.modules.items()},
+                "optimizers": {k: m.state_dict() for k, m in self.optimizers.items()}}
+
+    def load(self, state):
+        for name, module in self.modules.items():
+            module.load_state_dict(state["models"][name])
+            self.optimizers[name].load_state_dict(state["optimizers"][name])
+
+    def check_finite(self):
+        for name, module in self.modules.items():
+            for key, value in module.state_dict().items():
+                if not torch.isfinite(value).all():
+                    raise Divergence(f"weight {key} of {name} is not finite")
+
+
+@contextlib.contextmanager
+def _frozen(module):
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+class Interrupted:
+    """SIGTERM and SIGINT become a wish to stop after the step; a second SIGINT stops at once."""
+
+    def __init__(self):
+        self.wanted = None
+
+    def __enter__(self):
+        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, number, _frame):
+        if self.wanted == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.wanted = signal.Signals(number)
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def train(options, device):
+    """Train until `n_iters`; returns the exit code: 0, or 75 if asked to stop on the way."""
+    check_options(options)
+    if options.resume and not os.path.isdir(options.ckpt_dir):
+        options.resume = False  # nothing there yet: a new run
+    described = {k: v for k, v in vars(options).items()}
+    resumed = runs.start(options.ckpt_dir, described, options.resume)
+    runs.make_folder(options.sample_dir, "--sample_dir")
+    runs.seed_everything(options.seed)
+
+    dataset = DATASETS[options.dataset]
+    read = dict(cache_dir=options.cache_dir, seed=options.data_seed)
+    data = dataset(options.data_dir, options.class_ids, "train", train_views=options.trainViews, **read)
+    validation = dataset(options.data_dir, options.class_ids, "val", **read)
+    trainer = Trainer(options, device)
+    first, best, elapsed = 0, -math.inf, 0.0
+    if resumed:
+        trainer.load(resumed)
+        runs.set_rng_state(resumed["rng"])
+        first, best, elapsed = resumed["step"], resumed["best"], resumed["elapsed"]
+    monitor = Monitor(os.path.join(options.ckpt_dir, runs.METRICS), first, options.n_iters, elapsed)
+    parameters = sum(p.numel() for m in trainer.modules.values() for p in m.parameters())
+    monitor.say(f"{'resuming' if resumed else 'training'} in {options.ckpt_dir}: "
+                f"{', '.join(data.class_name(c) for c in data.class_ids)}; {len(data)} images of "
+                f"{data.num_objects} objects; {parameters / 1e6:.1f} M parameters; {device}")
+    if first >= options.n_iters:
+        monitor.say(f"the run has its {first} iterations already; a higher --n_iters goes on")
+        return 0
+    sampler = Sampler(len(data), options.batch_size, options.seed)
+    sheet = _sheet_images(validation)
+    mark, mark_step = monitor.elapsed, first
+
+    def checkpoint(step):
+        trainer.check_finite()
+        state = {"step": step, "options": described, "best": best, "elapsed": monitor.elapsed,
+                 "rng": runs.rng_state(), **trainer.state()}
+        return state
+
+    with Interrupted() as interrupted:
+        for step in range(first + 1, options.n_iters + 1):
+            try:
+                values = trainer.step(step, data.gather(sampler.batch(step)))
+                if device.type == "cpu" or step % options.log_step == 0 or step == options.n_iters:
+                    values = {k: float(v) for k, v in values.items()}
+                    bad = [k for k, v in values.items() if not math.isfinite(v)]
+                    if bad:
+                        raise Divergence(f"the {bad[0]} loss is {values[bad[0]]}")
+                last = step == options.n_iters
+                record = {}
+                if step % options.log_step == 0 or last:
+                    now = monitor.elapsed
+                    record = {**values, "lr": learning_rate(step, options, options.lr),
+                              "images_per_s": (step - mark_step) * options.batch_size / max(now - mark, 1e-9)}
+                    mark, mark_step = now, step
+                if step % options.sample_step == 0 or last:
+                    record.update(_write_samples(trainer, step, sheet))
+                if step % options.ckpt_step == 0 or last:
+                    state = checkpoint(step)
+                    scores = score(trainer.model, validation)
+                    val_iou = float(np.mean(list(scores["iou"].values())))
+                    record.update(val_iou=val_iou, val_mmd=float(np.mean(list(scores["mmd"].values()))),
+                                  val_iou_of=scores["iou"])
+                    if val_iou > best:
+                        best = state["best"] = val_iou
+                        runs.save_best(options.ckpt_dir, state)
+                if record:
+                    monitor.record(step, record)
+                if step % options.ckpt_step == 0 or last:
+                    runs.save_last(options.ckpt_dir, state)
+                    mark = monitor.elapsed  # the rate is that of training alone
+                    monitor.progress(step, {"loss": values["silhouette"], "val IoU": record["val_iou"],
+                                            "val MMD": record["val_mmd"]})
+                elif interrupted.wanted:
+                    runs.save_last(options.ckpt_dir, checkpoint(step))
+                elif step % (10 * options.log_step) == 0:
+                    monitor.progress(step, {"loss": values["silhouette"]})
+            except Divergence as error:
+                raise Divergence(f"step {step}: {error}; the last good checkpoint stays in "
+                                 f"{options.ckpt_dir}") from None
+            if interrupted.wanted and not last:
+                monitor.say(f"{interrupted.wanted.name}: stopped and saved after step {step}; go on with "
+                            "--resume")
+                return 75
+    monitor.say(f"done: best validation IoU {best:.4f}; {options.ckpt_dir}")
+    return 0
+
+
+def _sheet_images(validation, count=8):
+    """Some validation images, of objects and views spread evenly."""
+    objects = np.linspace(0, validation.num_objects - 1, min(count, validation.num_objects)).astype(int)
+    views = len(validation) // validation.num_objects
+    return validation.gather([o * views + (7 * i) % views for i, o in enumerate(objects)])
+
+
+def _write_samples(trainer, step, batch):
+    """Picture and mesh of the moment; a disk that is full costs the picture, not the run."""
+    folder = trainer.options.sample_dir
+    names = {"picture": f"{step:05d}.png", "mesh": f"{step:05d}.obj"}
+    prediction = trainer.model.predict(batch.images)
+    try:
+        training_sheet(trainer.dataset, batch, prediction).save(os.path.join(folder, names["picture"]))
+        write_obj(os.path.join(folder, names["mesh"]), trainer.dataset, prediction.vertices[0],
+                  prediction.faces)
+    except OSError as error:
+        print(f"warning: cannot write samples into {folder}: {error.strerror}")
+        return {}
+    return names

@@ -1,0 +1,226 @@
+"""Pictures and meshes for people, and `--mode=reconstruct`."""
+import os
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+import neural_renderer as nr
+from errors import InputError
+from neural_renderer.lighting import face_light, vertices_to_faces
+from neural_renderer.ops import rasterize
+
+PAPER = (1.0, 1.0, 1.0)
+CLAY = (0.86, 0.66, 0.45)
+# Towards the light, in the renderer's frame: from above, a little from the right and the front.
+LIGHT = (0.45, 0.75, -0.5)
+
+
+def draw(dataset, vertices, faces, views, size=128, color=CLAY):
+    """Shaded pictures (B, 3, size, size) in [0, 1] of meshes (B, V, 3) in the renderer's frame."""
+    corners = vertices_to_faces(vertices, faces)
+    # Both sides catch the light, softly: predicted meshes fold, and must not turn black where they do.
+    light = face_light(corners, 0.55, 0.5, direction=LIGHT)
+    texture = torch.as_tensor(color, dtype=vertices.dtype, device=vertices.device)
+    texture = texture.expand(len(vertices), faces.shape[-2], 1, 1, 1, 3)
+    background = torch.as_tensor(PAPER, dtype=vertices.dtype, device=vertices.device)
+    images, _, _ = rasterize(dataset.project(vertices, views), faces, texture, light, background,
+                             image_size=size, anti_aliasing=True, near=0.1, far=100, eps=1e-3,
+                             fill_back=True, rgb=True)
+    return images.clamp(0, 1)
+
+
+def to_image(tensor):
+    """(3, H, W) or (H, W) float in [0, 1] as a PIL image."""
+    array = (tensor.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return Image.fromarray(array if array.ndim == 2 else np.ascontiguousarray(array.transpose(1, 2, 0)))
+
+
+def on_paper(rgba, size):
+    """An input image (4, H, W) as a (3, size, size) picture, its empty parts white."""
+    image = rgba[:3] + (1 - rgba[3:])
+    return torch.nn.functional.interpolate(image[None], size=(size, size), mode="bilinear",
+                                           antialias=True)[0].clamp(0, 1)
+
+
+def sheet(rows, titles=None, pad=4):
+    """Pictures (3, S, S) in rows, with a title over each column, as a PIL image."""
+    size = rows[0][0].shape[-1]
+    head = 18 if titles else 0
+    width = max(map(len, rows)) * (size + pad) + pad
+    image = Image.new("RGB", (width, head + len(rows) * (size + pad) + pad), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(11)
+    for i, title in enumerate(titles or []):
+        pen.text((pad + i * (size + pad) + size / 2, head / 2 + 1), title, "black", font, "mm")
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            image.paste(to_image(picture), (pad + c * (size + pad), head + pad + r * (size + pad)))
+    return image
+
+
+def training_sheet(dataset, batch, prediction, size=96, turns=(0.25, 0.5, 0.75)):
+    """Input, target silhouette, predicted silhouette and mesh from its own and from new views."""
+    views = batch.views.to(prediction.vertices.device).to(prediction.vertices.dtype)
+    screen = dataset.project(prediction.vertices, views)
+    silhouettes = dataset.renderer(size).render_silhouettes(screen, prediction.faces).cpu()
+    own = draw(dataset, prediction.vertices, prediction.faces, views, size).cpu()
+    new = [draw(dataset, prediction.vertices, prediction.faces, views + t * dataset.num_views, size).cpu()
+           for t in turns]
+    target = torch.nn.functional.interpolate(batch.silhouettes[:, None], size=(size, size), mode="nearest")
+    rows = [[on_paper(batch.images[i], size), (1 - target[i]).expand(3, -1, -1),
+             (1 - silhouettes[i]).expand(3, -1, -1), own[i], *(n[i] for n in new)]
+            for i in range(len(batch.images))]
+    titles = ["input", "target", "prediction", "its view"] + [f"turned {round(360 * t)}°" for t in turns]
+    return sheet(rows, titles)
+
+
+def people_mesh(dataset, vertices, faces, frame="people"):
+    """Mesh (V, 3), (F, 3) as arrays for a file.
+
+    frame 'people': right-handed, y up, as photographs show the object (z negated, winding reversed so
+    that faces look outwards); 'renderer': as predicted.
+    """
+    if frame == "people":
+        vertices, faces = dataset.flip_handedness(vertices), faces.flip(-1)
+    return vertices.detach().cpu().numpy(), faces.cpu().numpy()
+
+
+def write_obj(path, dataset, vertices, faces, frame="people"):
+    nr.save_obj(path, *people_mesh(dataset, vertices, faces, frame))
+
+
+def write_glb(path, dataset, vertices, faces, frame="people"):
+    import trimesh
+    vertices, faces = people_mesh(dataset, vertices, faces, frame)
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    mesh.visual = trimesh.visual.TextureVisuals(material=trimesh.visual.material.PBRMaterial(
+        baseColorFactor=[int(255 * c) for c in CLAY] + [255], metallicFactor=0.0, roughnessFactor=0.8,
+        doubleSided=True))
+    data = trimesh.exchange.gltf.export_glb(trimesh.Scene(mesh), include_normals=True)
+    beside = path + ".part"
+    with open(beside, "wb") as out:
+        out.write(data)
+    os.replace(beside, path)
+
+
+def write_turntable(path, dataset, vertices, faces, frames=36, size=160):
+    """An endless GIF of one turn around a mesh (V, 3)."""
+    views = dataset.turntable(frames).to(vertices)
+    pictures = draw(dataset, vertices.expand(frames, -1, -1), faces, views, size).cpu()
+    images = [to_image(p).quantize(64, dither=Image.Dither.NONE) for p in pictures]
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=70, loop=0)
+
+
+# ---- images of people ---------------------------------------------------------------------------
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+MAX_PIXELS = 64_000_000
+
+
+def load_image(path, size, mask_path=None):
+    """Any picture of one object as (4, size, size) float in [0, 1]: square, on black.
+
+    The object is where alpha says; without alpha, where `mask_path` (white on black) says; without
+    either, where the picture differs from the one colour of its border. Colours are multiplied by the
+    mask, as in the training images, and everything is resized with anti-aliasing.
+
+    Raises InputError, naming the file, if it cannot be read or no object can be told from its ground.
+    """
+    image = _open_image(path)
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
+    rgb, alpha = rgba[..., :3], rgba[..., 3]
+    if mask_path:
+        mask = _open_image(mask_path)
+        if mask.size != image.size:
+            raise InputError(f"--mask={mask_path} is {mask.size[0]}x{mask.size[1]}, the image {path} is "
+                             f"{image.size[0]}x{image.size[1]}")
+        alpha = np.asarray(mask.convert("L"), np.float32) / 255
+    elif not has_alpha or alpha.min() == 1:
+        alpha = _ground(rgb, path)
+    if alpha.max() < 0.5:
+        raise InputError(f"{path} shows no object: its {'mask' if mask_path else 'alpha'} is empty")
+    premultiplied = np.concatenate([rgb * alpha[..., None], alpha[..., None]], 2)
+    height, width = alpha.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.zeros((side, side, 4), np.float32)
+    square[top:top + height, left:left + width] = premultiplied
+    tensor = torch.from_numpy(square).permute(2, 0, 1)[None]
+    if side != size:
+        tensor = torch.nn.functional.interpolate(tensor, size=(size, size), mode="bilinear",
+                                                 antialias=True)
+    return tensor[0].clamp(0, 1)
+
+
+def _open_image(path):
+    try:
+        image = Image.open(path)
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(f"{path} has {image.width}x{image.height} pixels; at most "
+                             f"{MAX_PIXELS // 1_000_000} million are read")
+        image.load()
+        return image
+    except FileNotFoundError:
+        raise InputError(f"there is no image {path}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is not an image that can be read: {error}") from None
+
+
+def _ground(rgb, path, tolerance=0.06):
+    """Mask of what differs from a uniform border."""
+    border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
+    ground = np.median(border, 0)
+    if np.quantile(np.abs(border - ground).max(1), 0.9) > tolerance:
+        raise InputError(f"{path} has neither alpha nor a uniform background; give --mask, a picture of "
+                         "the same size that is white where the object is")
+    return (np.abs(rgb - ground).max(2) > tolerance).astype(np.float32)
+
+
+def list_images(path):
+    """The image files of a folder, sorted, or the one file."""
+    if os.path.isdir(path):
+        found = sorted(f for f in os.listdir(path) if f.lower().endswith(IMAGE_ENDINGS))
+        if not found:
+            raise InputError(f"--load_im={path} is a folder without images ({', '.join(IMAGE_ENDINGS)})")
+        return [os.path.join(path, f) for f in found]
+    if not os.path.exists(path):
+        raise InputError(f"--load_im={path}: there is no such file or folder")
+    return [path]
+
+
+def reconstruct(options, device):
+    """Meshes from images: OBJ, GLB, a grid of the dataset's views and a turntable of each."""
+    import runs
+    from inference import load_run
+    if not options.load_im:
+        raise InputError("--mode=reconstruct needs --load_im, an image or a folder of images")
+    paths = list_images(options.load_im)
+    if options.mask and len(paths) > 1:
+        raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
+    model = load_run(options.ckpt_dir, options.eval_flag, device)
+    images = [load_image(p, model.options["img_size"], options.mask) for p in paths]
+    runs.make_folder(options.sample_dir, "--sample_dir")
+    stems = _distinct_stems(paths)
+    dataset = model.dataset
+    for path, stem, image in zip(paths, stems, images):
+        prediction = model.predict(image[None])
+        vertices, faces = prediction.vertices[0], prediction.faces
+        stem = os.path.join(options.sample_dir, stem)
+        to_image(on_paper(image, 256)).save(f"{stem}.png")
+        write_obj(f"{stem}_out.obj", dataset, vertices, faces, options.obj_frame)
+        write_glb(f"{stem}_out.glb", dataset, vertices, faces, options.obj_frame)
+        views = torch.arange(dataset.num_views, device=device)
+        pictures = draw(dataset, vertices.expand(len(views), -1, -1), faces, views, 128).cpu()
+        rows = [list(pictures[i:i + 6]) for i in range(0, len(pictures), 6)]
+        sheet(rows).save(f"{stem}_out.png")
+        write_turntable(f"{stem}_out.gif", dataset, vertices, faces)
+        print(f"{path} -> {stem}_out.obj, .glb, .png ({dataset.num_views} views), .gif")
+    return 0
+
+
+def _distinct_stems(paths):
+    """File names without ending; with it where two would be the same."""
+    stems = [os.path.splitext(os.path.basename(p))[0] for p in paths]
+    return [os.path.basename(p).replace(".", "_") if stems.count(s) > 1 else s
+            for p, s in zip(paths, stems)]
