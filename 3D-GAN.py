@@ -83,6 +83,9 @@ def parser():
     g.add_argument("--obj_frame", choices=("people", "renderer"), default="people",
                    help="people: right-handed, as photographs show it; renderer: as predicted (mirrored)")
 
+    g = p.add_argument_group("compare")
+    g.add_argument("--runs", nargs="+", metavar="DIR", help="run folders that have been evaluated")
+
     g = p.add_argument_group("make_dataset")
     g.add_argument("--mesh_dir", metavar="DIR", help="meshes, a subfolder for each class (OBJ, OFF, PLY, STL, "
                                                      "GLB); without it, the embedded shapes")
@@ -152,6 +155,16 @@ def reconstruct(options, device):
     return visualization.reconstruct(options, device)
 
 
+def compare(options, device):
+    """RUNS side by side: one picture, one table"""
+    if not options.runs:
+        from errors import InputError
+        raise InputError("--mode=compare needs --runs, the folders of two or more runs")
+    options.sample_dir = options.sample_dir or "results/compare"
+    import compare
+    return compare.compare(options, device)
+
+
 def make_dataset(options, device):
     """CVPR18-layout files from the embedded shapes or from MESH_DIR"""
     import synthetic
@@ -171,7 +184,8 @@ def make_synthetic(options):
                              options.n_test, options.train_views, options.palette, options.data_seed)
 
 
-MODES = {"train": train, "evaluation": evaluation, "reconstruct": reconstruct, "make_dataset": make_dataset}
+MODES = {"train": train, "evaluation": evaluation, "reconstruct": reconstruct, "compare": compare,
+         "make_dataset": make_dataset}
 
 
 def need(options, name):

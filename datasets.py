@@ -109,6 +109,26 @@ class CVPR18:
         grid = voxelization.voxelize(corners, VOXEL_GRID, dtype=torch.bool)
         return grid.transpose(1, 2).flip(3)
 
+    @staticmethod
+    def voxel_mesh(grid):
+        """Cubes of an occupancy grid (32, 32, 32), dataset axes, as a mesh in the renderer's frame:
+        vertices (1, V, 3), faces (F, 3). The inverse of `voxelize`, cell for cell."""
+        inside = grid.flip(2).transpose(0, 1)  # the grid the voxeliser made
+        padded = torch.nn.functional.pad(inside, (1,) * 6)
+        quads = []
+        for axis in range(3):
+            for step in (0, 1):
+                cells = inside & ~padded.roll(1 - 2 * step, axis)[1:-1, 1:-1, 1:-1]
+                corner = cells.nonzero()[:, None].expand(-1, 4, -1).clone()  # (n, 4, 3)
+                corner[..., axis] += step
+                corner[:, [1, 2], (axis + 1) % 3] += 1
+                corner[:, [2, 3], (axis + 2) % 3] += 1
+                quads.append(corner if step else corner.flip(1))
+        corners = torch.cat(quads).reshape(-1, 3).float() / VOXEL_GRID
+        start = 4 * torch.arange(len(corners) // 4)[:, None, None]
+        faces = (start + torch.tensor([[0, 1, 2], [0, 2, 3]])).reshape(-1, 3)
+        return ((corners - 0.5) * VOXEL_GRID / (VOXEL_GRID - 1))[None], faces
+
     # ---- files ----------------------------------------------------------------------------------
 
     def __init__(self, data_dir, class_ids, split, cache_dir, train_views=None, seed=0, say=print):

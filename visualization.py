@@ -31,7 +31,7 @@ def draw(dataset, vertices, faces, views, size=128, color=CLAY):
 
 
 def to_image(tensor):
-    """(3, H, W) or (H, W) float in [0, 1] as a PIL image."""
+    """(3, H, W), (4, H, W) or (H, W) float in [0, 1] as a PIL image."""
     array = (tensor.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     return Image.fromarray(array if array.ndim == 2 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 

@@ -86,8 +86,8 @@ NR_HD NR_INLINE uint64_t visibility_key(double depth, uint32_t order) {
   bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
   return static_cast<uint64_t>(bits) << 32 | order;
 }
-NR_HD NR_INLINE int32_t key_order(uint64_t key) {
-  return key == kNothing ? -1 : static_cast<int32_t>(key & 0xffffffffu);
+NR_HD NR_INLINE int32_t key_order(uint64_t key) {  // -1 for kNothing
+  return static_cast<int32_t>(key & 0xffffffffu);
 }
 
 // A point where an edge a -> b of a face crosses a line of pixel centres (NMR, CVPR 2018, sec. 3).
@@ -104,12 +104,14 @@ struct Crossing {
 };
 
 // Visits every crossing at which both neighbouring pixels lie in the image, except on lines where
-// wanted(axis, line, direction) says that nothing can come of it.
-template <class Wanted, class Visit>
-NR_HD NR_INLINE void for_each_crossing(const ScreenFace& f, int H, int W, Wanted&& wanted,
-                                       Visit&& visit) {
+// wanted(axis, line, direction) says that nothing can come of it. begin_edge(a, b) comes before the
+// lines of each edge.
+template <class Begin, class Wanted, class Visit>
+NR_HD NR_INLINE void for_each_crossing(const ScreenFace& f, int H, int W, Begin&& begin_edge,
+                                       Wanted&& wanted, Visit&& visit) {
   for (int a = 0; a < 3; ++a) {
     const int b = a == 2 ? 0 : a + 1;
+    begin_edge(a, b);
     for (int axis = 0; axis < 2; ++axis) {
       const double* across = axis == 0 ? f.y : f.x;  // coordinate that numbers the lines
       const double* along = axis == 0 ? f.x : f.y;   // coordinate that moves

@@ -57,21 +57,13 @@ NR_INLINE void find_visible(const RasterizeScene& scene, const T* vertices, cons
       draw_face(f, draw_order(i, f.reversed, scene.F), scene, sH, sW, keys);
   }
 }
-NR_CLONES void find_visible_f32(const RasterizeScene& s, const float* v, const int32_t* f, int sH,
-                                int sW, uint64_t* keys) {
+NR_CLONES void find_visible_in(const RasterizeScene& s, const float* v, const int32_t* f, int sH,
+                               int sW, uint64_t* keys) {
   find_visible(s, v, f, sH, sW, keys);
 }
-NR_CLONES void find_visible_f64(const RasterizeScene& s, const double* v, const int32_t* f, int sH,
-                                int sW, uint64_t* keys) {
+NR_CLONES void find_visible_in(const RasterizeScene& s, const double* v, const int32_t* f, int sH,
+                               int sW, uint64_t* keys) {
   find_visible(s, v, f, sH, sW, keys);
-}
-void find_visible_in(const RasterizeScene& s, const float* v, const int32_t* f, int sH, int sW,
-                     uint64_t* keys) {
-  find_visible_f32(s, v, f, sH, sW, keys);
-}
-void find_visible_in(const RasterizeScene& s, const double* v, const int32_t* f, int sH, int sW,
-                     uint64_t* keys) {
-  find_visible_f64(s, v, f, sH, sW, keys);
 }
 
 // ---- what the passes over samples share ----------------------------------------------------------
@@ -166,6 +158,37 @@ void average(const Member<T>& m, T* image, Value&& value) {
     }
 }
 
+// From keys, y up, to face indices, row 0 at the top.
+NR_CLONES void resolve(const uint64_t* keys, int sH, int sW, int32_t* face_index) {
+  for (int row = 0; row < sH; ++row) {
+    const uint64_t* from = keys + static_cast<int64_t>(sH - 1 - row) * key_stride(sW);
+    int32_t* to = face_index + static_cast<int64_t>(row) * sW;
+    for (int x = 0; x < sW; ++x) to[x] = key_order(from[x]);
+  }
+}
+
+// Share of covered samples of each pixel. The sign bit of a face index says: nothing here.
+template <class T>
+NR_INLINE void coverage(const int32_t* face_index, int H, int W, int S, T* alpha) {
+  const int sW = S * W;
+  for (int row = 0; row < H; ++row, face_index += S * sW, alpha += W) {
+    if (S == 1) {
+      for (int x = 0; x < W; ++x) alpha[x] = T(1 + (face_index[x] >> 31));
+    } else {
+      const int32_t *above = face_index, *below = face_index + sW;
+      for (int x = 0; x < W; ++x)
+        alpha[x] = T(4 + (above[2 * x] >> 31) + (above[2 * x + 1] >> 31) + (below[2 * x] >> 31) +
+                     (below[2 * x + 1] >> 31)) * T(0.25);
+    }
+  }
+}
+NR_CLONES void coverage_of(const int32_t* face_index, int H, int W, int S, float* alpha) {
+  coverage(face_index, H, W, S, alpha);
+}
+NR_CLONES void coverage_of(const int32_t* face_index, int H, int W, int S, double* alpha) {
+  coverage(face_index, H, W, S, alpha);
+}
+
 template <class T>
 void forward_member(const Member<T>& m, const RasterizeOutputs<T>& out,
                     std::vector<uint64_t>& keys) {
@@ -173,15 +196,9 @@ void forward_member(const Member<T>& m, const RasterizeOutputs<T>& out,
   std::fill(keys.begin(), keys.end(), kNothing);
   find_visible_in(s, m.vertices(), m.faces(), m.sH, m.sW, keys.data());
   int32_t* face_index = out.face_index + m.b * m.samples;
-  for (int row = 0; row < m.sH; ++row) {
-    const uint64_t* from = keys.data() + static_cast<int64_t>(m.sH - 1 - row) * key_stride(m.sW);
-    int32_t* to = face_index + static_cast<int64_t>(row) * m.sW;
-    for (int x = 0; x < m.sW; ++x) to[x] = key_order(from[x]);
-  }
+  resolve(keys.data(), m.sH, m.sW, face_index);
   const int64_t pixels = static_cast<int64_t>(s.H) * s.W;
-  if (out.alpha)
-    average(m, out.alpha + m.b * pixels,
-            [=](int64_t i) { return static_cast<T>(face_index[i] >= 0); });
+  if (out.alpha) coverage_of(face_index, s.H, s.W, s.S, out.alpha + m.b * pixels);
   if (out.rgb) {
     T* samples = out.rgb_samples + m.b * m.samples * 3;
     shade(m, face_index, samples);
@@ -305,9 +322,9 @@ NR_INLINE PullSums<T> sum_pulls(const T* position, int count, PullArguments p, G
       b[lane] += counted / (distance + eps_b);
     }
   }
-  PullSums<T> sums{0, 0};
-  for (int lane = 0; lane < kLanes; ++lane) sums.a += a[lane], sums.b += b[lane];
-  return sums;
+  for (int width = kLanes / 2; width; width /= 2)  // halves, to keep the chain of additions short
+    for (int lane = 0; lane < width; ++lane) a[lane] += a[lane + width], b[lane] += b[lane + width];
+  return {a[0], b[0]};
 }
 
 // Values and incoming gradients of single samples, for the two policies below.
@@ -343,7 +360,12 @@ struct SilhouettePolicy {
     T alpha;
   };
   Gradient read_gradient(int x, int y) const { return {view.alpha_gradient(x, y)}; }
-  bool may_pull(const Gradient& gradient) const { return gradient.alpha < 0; }
+  // The next sample of a row, at a pixel's start, whose gradient can pull.
+  NR_INLINE int next_pull(int x, int y) const {
+    const T* gradients = view.grad.alpha + view.m.pixel(view.m.sH - 1 - y, 0);
+    while (x < view.m.sW && !(gradients[x >> view.m.shift] < 0)) x += view.m.scene.S;
+    return x;
+  }
   void list(int x, int y, const Gradient& gradient, Lists& lists) const {
     if (view.face(view.at(x, y)) < 0) lists.add(x, y, {-gradient.alpha});
   }
@@ -373,8 +395,12 @@ struct RgbPolicy {
     return {{view.rgb_gradient(x, y, 0), view.rgb_gradient(x, y, 1), view.rgb_gradient(x, y, 2),
              view.grad.alpha ? view.alpha_gradient(x, y) : T(0)}};
   }
-  bool may_pull(const Gradient& g) const {
-    return !(g.of[0] == 0 && g.of[1] == 0 && g.of[2] == 0 && g.of[3] == 0);
+  int next_pull(int x, int y) const {
+    for (; x < view.m.sW; x += view.m.scene.S) {
+      const Gradient g = read_gradient(x, y);
+      if (!(g.of[0] == 0 && g.of[1] == 0 && g.of[2] == 0 && g.of[3] == 0)) break;
+    }
+    return x;
   }
   void list(int x, int y, const Gradient& g, Lists& lists) const {
     T value[4];
@@ -418,7 +444,7 @@ class EmptySamples {
     for (int from = 0; from < sW; from += 64) {
       const int count = std::min(64, sW - from);
       uint64_t word = 0;
-      for (int i = 0; i < count; ++i) word |= static_cast<uint64_t>(shown[from + i] < 0) << i;
+      for (int i = 0; i < count; ++i) word |= static_cast<uint64_t>(static_cast<uint32_t>(shown[from + i]) >> 31) << i;
       words[from / 64] = word;
     }
   }
@@ -452,39 +478,42 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
   const Policy<T> policy{SampleView<T>(m, grad)};
   const SampleView<T>& view = policy.view;
   scratch.lists.reset(m.sH, m.sW);
-  scratch.shown.assign(2 * s.F, 0);
+  scratch.shown.assign(2 * s.F + 1, 0);  // by draw order + 1, so that nothing (-1) has a place too
   scratch.empty.reset(m.sH, m.sW);
   for (int y = 0; y < m.sH; ++y) {
     const int32_t* shown = grad.face_index + m.b * m.samples + view.at(0, y);
-    for (int x = 0, last = -1; x < m.sW; last = shown[x++])
-      if (shown[x] != last && shown[x] >= 0) scratch.shown[shown[x]] = 1;
+    for (int x = 0; x < m.sW; ++x) scratch.shown[shown[x] + 1] = 1;
     scratch.empty.read_row(y, shown, m.sW);
     scratch.lists.open_row(y);
-    for (int x = 0; x < m.sW; x += s.S) {
+    for (int x = policy.next_pull(0, y); x < m.sW; x = policy.next_pull(x + s.S, y)) {
       const auto gradient = policy.read_gradient(x, y);
-      if (!policy.may_pull(gradient)) continue;
       for (int i = 0; i < s.S; ++i) policy.list(x + i, y, gradient, scratch.lists);
     }
     scratch.lists.close_row(y);
   }
   for (int64_t i = 0; i < s.F; ++i) {
     ScreenFace f;
-    if (!(scratch.shown[i] || scratch.shown[s.F + i])) continue;
+    if (!(scratch.shown[i + 1] || scratch.shown[s.F + i + 1])) continue;
     const int32_t* face = m.faces() + 3 * i;
     if (!load_face(m.vertices(), face, m.sH, m.sW, s.fill_back, f)) continue;
     const int32_t order = static_cast<int32_t>(draw_order(i, f.reversed, s.F));
     const double low[2] = {min3(f.x[0], f.x[1], f.x[2]), min3(f.y[0], f.y[1], f.y[2])};
     const double high[2] = {max3(f.x[0], f.x[1], f.x[2]), max3(f.y[0], f.y[1], f.y[2])};
-    // The inner rule needs a value beyond the edge that differs: look for one around the face.
-    const bool may_push = policy.pushes_against_faces() ||
-                          scratch.empty.any(first_in(low[0] - 1, m.sW), last_in(high[0] + 1, m.sW),
-                                            first_in(low[1] - 1, m.sH), last_in(high[1] + 1, m.sH));
+    // The inner rule needs something else just beyond the edge: look whether there is any.
+    bool may_push = true;
+    const auto begin_edge = [&](int a, int b) NR_LAMBDA_INLINE {
+      may_push = policy.pushes_against_faces() ||
+                 scratch.empty.any(first_in(std::min(f.x[a], f.x[b]) - 1, m.sW),
+                                   last_in(std::max(f.x[a], f.x[b]) + 1, m.sW),
+                                   first_in(std::min(f.y[a], f.y[b]) - 1, m.sH),
+                                   last_in(std::max(f.y[a], f.y[b]) + 1, m.sH));
+    };
     const auto wanted = [&](int axis, int line, int direction) NR_LAMBDA_INLINE {
       return may_push || scratch.lists.any_beyond(axis, line, direction > 0 ? low[axis] : high[axis],
                                                   direction);
     };
     T pull[3][2] = {};
-    for_each_crossing(f, m.sH, m.sW, wanted, [&](const Crossing& c) NR_LAMBDA_INLINE {
+    for_each_crossing(f, m.sH, m.sW, begin_edge, wanted, [&](const Crossing& c) NR_LAMBDA_INLINE {
       const auto sample = [&](int d) { return c.axis == 0 ? view.at(d, c.line) : view.at(c.line, d); };
       const int length = c.axis == 0 ? m.sW : m.sH;
       const double pixels_to_ndc = 2.0 / length;

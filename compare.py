@@ -1,0 +1,128 @@
+"""`--mode=compare`: runs side by side, as a picture and as a table of their evaluation figures."""
+import json
+import os
+
+import numpy as np
+import torch
+
+import runs
+from errors import InputError
+from evaluation import COLUMNS
+from inference import load_run
+from visualization import draw, on_paper, sheet, to_image
+
+
+def compare(options, device):
+    """Write compare.png, inputs/*.png and table.{md,csv,tex} of the runs in --runs."""
+    folders = options.runs
+    names = _names(folders)
+    evaluations = [_evaluation(f, options) for f in folders]
+    _same_protocol(folders, evaluations)
+    models = [load_run(f, options.eval_flag, device) for f in folders]
+    _same_images(folders, models)
+    runs.make_folder(options.sample_dir, "--sample_dir")
+    trained = models[0].options
+    data_dir = options.data_dir or trained["data_dir"]
+    class_ids = options.class_ids or trained["class_ids"]
+    data = models[0].dataset(data_dir, class_ids, options.split,
+                             options.cache_dir or os.path.join(data_dir, ".cache"))
+    _picture(options.sample_dir, data, models, names)
+    rows = [(name, class_id, [e[key][class_id] for key, _ in COLUMNS])
+            for class_id in evaluations[0]["iou"] for name, e in zip(names, evaluations)]
+    table = _markdown(rows, evaluations[0], data)
+    for ending, text in (("md", table), ("csv", _csv(rows)), ("tex", _latex(rows, data))):
+        with runs.written_whole(os.path.join(options.sample_dir, f"table.{ending}")) as out:
+            out.write(text)
+    print(table)
+    return 0
+
+
+def _names(folders):
+    names = [os.path.basename(os.path.normpath(f)) for f in folders]
+    return names if len(set(names)) == len(names) else list(folders)
+
+
+def _evaluation(folder, options):
+    path = os.path.join(folder, f"evaluation_{options.split}_{options.eval_flag}.json")
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}; make it with --mode=evaluation --ckpt_dir={folder} "
+                         f"--split={options.split} --eval_flag={options.eval_flag}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+
+
+def _same_protocol(folders, evaluations):
+    first = evaluations[0]["protocol"]
+    for folder, e in zip(folders, evaluations):
+        for key in ("dataset", "data_dir", "split", "objects", "voxel_rule"):
+            if e["protocol"].get(key) != first.get(key):
+                raise InputError(f"{folders[0]} and {folder} were evaluated with different {key}: "
+                                 f"{first.get(key)} and {e['protocol'].get(key)}")
+
+
+def _same_images(folders, models):
+    for folder, model in zip(folders, models):
+        for key in ("dataset", "img_size"):
+            if model.options[key] != models[0].options[key]:
+                raise InputError(f"{folders[0]} and {folder} take different images: --{key}="
+                                 f"{models[0].options[key]} and {model.options[key]}")
+
+
+def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
+    """A row for each of some objects: the input, then for each run its mesh from the input's view and
+    from new ones, and last the voxels of the object from the same views."""
+    objects = np.linspace(0, data.num_objects - 1, min(count, data.num_objects)).astype(int)
+    views = len(data) // data.num_objects
+    batch = data.gather([o * views + (5 * i + 3) % views for i, o in enumerate(objects)])
+    columns, titles = [[on_paper(image, size) for image in batch.images]], ["input"]
+    looks = [batch.views.float() + t * data.num_views for t in (0.0, *turns)]
+    angles = ["its view"] + [f"{round(360 * t)}°" for t in turns]
+    for model, name in zip(models, names):
+        prediction = model.predict(batch.images)
+        for look, angle in zip(looks, angles):
+            columns.append(list(draw(data, prediction.vertices, prediction.faces,
+                                     look.to(model.device), size).cpu()))
+            titles.append(f"{name[-12:]}, {angle}")
+    grids = data.voxels(objects)
+    for look, angle in zip(looks, angles):
+        columns.append([draw(data, *data.voxel_mesh(grid), look[i:i + 1], size, (0.6, 0.65, 0.7))[0]
+                        for i, grid in enumerate(grids)])
+        titles.append(f"truth, {angle}")
+    sheet(list(zip(*columns)), titles).save(os.path.join(folder, "compare.png"))
+    inputs = os.path.join(folder, "inputs")
+    os.makedirs(inputs, exist_ok=True)
+    for o, image in zip(objects, batch.images):
+        straight = torch.cat([image[:3] / image[3:].clamp_min(1 / 255), image[3:]])
+        to_image(straight).save(os.path.join(inputs, f"object_{o:03d}.png"))
+
+
+def _markdown(rows, evaluation, data):
+    protocol = evaluation["protocol"]
+    lines = [f"{protocol['dataset']} {protocol['split']}, every view of every object, voxels 32^3 by the "
+             f"published rule, {protocol['checkpoint']} checkpoint.", "",
+             "| class | run | " + " | ".join(title for _, title in COLUMNS) + " |",
+             "| --- | --- |" + " ---: |" * len(COLUMNS)]
+    lines += [f"| {data.class_name(c)} | {name} | " + " | ".join(f"{v:.3f}" for v in values) + " |"
+              for name, c, values in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _csv(rows):
+    lines = ["class,run," + ",".join(key for key, _ in COLUMNS)]
+    quoted = [(name if not set(name) & set(',"\n') else '"' + name.replace('"', '""') + '"', c, values)
+              for name, c, values in rows]
+    lines += [f"{c},{name}," + ",".join(f"{v:.6f}" for v in values) for name, c, values in quoted]
+    return "\n".join(lines) + "\n"
+
+
+def _latex(rows, data):
+    def plain(text):
+        return "".join("\\" + ch if ch in "_&%#$" else ch for ch in text)
+    lines = [r"\begin{tabular}{ll" + "r" * len(COLUMNS) + "}", r"\hline",
+             "class & run & " + " & ".join(title for _, title in COLUMNS) + r" \\", r"\hline"]
+    lines += [f"{plain(data.class_name(c))} & {plain(name)} & "
+              + " & ".join(f"{v:.3f}" for v in values) + r" \\" for name, c, values in rows]
+    return "\n".join(lines + [r"\hline", r"\end{tabular}"]) + "\n"

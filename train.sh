@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# The demo, or the published runs.
+#
+#   bash train.sh                      embedded data, AE and featGAN, evaluation, pictures: results/demo
+#   DATASET=CVPR18 DATA_DIR=/data/cvpr18 CLASS_IDS="02691156 02958343" bash train.sh
+#                                      the published settings, each class in turn, into CKPT_DIR
+#                                      (default runs/CVPR18); interrupted runs go on where they stopped
+#
+# Further options go to every training command: bash train.sh --amp --n_iters 5000
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+gan() { "$PYTHON" "$root/3D-GAN.py" "$@"; }
+
+if [ -n "${DATASET:-}" ]; then
+  [ "$DATASET" = CVPR18 ] || die "DATASET=$DATASET is not known; expected CVPR18"
+  [ -n "${DATA_DIR:-}" ] || die "DATASET=$DATASET needs DATA_DIR, the folder of its files"
+  [ -d "$DATA_DIR" ] || die "DATA_DIR=$DATA_DIR is not a folder"
+  out=${CKPT_DIR:-$root/runs/$DATASET}
+  classes=${CLASS_IDS:-02691156 02828884 02933112 02958343 03001627 03211117 03636649 03691459 04090263 04256520 04379243 04401088 04530566}
+  for class_id in $classes; do
+    gan --mode=train --dataset="$DATASET" --data_dir="$DATA_DIR" --class_ids "$class_id" \
+      --ckpt_dir="$out/ckpt3D_$class_id" --resume "$@"
+  done
+  gan --mode=evaluation --ckpt_dir="$out" --class_ids $classes
+  exit
+fi
+
+# The demo: small enough for minutes on two cores. AE is the same command with --lambda_adv=0.
+class_id=02958343
+runs=$root/runs/demo
+results=$root/results/demo
+settings="--class_ids $class_id --enc_width 16 --batch_size 32 --n_iters 2000 --ckpt_step 500
+  --sample_step 1000 --standardize_code --confusion ce --lr_D 1e-3"
+gan --mode=train --ckpt_dir="$runs/AE" $settings --lambda_adv 0 --resume "$@"
+gan --mode=train --ckpt_dir="$runs/featGAN" $settings --lambda_adv 1 --resume "$@"
+gan --mode=evaluation --ckpt_dir="$runs/AE"
+gan --mode=evaluation --ckpt_dir="$runs/featGAN"
+gan --mode=compare --runs "$runs/AE" "$runs/featGAN" --sample_dir="$results"
+gan --mode=reconstruct --ckpt_dir="$runs/featGAN" --load_im="$results/inputs" --sample_dir="$results/reconstruct"
+echo "look at $results/compare.png, $results/table.md and $results/reconstruct"
