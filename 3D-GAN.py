@@ -215,6 +215,17 @@ def resolve_device(options):
     return device
 
 
+def keep_freed_memory():
+    """Let glibc reuse freed memory instead of giving it back to the system after every step: mapping
+    it anew costs a sixth of a training step."""
+    if sys.platform == "linux":
+        import ctypes
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt:  # not in every C library
+            mallopt(-3, 1 << 30)       # M_MMAP_THRESHOLD
+            mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
 def main(arguments=None):
     options = parser().parse_args(arguments)
     if options.sample_dir is None and options.ckpt_dir is not None:
@@ -223,6 +234,7 @@ def main(arguments=None):
         print(json.dumps(vars(options), indent=2))
         return 0
     sys.path.insert(0, HERE)
+    keep_freed_memory()
     from errors import Divergence, InputError
     try:
         return MODES[options.mode](options, resolve_device(options))

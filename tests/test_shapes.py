@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from shapes import primitives
 
 ID = {name: class_id for class_id, name in shapes.CLASSES.items()}
 MAIN = [ID[name] for name in ("airplane", "car", "chair", "table", "sofa")]
@@ -44,21 +45,21 @@ def parts(vertices, faces):
 L_PROFILE = [(0, 0), (2, 0), (2, 1), (1, 1), (1, 3), (0, 3)]
 CIRCLE = 10 * np.sin(2 * np.pi / 10) / 2  # area of the regular polygon with 10 corners
 PRIMITIVES = {
-    "box": (shapes.box((1, 2), (0, 3), (-1, 1)), 6),
-    "box by widths": (shapes.box(1, (0, 3), 2), 6),
-    "frustum": (shapes.box(2, (0, 3), 2, (1, 1)), 7),
-    "cylinder": (shapes.rod((0, 0, 0), (0, 0, -2), 1, sides=10), 2 * CIRCLE),
-    "slanted cone": (shapes.revolve((1, 2, 3), (3, 3, 5), [(0, 2), (1, 0)]), 4 * CIRCLE),
-    "spindle": (shapes.revolve((0, 0, 0), (0, 6, 0), [(0, 0), (.5, 1), (1, 0)]), 2 * CIRCLE),
-    "ellipsoid": (shapes.ellipsoid((5, 5, 5), (1, 2, 3), 40, 40), 8 * np.pi),
-    "wing": (shapes.wing((0, 0, 0), (2, 1, -3), 1, .5, .1), None),
-    "fin": (shapes.wing((0, 0, 0), (0, 2, -1), 1, .5, .1), None),
-    "right wing": (shapes.wing((0, 0, 0), (-2, 0, 0), 1, .5, .1), None),
-    "L": (shapes.extrude(L_PROFILE, .5), 4),
-    "L, clockwise": (shapes.extrude(L_PROFILE[::-1], .5), 4),
-    "L, uneven": (shapes.extrude(L_PROFILE, [1, 1, .5, 1, .5, 1]), None),
-    "mirrored": (shapes.mirror(shapes.box((1, 2), (0, 3), (-1, 1))), 6),
-    "leaning": (shapes.lean(shapes.box(1, (0, 3), 2), .7, 1, 5), 6),
+    "box": (primitives.box((1, 2), (0, 3), (-1, 1)), 6),
+    "box by widths": (primitives.box(1, (0, 3), 2), 6),
+    "frustum": (primitives.box(2, (0, 3), 2, (1, 1)), 7),
+    "cylinder": (primitives.rod((0, 0, 0), (0, 0, -2), 1, sides=10), 2 * CIRCLE),
+    "slanted cone": (primitives.revolve((1, 2, 3), (3, 3, 5), [(0, 2), (1, 0)]), 4 * CIRCLE),
+    "spindle": (primitives.revolve((0, 0, 0), (0, 6, 0), [(0, 0), (.5, 1), (1, 0)]), 2 * CIRCLE),
+    "ellipsoid": (primitives.ellipsoid((5, 5, 5), (1, 2, 3), 40, 40), 8 * np.pi),
+    "wing": (primitives.wing((0, 0, 0), (2, 1, -3), 1, .5, .1), None),
+    "fin": (primitives.wing((0, 0, 0), (0, 2, -1), 1, .5, .1), None),
+    "right wing": (primitives.wing((0, 0, 0), (-2, 0, 0), 1, .5, .1), None),
+    "L": (primitives.extrude(L_PROFILE, .5), 4),
+    "L, clockwise": (primitives.extrude(L_PROFILE[::-1], .5), 4),
+    "L, uneven": (primitives.extrude(L_PROFILE, [1, 1, .5, 1, .5, 1]), None),
+    "mirrored": (primitives.mirror(primitives.box((1, 2), (0, 3), (-1, 1))), 6),
+    "leaning": (primitives.lean(primitives.box(1, (0, 3), 2), .7, 1, 5), 6),
 }
 
 
@@ -75,7 +76,7 @@ def test_primitives_are_closed_and_face_outwards(name):
 
 def test_extrude_refuses_a_profile_without_area():
     with pytest.raises(ValueError, match="simple polygon"):
-        shapes.extrude([(0, 0), (1, 0), (2, 0), (3, 0)], 1)
+        primitives.extrude([(0, 0), (1, 0), (2, 0), (3, 0)], 1)
 
 
 @each_class

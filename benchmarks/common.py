@@ -1,0 +1,67 @@
+"""What every benchmark starts and ends with: where it ran, how it is timed, where it is kept."""
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+sys.path.insert(0, ROOT)
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+FIXTURE = os.path.join(HERE, "noisy_predictions.npz")
+
+
+def where():
+    """Commit, versions and processor."""
+    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], text=True,
+                            capture_output=True).stdout.strip()
+    processor = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as lines:
+            processor = next((line.split(":")[1].strip() for line in lines if "model name" in line), processor)
+    return {"commit": commit, "date": time.strftime("%Y-%m-%d"), "processor": processor,
+            "threads": torch.get_num_threads(), "torch": torch.__version__, "numpy": np.__version__,
+            "python": platform.python_version()}
+
+
+def milliseconds(work, repeats=30, warmup=5):
+    """{'median', 'min', 'max'} of `repeats` calls in ms, after a warm-up."""
+    for _ in range(warmup):
+        work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(1e3 * (time.perf_counter() - start))
+    return {"median": round(statistics.median(times), 3), "min": round(min(times), 3),
+            "max": round(max(times), 3)}
+
+
+def keep(name, figures):
+    """Print the figures and write benchmarks/results/<name>.json."""
+    record = {"where": where(), **figures}
+    path = os.path.join(HERE, "results", f"{name}.json")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as out:
+        json.dump(record, out, indent=2)
+        out.write("\n")
+    print(json.dumps(record, indent=2))
+
+
+def noisy_predictions(batch=128, noise=0.005):
+    """The committed meshes (a trained model's, with seeded noise), their views and target silhouettes:
+    vertices (B, 642, 3), faces (1280, 3), views (B,), targets (B, 64, 64)."""
+    from models import icosphere
+    with np.load(FIXTURE) as file:
+        vertices, views, targets = (torch.from_numpy(file[k]) for k in ("vertices", "views", "targets"))
+    copies = -(-batch // len(vertices))
+    vertices = vertices.float().repeat(copies, 1, 1)[:batch]
+    vertices = vertices + noise * torch.randn(vertices.shape, generator=torch.Generator().manual_seed(0))
+    return (vertices, icosphere(3)[1], views.long().repeat(copies)[:batch],
+            targets.float().div(255).repeat(copies, 1, 1)[:batch])
