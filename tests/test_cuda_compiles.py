@@ -29,11 +29,14 @@ __device__ void draw(const T* vertices, const int32_t* faces, int64_t num_faces,
   const int first = nr::first_in(nr::min3(face.x[0], face.x[1], face.x[2]), size);
   const int last = nr::last_in(nr::max3(face.x[0], face.x[1], face.x[2]), size);
   const auto wanted = [&](int, int line, int) { return first <= line && line <= last; };
-  nr::for_each_crossing(face, size, size, wanted, [&](const nr::Crossing& c) {
+  int edges = 0;
+  const auto begin_edge = [&](int, int) { ++edges; };
+  nr::for_each_crossing(face, size, size, begin_edge, wanted, [&](const nr::Crossing& c) {
     if (nr::key_order(keys[c.inside]) != static_cast<int32_t>(order)) return;
     gradient[c.a] += T(nr::edge_pull(1.0, c.outside, c.at, 2.0 / size, c.lever_a, 1e-4));
     gradient[c.b] += T(nr::edge_pull(1.0, c.outside, c.at, 2.0 / size, c.lever_b, 1e-4));
   });
+  texels[0] += edges;
 }
 
 template <class T>

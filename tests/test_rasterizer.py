@@ -252,4 +252,8 @@ def test_nothing_to_draw(batch, faces, each_backend):
     assert images["depth"].shape == (batch, 4, 6) and bool((images["depth"] == 100).all())
     sum(image.sum() for image in images.values()).backward()
     assert triangles.grad.shape == triangles.shape and textures.grad.shape == textures.shape
-    assert nr.rasterize_silhouettes(triangles, 4).shape == (batch, 4, 4)
+    renderer = nr.Renderer(image_size=4, camera_mode="look_at")
+    indices = torch.zeros(faces, 3, dtype=torch.int64)
+    for image in renderer(torch.zeros(batch, 5, 3, requires_grad=True), indices):
+        assert image.shape[0] == batch
+        image.sum().backward(retain_graph=True)

@@ -172,7 +172,8 @@ def test_lighting_is_as_described_and_not_in_place():
     v = corners.numpy()
     normal = np.cross(v[:, :, 0] - v[:, :, 1], v[:, :, 2] - v[:, :, 1])
     cosine = (normal / np.linalg.norm(normal, axis=-1, keepdims=True)) @ np.array(direction)
-    light = 0.4 * np.array(ambient) + 0.7 * np.maximum(cosine, 0)[..., None] * np.array(directional)[:, None]
+    light = (0.4 * np.array(ambient)
+             + 0.7 * np.maximum(cosine, 0)[..., None] * np.array(directional)[:, None])
     np.testing.assert_allclose(got, textures.numpy() * light[:, :, None, None, None], rtol=1e-12)
     flipped = nr.lighting(corners.flip(2), textures, 0.4, 0.7, ambient, directional, direction)
     assert not torch.allclose(flipped, got), "the light knows the sides of a face"

@@ -57,9 +57,6 @@ struct RasterizeGradients {  // added to; null: not wanted
   T* light;                  // (B, F, 2, 3), never shared
 };
 
-// First face index outside [0, V), or -1. The forward pass must not run if there is one.
-int64_t find_bad_face_index(const RasterizeScene& scene);
-
 template <class T>
 void rasterize_forward(const RasterizeScene&, const RasterizeInputs<T>&, const RasterizeOutputs<T>&);
 

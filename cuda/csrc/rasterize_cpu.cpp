@@ -327,26 +327,33 @@ NR_INLINE PullSums<T> sum_pulls(const T* position, int count, PullArguments p, G
   return {a[0], b[0]};
 }
 
-// Values and incoming gradients of single samples, for the two policies below.
+// Values and incoming gradients of single samples. An offset counts from the sample (0, 0) at the
+// bottom left: x - y * sW, since rows of images run down and y runs up.
 template <class T>
 struct SampleView {
-  const Member<T>& m;
-  const RasterizeCotangents<T>& grad;
+  int sW, sH, shift;
+  const int32_t* faces;
+  const T* samples;      // rgb, or null
+  const T* alpha;        // gradients of the pixel at the bottom left, or null
+  const T* rgb;
+  int64_t W, plane;      // pixels in a row and in an image
   T share;
 
-  SampleView(const Member<T>& member, const RasterizeCotangents<T>& g)
-      : m(member), grad(g), share(T(1) / (member.scene.S * member.scene.S)) {}
-
-  int64_t at(int x, int y) const { return static_cast<int64_t>(m.sH - 1 - y) * m.sW + x; }
-  int32_t face(int64_t i) const { return grad.face_index[m.b * m.samples + i]; }
-  T alpha_gradient(int x, int y) const { return grad.alpha[m.pixel(m.sH - 1 - y, x)] * share; }
-  T rgb_value(int64_t i, int c) const { return grad.rgb_samples[(m.b * m.samples + i) * 3 + c]; }
-  T rgb_gradient(int x, int y, int c) const {
-    const int64_t pixels = static_cast<int64_t>(m.scene.H) * m.scene.W;
-    const int row = (m.sH - 1 - y) >> m.shift, column = x >> m.shift;
-    return grad.rgb[(m.b * 3 + c) * pixels + static_cast<int64_t>(row) * m.scene.W + column] *
-           share;
+  SampleView(const Member<T>& m, const RasterizeCotangents<T>& g)
+      : sW(m.sW), sH(m.sH), shift(m.shift), W(m.scene.W), plane(W * m.scene.H),
+        share(T(1) / (m.scene.S * m.scene.S)) {
+    const int64_t bottom = m.b * m.samples + static_cast<int64_t>(sH - 1) * sW;
+    faces = g.face_index + bottom;
+    samples = g.rgb_samples ? g.rgb_samples + 3 * bottom : nullptr;
+    alpha = g.alpha ? g.alpha + m.b * plane + plane - W : nullptr;
+    rgb = g.rgb ? g.rgb + 3 * m.b * plane + plane - W : nullptr;
   }
+  NR_INLINE int64_t offset(int x, int y) const { return x - static_cast<int64_t>(y) * sW; }
+  NR_INLINE int64_t pixel(int x, int y) const { return (x >> shift) - (y >> shift) * W; }
+  NR_INLINE int32_t face(int64_t offset) const { return faces[offset]; }
+  NR_INLINE T rgb_value(int64_t offset, int c) const { return samples[3 * offset + c]; }
+  NR_INLINE T alpha_gradient(int x, int y) const { return alpha[pixel(x, y)] * share; }
+  NR_INLINE T rgb_gradient(int x, int y, int c) const { return rgb[c * plane + pixel(x, y)] * share; }
 };
 
 // Silhouettes alone: coverage is 0 or 1, so only uncovered samples that want to be covered pull an
@@ -362,12 +369,12 @@ struct SilhouettePolicy {
   Gradient read_gradient(int x, int y) const { return {view.alpha_gradient(x, y)}; }
   // The next sample of a row, at a pixel's start, whose gradient can pull.
   NR_INLINE int next_pull(int x, int y) const {
-    const T* gradients = view.grad.alpha + view.m.pixel(view.m.sH - 1 - y, 0);
-    while (x < view.m.sW && !(gradients[x >> view.m.shift] < 0)) x += view.m.scene.S;
+    const T* gradients = view.alpha + view.pixel(0, y);
+    while (x < view.sW && !(gradients[x >> view.shift] < 0)) x += 1 << view.shift;
     return x;
   }
   void list(int x, int y, const Gradient& gradient, Lists& lists) const {
-    if (view.face(view.at(x, y)) < 0) lists.add(x, y, {-gradient.alpha});
+    if (view.face(view.offset(x, y)) < 0) lists.add(x, y, {-gradient.alpha});
   }
   NR_INLINE PullSums<T> pull(int64_t, const typename Lists::Span& span, PullArguments p) const {
     const T* gain = span.position + span.stride;
@@ -393,10 +400,10 @@ struct RgbPolicy {
   };
   Gradient read_gradient(int x, int y) const {
     return {{view.rgb_gradient(x, y, 0), view.rgb_gradient(x, y, 1), view.rgb_gradient(x, y, 2),
-             view.grad.alpha ? view.alpha_gradient(x, y) : T(0)}};
+             view.alpha ? view.alpha_gradient(x, y) : T(0)}};
   }
   int next_pull(int x, int y) const {
-    for (; x < view.m.sW; x += view.m.scene.S) {
+    for (; x < view.sW; x += 1 << view.shift) {
       const Gradient g = read_gradient(x, y);
       if (!(g.of[0] == 0 && g.of[1] == 0 && g.of[2] == 0 && g.of[3] == 0)) break;
     }
@@ -404,7 +411,7 @@ struct RgbPolicy {
   }
   void list(int x, int y, const Gradient& g, Lists& lists) const {
     T value[4];
-    read(view.at(x, y), value);
+    read(view.offset(x, y), value);
     lists.add(x, y, {value[0], value[1], value[2], value[3], g.of[0], g.of[1], g.of[2], g.of[3]});
   }
   NR_INLINE PullSums<T> pull(int64_t inside, const typename Lists::Span& span,
@@ -425,7 +432,7 @@ struct RgbPolicy {
   NR_INLINE T gain(int x, int y, int64_t outside) const {
     T value[4], other[4], sum = 0;
     const Gradient gradient = read_gradient(x, y);
-    read(view.at(x, y), value);
+    read(view.offset(x, y), value);
     read(outside, other);
     for (int c = 0; c < 4; ++c) sum += (value[c] - other[c]) * gradient.of[c];
     return sum;
@@ -481,7 +488,7 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
   scratch.shown.assign(2 * s.F + 1, 0);  // by draw order + 1, so that nothing (-1) has a place too
   scratch.empty.reset(m.sH, m.sW);
   for (int y = 0; y < m.sH; ++y) {
-    const int32_t* shown = grad.face_index + m.b * m.samples + view.at(0, y);
+    const int32_t* shown = view.faces + view.offset(0, y);
     for (int x = 0; x < m.sW; ++x) scratch.shown[shown[x] + 1] = 1;
     scratch.empty.read_row(y, shown, m.sW);
     scratch.lists.open_row(y);
@@ -514,7 +521,9 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
     };
     T pull[3][2] = {};
     for_each_crossing(f, m.sH, m.sW, begin_edge, wanted, [&](const Crossing& c) NR_LAMBDA_INLINE {
-      const auto sample = [&](int d) { return c.axis == 0 ? view.at(d, c.line) : view.at(c.line, d); };
+      const int64_t start = c.axis == 0 ? view.offset(0, c.line) : c.line;
+      const int64_t stride = c.axis == 0 ? 1 : -static_cast<int64_t>(m.sW);
+      const auto sample = [=](int d) NR_LAMBDA_INLINE { return start + d * stride; };
       const int length = c.axis == 0 ? m.sW : m.sH;
       const double pixels_to_ndc = 2.0 / length;
       const int64_t inside = sample(c.inside), outside = sample(c.outside);
@@ -566,7 +575,7 @@ void samples_backward(const Member<T>& m, const RasterizeCotangents<T>& grad,
   for (int row = 0; row < m.sH; ++row)
     for (int x = 0; x < m.sW; ++x) {
       const int y = m.sH - 1 - row;
-      const int32_t order = view.face(view.at(x, y));
+      const int32_t order = view.face(view.offset(x, y));
       if (order < 0) continue;
       cache.show(order);
       const ScreenFace& f = cache.screen;
@@ -591,7 +600,7 @@ void samples_backward(const Member<T>& m, const RasterizeCotangents<T>& grad,
         }
       }
       if (depths) {
-        const double g = grad.depth[m.pixel(row, x)] * view.share;
+        const double g = grad.depth[m.b * view.plane + (row >> m.shift) * view.W + (x >> m.shift)] * view.share;
         if (g == 0.0) continue;
         const double sum = e[0] + e[1] + e[2], z = depth_at(e, cache.inverse_z);
         double slope_x = 0.0, slope_y = 0.0;  // of 1/z on the screen
@@ -635,13 +644,6 @@ void all_edges_backward(const RasterizeScene& s, const RasterizeInputs<T>& in,
 }
 
 }  // namespace
-
-int64_t find_bad_face_index(const RasterizeScene& s) {
-  const int64_t count = (s.faces_stride ? s.B : 1) * s.F * 3;
-  for (int64_t i = 0; i < count; ++i)
-    if (s.faces[i] < 0 || s.faces[i] >= s.V) return i;
-  return -1;
-}
 
 template <class T>
 void rasterize_forward(const RasterizeScene& s, const RasterizeInputs<T>& in,

@@ -63,8 +63,6 @@ void backward(const py::dict& a) {
 
 PYBIND11_MODULE(_kernels, module) {
   module.doc() = "Compiled rasteriser of neural_renderer; use it through neural_renderer.";
-  module.def("find_bad_face_index",
-             [](const py::dict& a) { return nr::find_bad_face_index(scene_from(a)); });
   module.def("forward_float32", &forward<float>);
   module.def("forward_float64", &forward<double>);
   module.def("backward_float32", &backward<float>);

@@ -150,8 +150,8 @@ void solid_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScra
         for (int v = v0; v <= v1; ++v) {
           double e[3];
           if (!owns_line(t, u + 0.5, v + 0.5, e)) continue;
-          // The first centre beyond the crossing.
-          const int first = last_in(crossing_at(t, e) - 0.5, n) + 1;
+          // The first centre at or beyond the crossing: moved by t > 0, like the line.
+          const int first = first_in(crossing_at(t, e) - 0.5, n);
           steps[(static_cast<int64_t>(u) * n + v) * (n + 1) + first] += t.det > 0.0 ? 1 : -1;
         }
     }

@@ -11,6 +11,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from .checks import check_vertices, vectors
+
 
 def get_points_from_angles(distance, elevation, azimuth, degrees=True):
     """Eye positions around the origin: (d cos e sin a, d sin e, -d cos e cos a).
@@ -37,40 +39,23 @@ def get_points_from_angles(distance, elevation, azimuth, degrees=True):
             -distance * math.cos(elevation) * math.cos(azimuth))
 
 
-def _vectors(name, value, vertices):
-    """(3,) or (B, 3) numbers of any kind as a (1 or B, 3) tensor like vertices."""
-    value = torch.as_tensor(value, dtype=vertices.dtype, device=vertices.device)
-    if value.dim() == 1:
-        value = value[None]
-    if value.dim() != 2 or value.shape[1] != 3 or value.shape[0] not in (1, vertices.shape[0]):
-        raise ValueError(f"{name} must have shape (3,) or ({vertices.shape[0]}, 3), got "
-                         f"{tuple(value.shape)}")
-    return value
-
-
-def _check_vertices(vertices):
-    if not isinstance(vertices, torch.Tensor) or vertices.dim() != 3 or vertices.shape[-1] != 3:
-        raise ValueError("vertices must be a tensor of shape (B, V, 3), got "
-                         f"{tuple(vertices.shape) if isinstance(vertices, torch.Tensor) else type(vertices)}")
-
-
 def look_at(vertices, eye, at=(0, 0, 0), up=(0, 1, 0)):
     """Camera coordinates of vertices for a camera at `eye` that looks at the point `at`.
 
     With z = unit(at - eye), x = unit(up x z), y = unit(z x x) as the rows of R, the result is
     (v - eye) R^T. `eye`, `at` and `up` are (3,) or (B, 3); gradients flow to them.
     """
-    _check_vertices(vertices)
-    eye, at, up = (_vectors(n, v, vertices) for n, v in (("eye", eye), ("at", at), ("up", up)))
+    check_vertices(vertices)
+    eye, at, up = (vectors(n, v, vertices) for n, v in (("eye", eye), ("at", at), ("up", up)))
     return _rotate(vertices, eye, at - eye, up)
 
 
 def look(vertices, eye, direction=(0, 1, 0), up=None):
     """As `look_at`, for a camera that looks along `direction`. `up` None is y."""
-    _check_vertices(vertices)
-    direction = _vectors("direction", direction, vertices)
-    up = _vectors("up", (0, 1, 0) if up is None else up, vertices)
-    return _rotate(vertices, _vectors("eye", eye, vertices), direction, up)
+    check_vertices(vertices)
+    direction = vectors("direction", direction, vertices)
+    up = vectors("up", (0, 1, 0) if up is None else up, vertices)
+    return _rotate(vertices, vectors("eye", eye, vertices), direction, up)
 
 
 def _rotate(vertices, eye, forward, up):
@@ -83,7 +68,7 @@ def _rotate(vertices, eye, forward, up):
 
 def perspective(vertices, angle=30.0):
     """x / (z tan angle), y / (z tan angle), z: `angle` is HALF the field of view, in degrees."""
-    _check_vertices(vertices)
+    check_vertices(vertices)
     angle = torch.as_tensor(angle, dtype=vertices.dtype, device=vertices.device)
     width = torch.tan(torch.deg2rad(angle)).reshape(-1, 1)
     z = vertices[:, :, 2]
@@ -99,7 +84,7 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
     orig_size : size in pixels of the image that K is for. u and (orig_size - v) go from
         [0, orig_size] to [-1, 1].
     """
-    _check_vertices(vertices)
+    check_vertices(vertices)
 
     def camera(name, value, *shape):
         value = torch.as_tensor(value, dtype=vertices.dtype, device=vertices.device)

@@ -2,15 +2,13 @@
 import torch
 import torch.nn.functional as F
 
+from .checks import check_faces, check_vertices, vectors
+
 
 def vertices_to_faces(vertices, faces):
     """Corner coordinates: (B, V, 3) and (B, F, 3) or (F, 3) indices to (B, F, 3, 3)."""
-    if vertices.dim() != 3 or vertices.shape[-1] != 3:
-        raise ValueError(f"vertices must have shape (B, V, 3), got {tuple(vertices.shape)}")
-    if faces.dim() not in (2, 3) or faces.shape[-1] != 3 or (
-            faces.dim() == 3 and faces.shape[0] != vertices.shape[0]):
-        raise ValueError(f"faces must have shape (F, 3) or ({vertices.shape[0]}, F, 3), got "
-                         f"{tuple(faces.shape)}")
+    check_vertices(vertices)
+    check_faces(faces, vertices)
     if faces.dim() == 2:
         return vertices[:, faces.long()]
     batch = torch.arange(len(vertices), device=vertices.device)[:, None, None]
@@ -34,15 +32,15 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     -------
     (B, F, 2, 3) float
     """
-    def vector(value):  # (B or 1, 1, 3)
-        value = torch.as_tensor(value, dtype=corners.dtype, device=corners.device)
-        return (value[None] if value.dim() == 1 else value)[:, None]
-
+    color_ambient, color_directional, direction = (
+        vectors(name, value, corners)[:, None] for name, value in (
+            ("light_color_ambient", color_ambient), ("light_color_directional", color_directional),
+            ("light_direction", direction)))
     normal = torch.linalg.cross(corners[:, :, 0] - corners[:, :, 1], corners[:, :, 2] - corners[:, :, 1])
-    cosine = (F.normalize(normal, dim=-1, eps=1e-6) * vector(direction)).sum(-1)
+    cosine = (F.normalize(normal, dim=-1, eps=1e-6) * direction).sum(-1)
     sides = torch.stack([cosine, -cosine], -1).relu()[..., None]  # (B, F, 2, 1)
-    return (intensity_ambient * vector(color_ambient)[:, :, None]
-            + intensity_directional * vector(color_directional)[:, :, None] * sides)
+    return (intensity_ambient * color_ambient[:, :, None]
+            + intensity_directional * color_directional[:, :, None] * sides)
 
 
 def lighting(faces, textures, intensity_ambient=0.5, intensity_directional=0.5,

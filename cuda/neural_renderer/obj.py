@@ -18,7 +18,7 @@ def load_obj(filename, normalization=True, texture_size=4, load_texture=False,
     """
     if load_texture:
         raise ValueError("load_obj reads geometry only: load_texture=True is not supported")
-    vertices, faces = [], []
+    vertices, faces, highest = [], [], (-1, 0)
     with open(filename, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             words = line.split()
@@ -26,15 +26,18 @@ def load_obj(filename, normalization=True, texture_size=4, load_texture=False,
                 continue
             try:
                 if words[0] == "v":
-                    x, y, z = words[1:4]
-                    vertices.append((float(x), float(y), float(z)))
+                    vertex = [float(w) for w in words[1:4]]
+                    if len(vertex) < 3 or not np.isfinite(np.float32(vertex)).all():
+                        raise ValueError("a vertex needs three finite numbers")
+                    vertices.append(vertex)
                 elif words[0] == "f":
                     corners = []
                     for word in words[1:]:
                         index = int(word.split("/")[0])
                         index = index - 1 if index > 0 else len(vertices) + index
-                        if index < 0 or word.startswith("0"):
+                        if index < 0 or index >= 2 ** 31 or word.split("/")[0] == "0":
                             raise ValueError("index out of range")
+                        highest = max(highest, (index, number))
                         corners.append(index)
                     if len(corners) < 3:
                         raise ValueError("a face needs three corners")
@@ -46,11 +49,9 @@ def load_obj(filename, normalization=True, texture_size=4, load_texture=False,
                          "needs both")
     vertices = np.array(vertices, np.float32)
     faces = np.array(faces, np.int64)
-    if faces.max() >= len(vertices):
-        raise ValueError(f"{filename}: a face names vertex {faces.max() + 1} of {len(vertices)}")
-    if not np.isfinite(vertices).all():
-        raise ValueError(f"{filename}: vertex {int(np.argwhere(~np.isfinite(vertices))[0, 0]) + 1} is "
-                         "not finite")
+    if highest[0] >= len(vertices):
+        raise ValueError(f"{filename}, line {highest[1]}: a face names vertex {highest[0] + 1} of "
+                         f"{len(vertices)}")
     if normalization:
         low, high = vertices.min(0), vertices.max(0)
         extent = (high - low).max()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import reference
 from .backend import _kernels, get_backend
+from .checks import check_faces, check_vertices, describe
 
 RGB, ALPHA, DEPTH = 1, 2, 4
 
@@ -77,6 +78,7 @@ def _rasterize(vertices: Tensor, faces: Tensor, textures: Optional[Tensor], ligh
         results = _rasterize(*_on_cpu(vertices, faces, textures, light, background), height, width,
                              samples, near, far, eps, fill_back, outputs)
         return tuple(r.to(vertices.device) for r in results)
+    check_faces(faces, vertices)  # here too: a compiled program comes past rasterize() only once
     images = _empty_images(vertices, height, width, samples, outputs)
     rgb, alpha, depth, face_index, rgb_samples = images
     wanted = {"rgb": rgb, "alpha": alpha, "depth": depth, "face_index": face_index,
@@ -84,20 +86,12 @@ def _rasterize(vertices: Tensor, faces: Tensor, textures: Optional[Tensor], ligh
     if get_backend() == "compiled":
         vertices = vertices.contiguous()
         args = _scene(vertices, faces, textures, height, width, samples, near, far, eps, fill_back)
-        keep = _addresses(args, vertices, faces, textures, light, background)
-        bad = _kernels.find_bad_face_index(args)
-        if bad >= 0:
-            raise IndexError(f"faces must hold indices into the {vertices.shape[1]} vertices, got "
-                             f"{keep[1].reshape(-1)[bad].item()}")
+        keep = _addresses(args, vertices, faces, textures, light, background)  # noqa: F841
         args.update({k: t.data_ptr() for k, t in wanted.items() if t.numel()})
         getattr(_kernels, f"forward_{str(vertices.dtype)[6:]}")(args)
     else:
-        indices = _numpy(faces.expand(vertices.shape[0], -1, -1), torch.int64)
-        if indices.size and (indices.min() < 0 or indices.max() >= vertices.shape[1]):
-            raise IndexError(f"faces must hold indices into the {vertices.shape[1]} vertices, got "
-                             f"{indices.min()} ... {indices.max()}")
         results = reference.rasterize_forward(
-            _numpy(vertices), indices, _numpy(textures), _numpy(light), _numpy(background),
+            _numpy(vertices), _numpy(faces, torch.int64), _numpy(textures), _numpy(light), _numpy(background),
             height=height, width=width, samples=samples, near=near, far=far, eps=eps,
             fill_back=fill_back, rgb=bool(outputs & RGB), alpha=bool(outputs & ALPHA),
             depth=bool(outputs & DEPTH))
@@ -158,7 +152,7 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
         getattr(_kernels, f"backward_{str(vertices.dtype)[6:]}")(args)
     else:
         results = reference.rasterize_backward(
-            _numpy(vertices), _numpy(faces.expand(vertices.shape[0], -1, -1), torch.int64),
+            _numpy(vertices), _numpy(faces, torch.int64),
             _numpy(textures), _numpy(light), _numpy(background), _numpy(face_index, torch.int64),
             _numpy(rgb_samples), _numpy(grad_rgb), _numpy(grad_alpha), _numpy(grad_depth),
             height=height, width=width, samples=samples, near=near, far=far, eps=eps,
@@ -202,12 +196,6 @@ def _backward(ctx, grad_rgb, grad_alpha, grad_depth, _face_index, _rgb_samples):
 
 
 _rasterize.register_autograd(_backward, setup_context=_setup_context)
-
-
-def _describe(value):
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype)[6:]} of shape {tuple(value.shape)}"
-    return f"{type(value).__name__}"
 
 
 def image_shape(image_size):
@@ -254,17 +242,11 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
     Gradients: NMR (Kato et al., CVPR 2018) to x and y from rgb and alpha, exact from depth to
     x, y and z, exact to textures and light; none to the background.
     """
-    if not isinstance(vertices, Tensor) or vertices.dim() != 3 or vertices.shape[-1] != 3 \
-            or not vertices.is_floating_point():
-        raise ValueError(f"vertices must be a float tensor of shape (B, V, 3), got {_describe(vertices)}")
+    check_vertices(vertices)
     if vertices.dtype not in (torch.float32, torch.float64):
         vertices = vertices.float()
     B = vertices.shape[0]
-    if not isinstance(faces, Tensor) or faces.is_floating_point() or faces.is_complex() \
-            or faces.dtype == torch.bool or faces.dim() not in (2, 3) or faces.shape[-1] != 3 \
-            or (faces.dim() == 3 and faces.shape[0] != B):
-        raise ValueError(f"faces must be an integer tensor of shape (F, 3) or ({B}, F, 3), got "
-                         f"{_describe(faces)}")
+    check_faces(faces, vertices)
     if faces.dim() == 2:
         faces = faces[None].expand(B, -1, -1)
     F = faces.shape[1]
@@ -279,14 +261,12 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or \
                 tensor.dim() != len(shape) or any(s is not None and s != t
                                                   for s, t in zip(shape, tensor.shape)):
-            raise ValueError(f"{name} must be a float tensor of shape {wanted}, got {_describe(tensor)}")
+            raise ValueError(f"{name} must be a float tensor of shape {wanted}, got {describe(tensor)}")
         if tensor.device != vertices.device:
             raise ValueError(f"{name} must be on the device of vertices, {vertices.device}, got "
                              f"{tensor.device}")
         return tensor.to(vertices.dtype)
 
-    if faces.device != vertices.device:
-        raise ValueError(f"faces must be on the device of vertices, {vertices.device}, got {faces.device}")
     if rgb:
         textures = prepare("textures", textures, (B, F, None, None, None, 3),
                            f"({B}, {F}, T, T, T, 3)")
@@ -296,7 +276,8 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
             light = prepare("light", light, (B, F, 2, 3), f"({B}, {F}, 2, 3)")
         if background is None:
             background = vertices.new_zeros(3)
-        background = background.expand(B, 3) if background.dim() == 1 else background
+        if isinstance(background, Tensor) and background.dim() == 1:
+            background = background.expand(B, -1)
         background = prepare("background", background, (B, 3), f"(3,) or ({B}, 3)")
     else:
         textures = light = background = None

@@ -6,6 +6,7 @@ sides without doubling anything.
 import torch
 
 from . import ops
+from .checks import describe
 
 DEFAULT_IMAGE_SIZE = 256
 DEFAULT_ANTI_ALIASING = True
@@ -17,9 +18,9 @@ DEFAULT_BACKGROUND_COLOR = (0, 0, 0)
 
 def _unshared(faces):
     if not isinstance(faces, torch.Tensor) or faces.dim() != 4 or faces.shape[2:] != (3, 3):
-        raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {ops._describe(faces)}")
+        raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {describe(faces)}")
     indices = torch.arange(3 * faces.shape[1], device=faces.device).reshape(-1, 3)
-    return faces.reshape(faces.shape[0], -1, 3), indices
+    return faces.flatten(1, 2), indices
 
 
 def rasterize_rgbad(faces, textures=None, image_size=DEFAULT_IMAGE_SIZE,

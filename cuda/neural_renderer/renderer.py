@@ -5,6 +5,7 @@ import torch
 
 from . import ops
 from .cameras import look, look_at, perspective, projection
+from .checks import check_faces, check_vertices
 from .lighting import face_light, vertices_to_faces
 from .rasterize import DEFAULT_EPS
 
@@ -55,19 +56,17 @@ class Renderer:
         self.light_color_directional = light_color_directional
         self.light_direction = light_direction
         self.rasterizer_eps = 1e-3
-        self.transform_checked()
+        self._check_camera_mode()
 
-    def transform_checked(self):
-        """Raise for a camera_mode that is none, before anything is drawn."""
+    def _check_camera_mode(self):
         if self.camera_mode not in ("projection", "look", "look_at", "none", "None", None):
             raise ValueError("camera_mode must be 'projection', 'look', 'look_at' or 'none', got "
                              f"{self.camera_mode!r}")
 
     def transform(self, vertices, K=None, R=None, t=None, dist_coeffs=None, orig_size=None):
         """World coordinates (B, V, 3) to NDC and depth (B, V, 3), by the camera mode."""
-        self.transform_checked()
-        if not isinstance(vertices, torch.Tensor):
-            raise ValueError(f"vertices must be a tensor of shape (B, V, 3), got {type(vertices).__name__}")
+        self._check_camera_mode()
+        check_vertices(vertices)
         if vertices.dtype in (torch.float16, torch.bfloat16):
             vertices = vertices.float()
         with torch.autocast(vertices.device.type, enabled=False):
@@ -100,6 +99,7 @@ class Renderer:
 
     def _draw(self, vertices, faces, textures, eps, camera, **wanted):
         screen = self.transform(vertices, *camera)
+        check_faces(faces, vertices)
         light = background = None
         if wanted.get("rgb"):
             if textures is None:  # white, at the cost of one texel

@@ -25,8 +25,7 @@ _PUBLISHED, _SOLID = 0, 1
 _warned = False
 
 
-def _run(faces, size, rule, dtype):
-    global _warned
+def _check(faces, size):
     if not isinstance(faces, torch.Tensor) or faces.dim() != 4 or faces.shape[2:] != (3, 3) \
             or not faces.is_floating_point():
         got = f"{str(faces.dtype)[6:]} of shape {tuple(faces.shape)}" if isinstance(
@@ -34,14 +33,18 @@ def _run(faces, size, rule, dtype):
         raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {got}")
     if not isinstance(size, int) or not 1 <= size <= 1024:
         raise ValueError(f"size must be an int from 1 to 1024, got {size!r}")
+    if not torch.isfinite(faces).all():
+        bad = int((~torch.isfinite(faces)).flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"faces must be finite, mesh {bad} of the batch is not")
+
+
+def _run(faces, size, rule, dtype):
+    global _warned
     device = faces.device
     faces = faces.detach().cpu()
     if faces.dtype not in (torch.float32, torch.float64):
         faces = faces.float()
     faces = faces.contiguous()
-    if not torch.isfinite(faces).all():
-        bad = int((~torch.isfinite(faces)).flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"faces must be finite, mesh {bad} of the batch is not")
     B, F = faces.shape[:2]
     voxels = torch.empty(B, size, size, size, dtype=torch.bool)
     backend = os.environ.get("NR_BACKEND") or ("compiled" if _kernels else "reference")
@@ -86,7 +89,8 @@ def voxelize(faces, size, normalize=False, dtype=torch.int32):
     ------
     ValueError for a wrong shape or type, and for coordinates that are not finite.
     """
-    if normalize and isinstance(faces, torch.Tensor) and faces.numel():
+    _check(faces, size)
+    if normalize and faces.numel():
         low, high = faces.amin((0, 1, 2)), faces.amax((0, 1, 2))
         extent = (high - low).max().clamp_min(torch.finfo(faces.dtype).tiny)
         faces = (faces - (low + high) / 2) / extent * ((size - 1) / size) + 0.5
@@ -102,4 +106,5 @@ def voxelize_solid(faces, size, dtype=torch.int32):
 
     Shapes, range and errors as for `voxelize`.
     """
+    _check(faces, size)
     return _run(faces, size, _SOLID, dtype)

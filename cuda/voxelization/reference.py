@@ -73,7 +73,7 @@ def solid(triangles, n):
                 inside &= (value > 0) | ((value == 0) & (dv < 0 or (dv == 0 and du > 0)))
                 e.append(value)
             height = w[0] + (e[1] * (w[1] - w[0]) + e[2] * (w[2] - w[0])) / abs(det)
-            beyond = inside[..., None] & (centres > height[..., None])
+            beyond = inside[..., None] & (centres >= height[..., None])
             winding[np.ix_(iu_, iv_)] += int(sign) * beyond
         grid = np.moveaxis(winding != 0, [0, 1, 2], [iu, iv, axis])
         votes += grid

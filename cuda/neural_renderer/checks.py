@@ -1,0 +1,54 @@
+"""What comes in, checked once, in one sentence that names the argument."""
+import torch
+
+
+def describe(value):
+    """'float32 of shape (2, 3)' for a tensor, the type's name for anything else."""
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype)[6:]} of shape {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def check_vertices(vertices):
+    """Raise ValueError unless vertices is a float tensor of shape (B, V, 3)."""
+    if not isinstance(vertices, torch.Tensor) or vertices.dim() != 3 or vertices.shape[-1] != 3 \
+            or not vertices.is_floating_point():
+        raise ValueError(f"vertices must be a float tensor of shape (B, V, 3), got {describe(vertices)}")
+
+
+def check_faces(faces, vertices):
+    """Raise ValueError unless faces is an integer tensor (F, 3) or (B, F, 3) on vertices' device, and
+    IndexError if an index is out of range.
+
+    On the CPU alone: elsewhere looking at the indices would make the host wait for the device.
+    """
+    B, V = vertices.shape[:2]
+    if not isinstance(faces, torch.Tensor) or faces.is_floating_point() or faces.is_complex() \
+            or faces.dtype == torch.bool or faces.dim() not in (2, 3) or faces.shape[-1] != 3 \
+            or (faces.dim() == 3 and faces.shape[0] != B):
+        raise ValueError(f"faces must be an integer tensor of shape (F, 3) or ({B}, F, 3), got "
+                         f"{describe(faces)}")
+    if faces.device != vertices.device:
+        raise ValueError(f"faces must be on the device of vertices, {vertices.device}, got {faces.device}")
+    if faces.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    shared = faces.dim() == 3 and B and faces.stride(0) == 0
+    own = faces[:1] if shared else faces
+    if own.numel():
+        low, high = (int(v) for v in own.aminmax())
+        if low < 0 or high >= V:
+            raise IndexError(f"faces must hold indices into the {V} vertices, got {low} ... {high}")
+
+
+def vectors(name, value, like):
+    """(3,) or (B, 3) numbers of any kind as a (1 or B, 3) tensor like the (B, ...) tensor `like`."""
+    try:
+        value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be three numbers or a (B, 3) tensor, got {describe(value)}") from None
+    shape = tuple(value.shape)
+    if value.dim() == 1:
+        value = value[None]
+    if value.dim() != 2 or value.shape[1] != 3 or value.shape[0] not in (1, like.shape[0]):
+        raise ValueError(f"{name} must have shape (3,) or ({like.shape[0]}, 3), got {shape}")
+    return value

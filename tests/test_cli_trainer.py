@@ -1,0 +1,78 @@
+"""The parts of the training loop: whose turn it is, whom a loss teaches, the rate, the order of images."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from command import CAR, TINY, script
+from command import data  # noqa: F401  (fixture)
+
+
+@pytest.fixture
+def trainer(data):
+    """Make a `Trainer` with fresh weights of seed 0; and a batch for it."""
+    from datasets import CVPR18
+    from training import Trainer
+    cars = CVPR18(data, [CAR], "train", data / ".cache")
+
+    def make(*more):
+        torch.manual_seed(0)
+        options = script().parser().parse_args(["--mode=train", *TINY, *more])
+        return Trainer(options, torch.device("cpu")), cars.gather([3, 30, 50, 95])
+    return make
+
+
+def gradients(trainer, name):
+    return {k: p.grad.clone() for k, p in trainer.modules[name].named_parameters()}
+
+
+def test_the_discriminators_turn_leaves_encoder_and_decoder_alone(trainer):
+    (plain, batch), (full, same) = trainer("--lambda_adv=0"), trainer("--lambda_adv=1")
+    before = [p.clone() for p in full.modules["D"].parameters()]
+    plain.step(1, batch), full.step(1, same)
+    for name in "EG":
+        torch.testing.assert_close(gradients(full, name), gradients(plain, name), rtol=1e-5, atol=1e-8)
+    assert not any(torch.equal(a, b) for a, b in zip(before, full.modules["D"].parameters()))
+    # Nor does the loss by itself reach the codes.
+    codes = torch.randn(4, 16, requires_grad=True)
+    full.method.discriminator_loss(codes, same).backward()
+    assert codes.grad is None
+
+
+def test_the_encoders_turn_leaves_the_discriminator_alone(trainer):
+    import losses
+    (plain, batch), (full, same) = trainer("--lambda_adv=0"), trainer("--lambda_adv=0.5")
+    encoder, judge = plain.modules["E"], full.modules["D"]
+    wanted = torch.autograd.grad(0.5 * losses.confusion_loss(judge(encoder(batch.images)), "log2"),
+                                 list(encoder.parameters()))
+    before = [p.clone() for p in judge.parameters()]
+    plain.step(2, batch), full.step(2, same)
+    assert all(torch.equal(a, b) and b.grad is None and b.requires_grad
+               for a, b in zip(before, judge.parameters()))
+    torch.testing.assert_close(gradients(full, "G"), gradients(plain, "G"), rtol=1e-5, atol=1e-8)
+    for (name, ours), theirs, extra in zip(gradients(full, "E").items(), gradients(plain, "E").values(), wanted):
+        torch.testing.assert_close(ours - theirs, extra, rtol=1e-3, atol=1e-5 * float(ours.abs().max()),
+                                   msg=lambda text: f"{name}: {text}")
+
+
+def test_learning_rate_is_that_of_a_loop_that_multiplies():
+    from training import learning_rate
+    options, rate = SimpleNamespace(decay_batch=7, decay_every=3, decay_order=0.5), 0.1
+    for step in range(1, 30):
+        if step >= 7 and (step - 7) % 3 == 0:
+            rate *= 0.5
+        assert learning_rate(step, options, 0.1) == pytest.approx(rate, rel=1e-12), step
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10, 27])
+def test_sampler(batch_size):
+    from training import Sampler
+    sampler, steps = Sampler(10, batch_size, seed=5), 120 // batch_size + 1
+    batches = [sampler.batch(step) for step in range(1, steps + 1)]
+    assert all(len(b) == batch_size for b in batches)
+    epochs = np.concatenate(batches)[:steps * batch_size // 10 * 10].reshape(-1, 10)
+    assert (np.sort(epochs) == np.arange(10)).all() and len({tuple(e) for e in epochs}) == len(epochs)
+    for step in (steps, 1, steps // 2 + 1, 2, 2):  # whatever was asked before
+        assert (sampler.batch(step) == batches[step - 1]).all()
+        assert (Sampler(10, batch_size, seed=5).batch(step) == batches[step - 1]).all()
+    assert (Sampler(10, 10, seed=6).batch(1) != Sampler(10, 10, seed=5).batch(1)).any()
