@@ -14,12 +14,21 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SYNTHETIC = os.path.join(HERE, "data", "synthetic")
 
 
+class Help(argparse.HelpFormatter):
+    """Defaults behind the help of every option that has one and does not tell it itself."""
+
+    def _get_help_string(self, action):
+        plain = action.default is None or action.default is False or action.default is argparse.SUPPRESS \
+            or "(default" in action.help
+        return action.help + ("" if plain else " (default: %(default)s)")
+
+
 def parser():
     p = argparse.ArgumentParser(
-        prog="3D-GAN.py", formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False,
+        prog="3D-GAN.py", usage="3D-GAN.py --mode=MODE [options]", formatter_class=Help, allow_abbrev=False,
         description="3D shape from single images, after Peng et al. 2020 (arXiv 2004.01347). Defaults are "
                     "those of the published CVPR18 run.")
-    p.add_argument("--mode", required=True, choices=sorted(MODES), help="; ".join(
+    p.add_argument("--mode", required=True, choices=list(MODES), metavar="MODE", help="; ".join(
         f"{name}: {mode.__doc__.splitlines()[0]}" for name, mode in MODES.items()))
     p.add_argument("--dry_run", action="store_true", help="print the resolved options and stop")
 
@@ -43,7 +52,8 @@ def parser():
     g.add_argument("--trainViews", type=integer(1), metavar="N",
                    help="views used of each training object, drawn by DATA_SEED (default: all)")
     g.add_argument("--img_size", type=integer(1), default=64, help="side of the images in pixels")
-    g.add_argument("--split", choices=("train", "val", "test"), default="test", help="what is evaluated")
+    g.add_argument("--split", choices=("train", "val", "test"),
+                   help="what is evaluated (default: test; t_SNE: val, as published)")
 
     g = p.add_argument_group("networks")
     g.add_argument("--latent_dim", type=integer(1), default=512, help="length of the shape code")
@@ -77,14 +87,18 @@ def parser():
     g.add_argument("--ckpt_step", type=integer(1), default=500, help="... two checkpoints with validation")
     g.add_argument("--sample_step", type=integer(1), default=500, help="... two pictures")
 
-    g = p.add_argument_group("reconstruct")
+    g = p.add_argument_group("reconstruct and interpolation")
     g.add_argument("--load_im", metavar="PATH", help="an image, or a folder of them")
+    g.add_argument("--load_im1", metavar="PATH", help="the image to interpolate to")
+    g.add_argument("--steps", type=integer(2), default=6, help="shapes of an interpolation, with both ends")
     g.add_argument("--mask", metavar="PNG", help="where the object is, for an image without alpha")
     g.add_argument("--obj_frame", choices=("people", "renderer"), default="people",
                    help="people: right-handed, as photographs show it; renderer: as predicted (mirrored)")
 
-    g = p.add_argument_group("compare")
-    g.add_argument("--runs", nargs="+", metavar="DIR", help="run folders that have been evaluated")
+    g = p.add_argument_group("compare, MMD and t_SNE")
+    g.add_argument("--runs", nargs="+", metavar="DIR", help="several run folders, side by side (compare: evaluated "
+                                                            "ones)")
+    g.add_argument("--perplexity", type=number(0, above=True), default=30.0, help="of t-SNE")
 
     g = p.add_argument_group("make_dataset")
     g.add_argument("--mesh_dir", metavar="DIR", help="meshes, a subfolder for each class (OBJ, OFF, PLY, STL, "
@@ -141,6 +155,11 @@ def train(options, device):
     return training.train(options, device)
 
 
+def trainCVPR19(options, device):
+    """View Prior Learning (VPL), the compared method"""
+    return train(options, device)
+
+
 def evaluation(options, device):
     """voxel IoU, MMD and their controls, as a table and JSON"""
     need(options, "ckpt_dir")
@@ -153,6 +172,27 @@ def reconstruct(options, device):
     need(options, "ckpt_dir")
     import visualization
     return visualization.reconstruct(options, device)
+
+
+def interpolation(options, device):
+    """shapes between those of two images"""
+    need(options, "ckpt_dir")
+    import visualization
+    return visualization.interpolation(options, device)
+
+
+def MMD(options, device):
+    """how far the codes of different poses lie apart, pair by pair"""
+    import analysis
+    options.sample_dir = options.sample_dir or "results"
+    return analysis.mmd(options, device)
+
+
+def t_SNE(options, device):
+    """the codes in two dimensions, coloured by pose and by object"""
+    import analysis
+    options.sample_dir = options.sample_dir or "results"
+    return analysis.t_sne(options, device)
 
 
 def compare(options, device):
@@ -184,7 +224,8 @@ def make_synthetic(options):
                              options.n_test, options.train_views, options.palette, options.data_seed)
 
 
-MODES = {"train": train, "evaluation": evaluation, "reconstruct": reconstruct, "compare": compare,
+MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "reconstruct": reconstruct,
+         "t_SNE": t_SNE, "interpolation": interpolation, "MMD": MMD, "compare": compare,
          "make_dataset": make_dataset}
 
 
@@ -230,6 +271,8 @@ def main(arguments=None):
     options = parser().parse_args(arguments)
     if options.sample_dir is None and options.ckpt_dir is not None:
         options.sample_dir = os.path.join(options.ckpt_dir, "samples")
+    if options.split is None:
+        options.split = "val" if options.mode == "t_SNE" else "test"
     if options.dry_run:
         print(json.dumps(vars(options), indent=2))
         return 0

@@ -99,13 +99,17 @@ def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
         to_image(straight).save(os.path.join(inputs, f"object_{o:03d}.png"))
 
 
+def _figure(value):
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _markdown(rows, evaluation, data):
     protocol = evaluation["protocol"]
     lines = [f"{protocol['dataset']} {protocol['split']}, every view of every object, voxels 32^3 by the "
              f"published rule, {protocol['checkpoint']} checkpoint.", "",
              "| class | run | " + " | ".join(title for _, title in COLUMNS) + " |",
              "| --- | --- |" + " ---: |" * len(COLUMNS)]
-    lines += [f"| {data.class_name(c)} | {name} | " + " | ".join(f"{v:.3f}" for v in values) + " |"
+    lines += [f"| {data.class_name(c)} | {name} | " + " | ".join(map(_figure, values)) + " |"
               for name, c, values in rows]
     return "\n".join(lines) + "\n"
 
@@ -114,7 +118,7 @@ def _csv(rows):
     lines = ["class,run," + ",".join(key for key, _ in COLUMNS)]
     quoted = [(name if not set(name) & set(',"\n') else '"' + name.replace('"', '""') + '"', c, values)
               for name, c, values in rows]
-    lines += [f"{c},{name}," + ",".join(f"{v:.6f}" for v in values) for name, c, values in quoted]
+    lines += [f"{c},{name}," + ",".join("" if v is None else f"{v:.6f}" for v in values) for name, c, values in quoted]
     return "\n".join(lines) + "\n"
 
 
@@ -124,5 +128,5 @@ def _latex(rows, data):
     lines = [r"\begin{tabular}{ll" + "r" * len(COLUMNS) + "}", r"\hline",
              "class & run & " + " & ".join(title for _, title in COLUMNS) + r" \\", r"\hline"]
     lines += [f"{plain(data.class_name(c))} & {plain(name)} & "
-              + " & ".join(f"{v:.3f}" for v in values) + r" \\" for name, c, values in rows]
+              + " & ".join(map(_figure, values)) + r" \\" for name, c, values in rows]
     return "\n".join(lines + [r"\hline", r"\end{tabular}"]) + "\n"

@@ -201,6 +201,10 @@ class CVPR18:
     def pose_bins(cls, views):
         return views
 
+    def all_poses(self):
+        """(M,) int64 pose bins of all images."""
+        return self.pose_bins(torch.from_numpy(self.rows[:, 3].astype(np.int64)))
+
     def voxels(self, objects):
         """(len(objects), 32, 32, 32) bool of objects counted through all classes."""
         classes = self.object_class[objects]

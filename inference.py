@@ -63,9 +63,23 @@ class Model:
     def modules(self):
         return {"E": self.encoder, "G": self.decoder}
 
-    @torch.no_grad()
     def predict(self, images, batch_size=256):
         """`Prediction` from RGBA images (B, 4, H, W), float in [0, 1], of the size trained on."""
+        codes = self.encode(images, batch_size)
+        return Prediction(self.decode(codes, batch_size), self.faces, codes)
+
+    @torch.no_grad()
+    def decode(self, codes, batch_size=256):
+        """Vertices (B, V, 3), renderer's frame, of shape codes (B, latent_dim)."""
+        was_training = self.decoder.training
+        self.decoder.eval()
+        vertices = [self.decoder(part) for part in codes.to(self.device).split(batch_size)]
+        self.decoder.train(was_training)
+        return torch.cat(vertices)
+
+    @torch.no_grad()
+    def encode(self, images, batch_size=256):
+        """Shape codes (B, latent_dim) of images as `predict` takes them."""
         side = self.options["img_size"]
         if not isinstance(images, torch.Tensor) or images.dim() != 4 or \
                 images.shape[1:] != (self.dataset.channels, side, side) or not images.is_floating_point():
@@ -74,13 +88,10 @@ class Model:
             raise ValueError(f"images must be a float tensor of shape (B, {self.dataset.channels}, "
                              f"{side}, {side}), got {got}")
         was_training = self.encoder.training
-        self.encoder.eval(), self.decoder.eval()
-        codes, vertices = [], []
-        for part in images.split(batch_size):
-            codes.append(self.encoder(part.to(self.device)))
-            vertices.append(self.decoder(codes[-1]))
-        self.encoder.train(was_training), self.decoder.train(was_training)
-        return Prediction(torch.cat(vertices), self.faces, torch.cat(codes))
+        self.encoder.eval()
+        codes = [self.encoder(part.to(self.device)) for part in images.split(batch_size)]
+        self.encoder.train(was_training)
+        return torch.cat(codes)
 
 
 def load_run(folder, flag="last", device="cpu"):

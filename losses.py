@@ -114,3 +114,9 @@ def confusion_loss(log_probabilities, kind="log2"):
     if kind == "ce":
         return -log_probabilities.mean() - math.log(bins)
     raise ValueError(f"confusion must be 'log2' or 'ce', got {kind!r}")
+
+
+def real_or_fake(logits, real):
+    """Binary cross-entropy of sigmoid(logits) (B,) with all real (True) or all fake (False)."""
+    target = torch.full_like(logits, float(real))
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)

@@ -71,6 +71,33 @@ class PoseDiscriminator(nn.Module):
         return torch.log_softmax(self.digit_layer(x), 1)
 
 
+class ViewDiscriminator(nn.Module):
+    """Silhouette (B, S, S) and view number (B,) to the logit (B,) of "seen from the input's view".
+
+    View Prior Learning (Kato & Harada 2019): the view enters as K constant planes, one-hot, beside
+    the silhouette. The published sigmoid is left to the loss.
+    """
+
+    def __init__(self, num_views, img_size=64):
+        super().__init__()
+        self.num_views = num_views
+        layers, before = [], 1 + num_views
+        for i, width in enumerate((128, 256, 512, 1024)):
+            layers.append(nn.Conv2d(before, width, 4, stride=2, padding=1))
+            if i:
+                layers.append(nn.BatchNorm2d(width))
+            layers.append(nn.LeakyReLU(0.2))
+            before = width
+        self.convBlocks = nn.Sequential(*layers)
+        self.digit_layer = nn.Linear(before * (img_size // 16) ** 2, 1)
+
+    def forward(self, silhouettes, views):
+        planes = nn.functional.one_hot(views, self.num_views).to(silhouettes.dtype)
+        planes = planes[:, :, None, None].expand(-1, -1, *silhouettes.shape[1:])
+        features = self.convBlocks(torch.cat([silhouettes[:, None], planes], 1))
+        return self.digit_layer(features.flatten(1))[:, 0]
+
+
 def icosphere(subdivisions=3):
     """Unit icosphere: (vertices (V, 3) float32, faces (F, 3) int64), outward, right-handed.
 

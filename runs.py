@@ -5,6 +5,7 @@
 """
 import contextlib
 import json
+import math
 import os
 import pickle
 import platform
@@ -45,9 +46,18 @@ def written_whole(path, mode="w"):
             os.remove(beside)
 
 
+def finite(value):
+    """The same value for JSON, which knows no NaN: numbers that are not finite become None."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path, value):
     with written_whole(path) as out:
-        json.dump(value, out, indent=2, allow_nan=True)
+        json.dump(finite(value), out, indent=2, allow_nan=False)
         out.write("\n")
 
 

@@ -1,8 +1,9 @@
-"""`--mode=train`: one loop; the adversarial method is a part of it."""
+"""`--mode=train` and `trainCVPR19`: one loop; the adversarial method is a part of it."""
 import contextlib
 import math
 import os
 import signal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,26 +13,64 @@ import runs
 from datasets import DATASETS
 from errors import Divergence, InputError
 from inference import Model, score
-from models import PoseDiscriminator
+from models import PoseDiscriminator, ViewDiscriminator
 from monitor import Monitor
 from visualization import training_sheet, write_obj
+
+
+@dataclass
+class Shown:
+    """What the adversarial part of a step may look at."""
+    codes: torch.Tensor         # (B, latent_dim)
+    poses: torch.Tensor         # (B,) pose bins
+    views: torch.Tensor         # (B,) the inputs' views
+    rendered: torch.Tensor      # (B, H, W) silhouettes from them
+    other_views: torch.Tensor   # (B,) random other views, or None
+    other: torch.Tensor         # (B, H, W) silhouettes from those, or None
 
 
 class FeatGAN:
     """Adversarial domain confusion (Peng et al. 2020): a discriminator tells the pose bin from the
     code, and the encoder learns to leave it nothing to tell."""
 
+    adversarial_name = "confusion"
+    wants_other_views = False
+    has_prior = True
+
     def __init__(self, options, dataset):
         self.discriminator = PoseDiscriminator(dataset.num_poses, options.latent_dim,
                                                options.standardize_code)
         self.confusion = options.confusion
 
-    def discriminator_loss(self, codes, batch):
+    def discriminator_loss(self, shown):
         """The discriminator learns on codes that do not learn."""
-        return losses.discriminator_loss(self.discriminator(codes.detach()), batch.poses)
+        return losses.discriminator_loss(self.discriminator(shown.codes.detach()), shown.poses)
 
-    def adversarial_loss(self, codes, batch):
-        return losses.confusion_loss(self.discriminator(codes), self.confusion)
+    def adversarial_loss(self, shown):
+        return losses.confusion_loss(self.discriminator(shown.codes), self.confusion)
+
+
+class ViewPriorLearning:
+    """VPL (Kato & Harada, CVPR 2019): a discriminator tells silhouettes from the input's own view from
+    those of random other views, and encoder and decoder learn to make the others pass."""
+
+    adversarial_name = "view_prior"
+    wants_other_views = True
+    has_prior = False
+
+    def __init__(self, options, dataset):
+        self.discriminator = ViewDiscriminator(dataset.num_views, dataset.img_size)
+
+    def discriminator_loss(self, shown):
+        real = self.discriminator(shown.rendered.detach(), shown.views)
+        fake = self.discriminator(shown.other.detach(), shown.other_views)
+        return (losses.real_or_fake(fake, False) + losses.real_or_fake(real, True)) / 2
+
+    def adversarial_loss(self, shown):
+        return losses.real_or_fake(self.discriminator(shown.other, shown.other_views), True)
+
+
+METHODS = {"train": FeatGAN, "trainCVPR19": ViewPriorLearning}
 
 
 class Sampler:
@@ -92,8 +131,10 @@ class Trainer:
         self.topology = losses.MeshTopology(self.model.faces).to(device)
         self.method = None
         self.modules = self.model.modules()
+        method = METHODS[options.mode]
+        self.prior = options.lambda_Gprior if method.has_prior else 0.0
         if options.lambda_adv > 0:
-            self.method = FeatGAN(options, self.dataset)
+            self.method = method(options, self.dataset)
             self.modules["D"] = self.method.discriminator.to(device)
         rates = {"E": options.lr, "G": options.lr, "D": options.lr_D or options.lr}
         self.optimizers = {name: torch.optim.Adam(module.parameters(), lr=rates[name], fused=True)
@@ -107,18 +148,16 @@ class Trainer:
             optimizer.param_groups[0]["lr"] = learning_rate(step, o, self.rates[name])
             optimizer.zero_grad(set_to_none=True)
         images = batch.images.to(self.device, non_blocking=True)
-        batch.poses = batch.poses.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=o.amp):
             codes = self.model.encoder(images)
             vertices = self.model.decoder(codes)
         codes, vertices = codes.float(), vertices.float()
-        screen = self.dataset.project(vertices, batch.views.to(self.device))
-        rendered = self.renderer.render_silhouettes(screen, self.model.faces)
-        values = {"silhouette": losses.silhouette_loss(rendered, batch.silhouettes.to(self.device)),
+        shown = self._render(vertices, codes, batch)
+        values = {"silhouette": losses.silhouette_loss(shown.rendered, batch.silhouettes.to(self.device)),
                   "smoothness": losses.smoothness_loss(vertices, self.topology),
                   "prior": losses.gaussian_prior(codes)}
         total = (values["silhouette"] + o.lambda_smth * values["smoothness"]
-                 + o.lambda_Gprior * values["prior"])
+                 + self.prior * values["prior"])
         if o.lambda_Lap:
             values["laplacian"] = losses.laplacian_loss(vertices, self.topology)
             total = total + o.lambda_Lap * values["laplacian"]
@@ -128,18 +167,32 @@ class Trainer:
         encoders_turn = self.method and step % o.G_every == 0
         if encoders_turn:
             with _frozen(self.modules["D"]):
-                values["confusion"] = self.method.adversarial_loss(codes, batch)
-                total = total + o.lambda_adv * values["confusion"]
+                name = self.method.adversarial_name
+                values[name] = self.method.adversarial_loss(shown)
+                total = total + o.lambda_adv * values[name]
                 total.backward()
         else:
             total.backward()
         self.optimizers["E"].step()
         self.optimizers["G"].step()
         if self.method and not encoders_turn:
-            values["discriminator"] = self.method.discriminator_loss(codes, batch)
+            values["discriminator"] = self.method.discriminator_loss(shown)
             values["discriminator"].backward()
             self.optimizers["D"].step()
         return {k: v.detach() for k, v in values.items()}
+
+    def _render(self, vertices, codes, batch):
+        """Silhouettes from the inputs' views and, for a method that wants them, from others, drawn in
+        one call."""
+        views, others = batch.views.to(self.device), None
+        if self.method and self.method.wants_other_views:
+            turn = torch.randint(1, self.dataset.num_views, (len(views),)).to(self.device)
+            others = (views + turn) % self.dataset.num_views
+        seen_from = [views] if others is None else [views, others]
+        screens = torch.cat([self.dataset.project(vertices, v) for v in seen_from])
+        images = self.renderer.render_silhouettes(screens, self.model.faces).split(len(views))
+        return Shown(codes, batch.poses.to(self.device), views, images[0], others,
+                     None if others is None else images[1])
 
     def state(self):
         return {"models": {k: m.state_dict() for k, m in self.modules.items()},

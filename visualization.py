@@ -1,4 +1,4 @@
-"""Pictures and meshes for people, and `--mode=reconstruct`."""
+"""Pictures and meshes for people; `--mode=reconstruct` and `interpolation`."""
 import os
 
 import numpy as np
@@ -106,7 +106,10 @@ def write_glb(path, dataset, vertices, faces, frame="people"):
 def write_turntable(path, dataset, vertices, faces, frames=36, size=160):
     """An endless GIF of one turn around a mesh (V, 3)."""
     views = dataset.turntable(frames).to(vertices)
-    pictures = draw(dataset, vertices.expand(frames, -1, -1), faces, views, size).cpu()
+    _write_gif(path, draw(dataset, vertices.expand(frames, -1, -1), faces, views, size))
+
+
+def _write_gif(path, pictures):
     images = [to_image(p).quantize(64, dither=Image.Dither.NONE) for p in pictures]
     images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=70, loop=0)
 
@@ -216,6 +219,42 @@ def reconstruct(options, device):
         sheet(rows).save(f"{stem}_out.png")
         write_turntable(f"{stem}_out.gif", dataset, vertices, faces)
         print(f"{path} -> {stem}_out.obj, .glb, .png ({dataset.num_views} views), .gif")
+    return 0
+
+
+def interpolation(options, device):
+    """Shapes between those of two images: a strip, an animation, a mesh of each step."""
+    import runs
+    from inference import load_run
+    if not options.load_im or not options.load_im1:
+        raise InputError("--mode=interpolation needs --load_im and --load_im1, two images")
+    model = load_run(options.ckpt_dir, options.eval_flag, device)
+    dataset, size = model.dataset, 144
+    images = torch.stack([load_image(p, model.options["img_size"]) for p in (options.load_im, options.load_im1)])
+    first, last = model.encode(images)
+    runs.make_folder(options.sample_dir, "--sample_dir")
+
+    def shapes(count):
+        t = torch.linspace(0, 1, count, device=device)[:, None]
+        return model.decode((1 - t) * first + t * last)
+
+    steps = shapes(options.steps)
+    blank = torch.ones(3, size, size)
+    rows = []
+    for row, view in enumerate(dataset.turntable(4) + dataset.num_views / 8):
+        pictures = draw(dataset, steps, model.faces, view.to(device).expand(len(steps)), size).cpu()
+        ends = [on_paper(i, size) for i in images] if row == 0 else [blank, blank]
+        rows.append([ends[0], *pictures, ends[1]])
+    stem = os.path.join(options.sample_dir, "interpolation")
+    titles = ["from"] + [f"{i / (len(steps) - 1):.2f}" for i in range(len(steps))] + ["to"]
+    sheet(rows, titles).save(f"{stem}.png")
+    for i, vertices in enumerate(steps):
+        write_obj(f"{stem}_{i:02d}.obj", dataset, vertices, model.faces, options.obj_frame)
+        write_glb(f"{stem}_{i:02d}.glb", dataset, vertices, model.faces, options.obj_frame)
+    there = shapes(24)
+    frames = torch.cat([there, there.flip(0)])
+    _write_gif(f"{stem}.gif", draw(dataset, frames, model.faces, dataset.turntable(len(frames)).to(frames), 160))
+    print(f"wrote {stem}.png, .gif, _00 ... _{len(steps) - 1:02d}.obj, .glb")
     return 0
 
 

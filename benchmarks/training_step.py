@@ -15,7 +15,7 @@ import torch
 import common
 import synthetic
 from datasets import CVPR18
-from training import Sampler, Trainer
+from training import Sampler, Shown, Trainer
 
 
 def options(**changed):
@@ -35,14 +35,15 @@ def network_alone(trainer, batch, step):
     for optimizer in trainer.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     codes = trainer.model.encoder(batch.images)
+    shown = Shown(codes, batch.poses, batch.views, None, None, None)
     total = trainer.model.decoder(codes).mean() + codes.mean()
     if step % trainer.options.G_every == 0:
-        total = total + trainer.method.adversarial_loss(codes, batch)
+        total = total + trainer.method.adversarial_loss(shown)
     total.backward()
     trainer.optimizers["E"].step()
     trainer.optimizers["G"].step()
     if step % trainer.options.G_every:
-        trainer.method.discriminator_loss(codes, batch).backward()
+        trainer.method.discriminator_loss(shown).backward()
         trainer.optimizers["D"].step()
 
 

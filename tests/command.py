@@ -1,8 +1,10 @@
 """The real command line, as a process of its own or inside this one, and tiny runs to use it on."""
+import atexit
 import functools
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -132,10 +134,29 @@ def _ae(base):
     return folder
 
 
+@functools.cache
+def _made(base):
+    base.mkdir()
+    atexit.register(shutil.rmtree, base, ignore_errors=True)
+    return base
+
+
 def _base(factory):
-    folder = factory.getbasetemp() / "command_line"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return _made(factory.getbasetemp() / "command_line")
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory):
+    """A folder for what several tests use; gone when the tests end."""
+    return _base(tmp_path_factory)
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """pytest's own, but a checkpoint, of which pytest would keep those of three sessions, goes at once."""
+    yield tmp_path
+    for path in tmp_path.rglob("*.pt"):
+        path.unlink()
 
 
 @pytest.fixture(scope="session")
@@ -196,6 +217,6 @@ def refused(capsys, tmp_path):
             assert len(lines) == 1 and lines[0].startswith("error: "), lines
         hidden = DeprecationWarning, ResourceWarning  # these Python shows to nobody
         assert not [str(w.message) for w in caught if not issubclass(w.category, hidden)]
-        if not os.environ.get("NOLEFT"): assert listing(tmp_path) == before, "something was left behind"
+        assert listing(tmp_path) == before, "something was left behind"
         return lines[0]
     return check

@@ -1,11 +1,12 @@
 """What the command line refuses: exit code 2, one line that names the thing, nothing left behind."""
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 from command import CAR, PLANE, SHORT, TINY, call, process, script
-from command import data, refused  # noqa: F401  (fixtures)
+from command import data, refused, tmp_path  # noqa: F401  (fixtures)
 from solids import box
 
 
@@ -53,11 +54,11 @@ def test_what_a_mode_needs(mode, needed, refused):
 
 def test_help_names_every_option_and_default(capsys):
     assert call("--help") == 0
-    text = " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split()).split("options: ", 1)[1]
     for action in script().parser()._actions:
         assert all(name in text for name in action.option_strings) and action.help, action.dest
         if action.default not in (None, False, "==SUPPRESS=="):
-            described = text.split(action.option_strings[-1], 2)[-1]
+            described = re.split(rf"{action.option_strings[-1]} ", text, maxsplit=1)[1].split(" --")[0]
             assert f"(default: {action.default})" in described, action.dest
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command import CAR, call, process
-from command import ae, data, refused, template  # noqa: F401  (fixtures)
+from command import ae, data, refused, template, tmp_path  # noqa: F401  (fixtures)
 from PIL import Image
 
 

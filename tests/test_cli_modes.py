@@ -9,7 +9,7 @@ import pytest
 import torch
 import voxelization
 from command import CAR, PLANE, TINY, call, checkpoint, metrics, process
-from command import ae, data, featgan, featgan_process, template  # noqa: F401  (fixtures)
+from command import ae, data, featgan, featgan_process, scratch, template, tmp_path  # noqa: F401  (fixtures)
 from datasets import CVPR18
 from inference import Prediction, load_run, score
 from PIL import Image
@@ -115,9 +115,9 @@ def test_flag_and_split(featgan, data):
 
 
 @pytest.fixture(scope="module")
-def two_classes(data, template, tmp_path_factory):
+def two_classes(data, template, scratch):
     """The cars and as many planes; and for each class a run, as ckpt3D_<class>, in one folder."""
-    base = tmp_path_factory.mktemp("two")
+    base = scratch / "two"
     both = shutil.copytree(data, base / "data", ignore=shutil.ignore_patterns(".cache"))
     kept = (both / f"{CAR}_train_images.npz").stat().st_mtime_ns
     assert call("--mode=make_dataset", "--data_dir", both, "--class_ids", CAR, PLANE, "--n_train=4",
@@ -208,6 +208,36 @@ def test_pictures_of_meshes_are_not_mirrored(tmp_path):
     long_arm, short_arm = top.any(1).sum(), top.any(0).sum()
     assert long_arm > short_arm and top[x[-1]].any() and not top[x[-1], z[-1]]
     assert json.loads((tmp_path / "data" / "post_objects.json").read_text()).keys() == {"train", "val", "test"}
+
+
+def test_few_views_of_few_objects(data, template, tmp_path):
+    """--train_views keeps some of the very pictures; one object a split leaves figures undefined, which
+    JSON calls null."""
+    few = tmp_path / "few"
+    assert call("--mode=make_dataset", "--data_dir", few, "--class_ids", CAR, "--n_train=4", "--n_val=1",
+                "--n_test=1", "--train_views=2") == 0
+    shown = np.load(few / f"{CAR}_train_views.npz")["arr_0"]
+    assert shown.shape == (4, 2) and len({tuple(v) for v in shown}) > 1 and (shown[:, 0] < shown[:, 1]).all()
+    full, voxels = arrays(data, "train")
+    images, same = arrays(few, "train")
+    assert (images == full[np.arange(4)[:, None], shown]).all() and (same == voxels).all()
+    assert call("--mode=train", "--data_dir", few, "--ckpt_dir", tmp_path / "run", "--obj_dir", template,
+                "--n_iters=2", *TINY) == 0
+    evaluate(tmp_path / "run")
+
+    def strict(name):
+        raise AssertionError(f"{name} is not JSON")
+    result = json.loads((tmp_path / "run" / "evaluation_test_last.json").read_text(), parse_constant=strict)
+    assert result["mmd"][CAR] is None and result["iou_wrong_object"][CAR] is None and result["iou"][CAR] > 0
+
+
+def test_a_run_can_be_used_from_anywhere(data, template, tmp_path, monkeypatch):
+    """Paths given relative to where the training was started still hold elsewhere."""
+    monkeypatch.chdir(data.parent)
+    assert call("--mode=train", "--data_dir", data.name, "--ckpt_dir", tmp_path / "run", "--obj_dir",
+                template.name, "--lambda_adv=0", "--n_iters=1", *TINY) == 0
+    monkeypatch.chdir(tmp_path)
+    evaluate(tmp_path / "run")
 
 
 # ---- compare ---------------------------------------------------------------------------------------

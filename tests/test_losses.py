@@ -250,3 +250,14 @@ def test_confusion_is_zero_for_the_uniform_and_above_elsewhere(kind, bins):
     scores = torch.tensor([[3.0] + [0.0] * (bins - 1)], requires_grad=True)
     losses.confusion_loss(torch.log_softmax(scores, 1), kind).backward()
     assert scores.grad[0, 0] > 0 and (scores.grad[0, 1:] < 0).all()
+
+
+def test_real_or_fake():
+    logits = np.random.default_rng(5).normal(0, 3, 6)
+    p = 1 / (1 + np.exp(-logits))
+    assert float(losses.real_or_fake(tensor(logits), True)) == pytest.approx(-np.log(p).mean())
+    assert float(losses.real_or_fake(tensor(logits), False)) == pytest.approx(-np.log(1 - p).mean())
+    extreme = torch.tensor([-200.0, 200.0], requires_grad=True)
+    value = losses.real_or_fake(extreme, True)
+    value.backward()
+    assert float(value.detach()) == pytest.approx(100) and extreme.grad.tolist() == pytest.approx([-.5, 0])

@@ -64,6 +64,19 @@ def test_mean_shape_has_the_threshold_of_the_best_mean_iou(seed):
     assert np.array_equal(grid, objects.mean(0) > threshold)
 
 
+def test_mean_shape_of_more_objects_than_are_taken_at_once():
+    rng = np.random.default_rng(9)
+    density = np.linspace(.1, .9, 1100)[:, None] * rng.random(64)
+    objects = rng.random((1100, 64)) < density
+    grid, threshold = metrics.mean_shape(torch.tensor(objects.reshape(-1, 4, 4, 4)))
+    score = {}
+    for t in np.arange(.05, .96, .05):
+        mean = objects.mean(0) > t
+        score[t] = np.mean((mean & objects).sum(1) / (mean | objects).sum(1).clip(1))
+    assert threshold == pytest.approx(max(score, key=score.get))
+    assert np.array_equal(grid.reshape(-1), objects.mean(0) > threshold)
+
+
 def test_mean_shape_of_one_object_is_that_object():
     one = torch.tensor(grids(1))
     assert torch.equal(metrics.mean_shape(one)[0], one[0])

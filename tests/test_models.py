@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from models import Encoder, MeshDecoder, PoseDiscriminator, icosphere
+from models import Encoder, MeshDecoder, PoseDiscriminator, ViewDiscriminator, icosphere
 from solids import icosphere as icosphere_by_hand
 
 
@@ -162,6 +162,31 @@ def test_standardize_survives_codes_that_are_all_alike():
     result = standard(codes)
     result[:, 0].sum().backward()
     assert torch.isfinite(result).all() and torch.isfinite(codes.grad).all()
+
+
+def test_view_discriminator_is_the_dcgan_of_view_prior_learning():
+    with torch.device("meta"):  # shapes alone
+        shapes = shapes_of(ViewDiscriminator(24))
+    weights = [shape for name, shape in shapes.items() if name.endswith("weight")]
+    assert weights == [(128, 25, 4, 4), (256, 128, 4, 4), (256,), (512, 256, 4, 4), (512,), (1024, 512, 4, 4),
+                       (1024,), (1, 16384)], "no batch norm behind the first"
+
+
+def test_view_discriminator_sees_silhouette_and_view():
+    torch.manual_seed(0)
+    discriminator = ViewDiscriminator(5, img_size=16).eval()
+    silhouettes, views, seen = torch.rand(3, 16, 16), torch.tensor([0, 4, 2]), []
+    discriminator.convBlocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    logits = discriminator(silhouettes, views).detach()
+    planes = np.zeros((3, 5, 16, 16))
+    for k, view in enumerate(views):
+        planes[k, view] = 1
+    assert torch.equal(seen[0][:, 0], silhouettes) and np.array_equal(seen[0][:, 1:], planes)
+    slope, = {m.negative_slope for m in discriminator.modules() if isinstance(m, torch.nn.LeakyReLU)}
+    assert slope == .2
+    assert (discriminator(silhouettes, (views + 1) % 5) != logits).all()
+    torch.nn.init.constant_(discriminator.digit_layer.bias, float(discriminator.digit_layer.bias.detach()) - 5)
+    torch.testing.assert_close(discriminator(silhouettes, views).detach(), logits - 5)  # no sigmoid
 
 
 # ---- template ---------------------------------------------------------------------------------------

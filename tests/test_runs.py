@@ -1,5 +1,6 @@
 """The run folder: files that are whole or absent, starting, and going on."""
 import json
+import math
 import os
 import re
 
@@ -52,11 +53,12 @@ def test_written_whole_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypa
 
 
 def test_write_json(tmp_path):
-    runs.write_json(tmp_path / "a.json", {"b": [1, 2.5, None, "c"]})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"b": [1, 2.5, None, "c"]}
+    runs.write_json(tmp_path / "a.json", {"b": [1, 2.5, None, "c"], "d": {"e": math.nan, "f": [-math.inf]}})
+    assert json.loads((tmp_path / "a.json").read_text()) == \
+        {"b": [1, 2.5, None, "c"], "d": {"e": None, "f": [None]}}, "JSON knows no NaN"
     with pytest.raises(TypeError):
         runs.write_json(tmp_path / "a.json", {"b": object()})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"b": [1, 2.5, None, "c"]}
+    assert json.loads((tmp_path / "a.json").read_text())["b"] == [1, 2.5, None, "c"], "the old one stays"
 
 
 def test_make_folder_says_why_it_cannot(tmp_path):

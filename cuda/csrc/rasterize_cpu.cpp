@@ -27,10 +27,26 @@ NR_INLINE void draw_face(const ScreenFace& f, uint32_t order, const RasterizeSce
   const double dx0 = f.x[2] - f.x[1], dx1 = f.x[0] - f.x[2], dx2 = f.x[1] - f.x[0];
   const double dy0 = f.y[2] - f.y[1], dy1 = f.y[0] - f.y[2], dy2 = f.y[1] - f.y[0];
   const double near = scene.near, far = scene.far;
+  // A row of a wide face is cut to where its edges cross it, with a sample to spare on either side.
+  const bool wide = x1 - x0 >= kLanes;
+  const double slope0 = dy0 != 0.0 ? 1.0 / dy0 : 0.0, slope1 = dy1 != 0.0 ? 1.0 / dy1 : 0.0,
+               slope2 = dy2 != 0.0 ? 1.0 / dy2 : 0.0;
   for (int y = y0; y <= y1; ++y) {
     // edge_functions() and depth_at(), operation by operation, the constant part of a row outside.
     const double row0 = dx0 * (y - f.y[1]), row1 = dx1 * (y - f.y[2]), row2 = dx2 * (y - f.y[0]);
-    for (int x = x0; x <= x1; x += kLanes) {
+    int from = x0, to = x1;
+    if (wide) {
+      double low = x0, high = x1;
+      const auto cut = [&](double dy, double crossing) NR_LAMBDA_INLINE {
+        if (dy > 0.0 && crossing + 1.0 < high) high = crossing + 1.0;
+        if (dy < 0.0 && crossing - 1.0 > low) low = crossing - 1.0;
+      };
+      cut(dy0, f.x[1] + row0 * slope0);
+      cut(dy1, f.x[2] + row1 * slope1);
+      cut(dy2, f.x[0] + row2 * slope2);
+      from = first_in(low, sW), to = last_in(high, sW);
+    }
+    for (int x = from; x <= to; x += kLanes) {
       uint64_t* line = keys + static_cast<int64_t>(y) * key_stride(sW) + x;
 #pragma omp simd
       for (int lane = 0; lane < kLanes; ++lane) {

@@ -19,12 +19,12 @@ class BitGrid {
     bits_.assign(static_cast<size_t>(n) * n * words_, 0);
   }
   int words() const { return words_; }
-  uint64_t* row(int i, int j) { return bits_.data() + (static_cast<int64_t>(i) * n_ + j) * words_; }
-  void set(int i, int j, int k) {
-    if (static_cast<unsigned>(i) < static_cast<unsigned>(n_) &&
-        static_cast<unsigned>(j) < static_cast<unsigned>(n_) &&
-        static_cast<unsigned>(k) < static_cast<unsigned>(n_))
-      row(i, j)[k >> 6] |= 1ull << (k & 63);
+  NR_INLINE uint64_t* row(int i, int j) { return bits_.data() + (static_cast<int64_t>(i) * n_ + j) * words_; }
+  // Cells (i, j, first ... last), at most two of them, all in the grid.
+  NR_INLINE void set_bits(int i, int j, int first, int last) {
+    uint64_t* words = row(i, j);
+    words[first >> 6] |= 1ull << (first & 63);
+    words[last >> 6] |= 1ull << (last & 63);
   }
   uint64_t valid(int word) const {
     const int bits = n_ - 64 * word;
@@ -41,41 +41,72 @@ struct VoxelScratch {
   std::vector<int32_t> steps;
 };
 
-template <class T>
-void mark_surface(const T* triangles, int64_t F, int n, BitGrid& solid) {
-  for (int64_t f = 0; f < F; ++f, triangles += 9) {
-    for (int axis = 0; axis < 3; ++axis) {
-      const ColumnTriangle t = along_axis(triangles, n, axis);
-      const int u0 = first_in(min3(t.u[0], t.u[1], t.u[2]), n);
-      const int u1 = last_in(max3(t.u[0], t.u[1], t.u[2]), n);
-      const int v0 = first_in(min3(t.v[0], t.v[1], t.v[2]), n);
-      const int v1 = last_in(max3(t.v[0], t.v[1], t.v[2]), n);
-      if (u0 > u1 || v0 > v1 || t.det == 0.0) continue;
-      for (int u = u0; u <= u1; ++u)
-        for (int v = v0; v <= v1; ++v) {
-          double e[3];
-          if (!meets_line(t, u, v, e)) continue;
-          const double w = std::floor(crossing_at(t, e));
-          if (!(w >= 0.0 && w < n)) continue;
-          for (int a = u - 1; a <= u; ++a)
-            for (int b = v - 1; b <= v; ++b) {
-              int cell[3];
-              cell[axis] = static_cast<int>(w), cell[(axis + 1) % 3] = a, cell[(axis + 2) % 3] = b;
-              solid.set(cell[0], cell[1], cell[2]);
-            }
-        }
-    }
-    for (int k = 0; k < 3; ++k) {  // truncated towards zero: (-1, 0) lands in cell 0
-      const double x = double(triangles[3 * k]) * n, y = double(triangles[3 * k + 1]) * n,
-                   z = double(triangles[3 * k + 2]) * n;
-      if (min3(x, y, z) > -1.0 && max3(x, y, z) < n)
-        solid.set(static_cast<int>(x), static_cast<int>(y), static_cast<int>(z));
+// Marks the cells around every line along `axis` that meets the triangle.
+template <int axis>
+NR_INLINE void mark_crossings(const ColumnTriangle& t, int n, BitGrid& solid) {
+  const int u0 = first_in(min3(t.u[0], t.u[1], t.u[2]), n);
+  const int u1 = last_in(max3(t.u[0], t.u[1], t.u[2]), n);
+  const int v0 = first_in(min3(t.v[0], t.v[1], t.v[2]), n);
+  const int v1 = last_in(max3(t.v[0], t.v[1], t.v[2]), n);
+  if (u0 > u1 || v0 > v1 || t.det == 0.0) return;
+  // line_weights() and crossing_at(), operation by operation, with what is constant outside.
+  const double sign = t.det > 0.0 ? 1.0 : -1.0, area = sign * t.det;
+  double du[3], dv[3];
+  for (int k = 0; k < 3; ++k) {
+    const int a = (k + 1) % 3, b = (k + 2) % 3;
+    du[k] = sign * (t.u[b] - t.u[a]), dv[k] = sign * (t.v[b] - t.v[a]);
+  }
+  const double dw1 = t.w[1] - t.w[0], dw2 = t.w[2] - t.w[0];
+  for (int u = u0; u <= u1; ++u) {
+    const double c0 = dv[0] * (u - t.u[1]), c1 = dv[1] * (u - t.u[2]), c2 = dv[2] * (u - t.u[0]);
+    for (int v = v0; v <= v1; ++v) {
+      const double e0 = du[0] * (v - t.v[1]) - c0, e1 = du[1] * (v - t.v[2]) - c1,
+                   e2 = du[2] * (v - t.v[0]) - c2;
+      if (!(min3(e0, e1, e2) >= 0.0)) continue;
+      const double at = t.w[0] + (e1 * dw1 + e2 * dw2) / area;
+      if (!(at >= 0.0 && at < n)) continue;
+      const int w = static_cast<int>(at);
+      const int before_u = u > 0 ? u - 1 : 0, before_v = v > 0 ? v - 1 : 0;
+      if constexpr (axis == 2) {  // (u, v, w) = (i, j, k)
+        solid.set_bits(before_u, before_v, w, w);
+        solid.set_bits(before_u, v, w, w);
+        solid.set_bits(u, before_v, w, w);
+        solid.set_bits(u, v, w, w);
+      } else if constexpr (axis == 0) {  // (w, u, v)
+        solid.set_bits(w, before_u, before_v, v);
+        solid.set_bits(w, u, before_v, v);
+      } else {  // (v, w, u)
+        solid.set_bits(before_v, w, before_u, u);
+        solid.set_bits(v, w, before_u, u);
+      }
     }
   }
 }
 
+template <class T>
+NR_INLINE void mark_surface(const T* triangles, int64_t F, int n, BitGrid& solid) {
+  for (int64_t f = 0; f < F; ++f, triangles += 9) {
+    mark_crossings<0>(along_axis(triangles, n, 0), n, solid);
+    mark_crossings<1>(along_axis(triangles, n, 1), n, solid);
+    mark_crossings<2>(along_axis(triangles, n, 2), n, solid);
+    for (int k = 0; k < 3; ++k) {  // truncated towards zero: (-1, 0) lands in cell 0
+      const double x = double(triangles[3 * k]) * n, y = double(triangles[3 * k + 1]) * n,
+                   z = double(triangles[3 * k + 2]) * n;
+      if (min3(x, y, z) > -1.0 && max3(x, y, z) < n)
+        solid.set_bits(static_cast<int>(x), static_cast<int>(y), static_cast<int>(z),
+                       static_cast<int>(z));
+    }
+  }
+}
+NR_CLONES void mark_surface_of(const float* triangles, int64_t F, int n, BitGrid& solid) {
+  mark_surface(triangles, F, n, solid);
+}
+NR_CLONES void mark_surface_of(const double* triangles, int64_t F, int n, BitGrid& solid) {
+  mark_surface(triangles, F, n, solid);
+}
+
 // Floods the empty cells of one row from those known to be outside; true if more are now known.
-bool flood_row(BitGrid& solid, BitGrid& outside, int n, int i, int j) {
+NR_INLINE bool flood_row(BitGrid& solid, BitGrid& outside, int n, int i, int j) {
   const int words = solid.words();
   const uint64_t* wall = solid.row(i, j);
   uint64_t* known = outside.row(i, j);
@@ -111,7 +142,7 @@ template <class T>
 void published_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScratch& scratch) {
   scratch.solid.reset(n);
   scratch.outside.reset(n);
-  mark_surface(triangles, F, n, scratch.solid);
+  mark_surface_of(triangles, F, n, scratch.solid);
   // Sweeps there and back: each carries outside through everything that is open along its way.
   for (bool changed = true; changed;) {
     changed = false;

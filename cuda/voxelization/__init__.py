@@ -48,6 +48,8 @@ def _run(faces, size, rule, dtype):
     B, F = faces.shape[:2]
     voxels = torch.empty(B, size, size, size, dtype=torch.bool)
     backend = os.environ.get("NR_BACKEND") or ("compiled" if _kernels else "reference")
+    if backend not in ("compiled", "reference"):
+        raise ValueError(f"NR_BACKEND must be 'compiled' or 'reference', got {backend!r}")
     if backend == "compiled":
         if _kernels is None:
             raise ImportError(f"the compiled kernels of voxelization cannot be loaded: {_why}")

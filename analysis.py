@@ -1,0 +1,152 @@
+"""`--mode=MMD` and `--mode=t_SNE`: what the shape codes of one or several runs know of the pose."""
+import csv
+import os
+
+import numpy as np
+import torch
+
+import runs
+from errors import InputError
+from inference import load_run
+from metrics import mmd_matrix
+from monitor import Progress
+
+
+def _open(options, device):
+    """[(folder, model, data)] of the runs asked for."""
+    if not (options.runs or options.ckpt_dir):
+        raise InputError(f"--mode={options.mode} needs --ckpt_dir, or --runs with several run folders")
+    opened = []
+    for folder in options.runs or [options.ckpt_dir]:
+        model = load_run(folder, options.eval_flag, device)
+        trained = model.options
+        data_dir = options.data_dir or trained["data_dir"]
+        opened.append((folder, model, model.dataset(
+            data_dir, options.class_ids or trained["class_ids"], options.split,
+            options.cache_dir or os.path.join(data_dir, ".cache"))))
+    return opened
+
+
+def _codes(folder, model, data):
+    """Codes (M, d), poses (M,) and objects (M,) of every image of a split."""
+    progress = Progress(f"encoding {os.path.basename(os.path.normpath(folder))}", len(data), " images")
+    codes, poses, objects = [], [], []
+    for first in range(0, len(data), 256):
+        batch = data.gather(range(first, min(first + 256, len(data))))
+        codes.append(model.encode(batch.images).float().cpu())
+        poses.append(batch.poses)
+        objects.append(batch.objects)
+        progress.update(min(first + 256, len(data)))
+    return torch.cat(codes), torch.cat(poses), torch.cat(objects)
+
+
+def _figure(columns, rows=1, size=4.0):
+    """A matplotlib figure without a display, and its axes as a (rows, columns) array."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(size * columns, size * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _write_csv(path, header, rows):
+    with runs.written_whole(path) as out:
+        table = csv.writer(out, lineterminator="\n")
+        table.writerow(header)
+        table.writerows(rows)
+
+
+def mmd(options, device):
+    """The matrix of MMD between all pairs of poses of each run, beside its shuffled-label control."""
+    opened, split = _open(options, device), options.split
+    kept_poses = []
+    for folder, _, data in opened:
+        counts = torch.bincount(data.all_poses(), minlength=data.num_poses)
+        kept_poses.append([p for p in range(data.num_poses) if counts[p] >= 2])
+        if len(kept_poses[-1]) < 2:
+            raise InputError(f"the {split} split of {folder} has {len(kept_poses[-1])} poses with two objects or "
+                             "more; MMD compares at least two")
+    results = []
+    for (folder, model, data), kept in zip(opened, kept_poses):
+        codes, poses, _ = _codes(folder, model, data)
+        shuffled = poses[torch.randperm(len(poses), generator=torch.Generator().manual_seed(options.seed))]
+        matrix, control = (mmd_matrix([codes[labels == p] for p in kept]) for labels in (poses, shuffled))
+        pairs = tuple(torch.tril_indices(len(kept), len(kept), -1))
+        results.append({
+            "run": folder, "step": model.step, "checkpoint": options.eval_flag,
+            "mean": float(matrix[pairs].mean()), "mean_shuffled": float(control[pairs].mean()),
+            "poses": kept, "poses_left_out": [p for p in range(data.num_poses) if p not in kept],
+            "codes": len(codes), "matrix": matrix.tolist()})
+    runs.make_folder(options.sample_dir, "--sample_dir")
+    protocol = (f"squared MMD of shape codes, {split} split, all objects; 5 Gaussian kernels, bandwidth by "
+                "pair, biased estimate; mean over pairs of poses; shuffled: pose labels permuted, seed "
+                f"{options.seed}")
+    stem = os.path.join(options.sample_dir, f"MMD_{split}")
+    runs.write_json(stem + ".json", {"protocol": protocol, "runs": results})
+    _write_csv(stem + ".csv", ["run", "pose", "other_pose", "mmd"],
+               [[r["run"], p, q, r["matrix"][i][j]] for r in results for i, p in enumerate(r["poses"])
+                for j, q in enumerate(r["poses"]) if q < p])
+    figure, axes = _figure(len(results))
+    top = max(max(map(max, r["matrix"])) for r in results) or 1
+    for axis, r in zip(axes[0], results):
+        shown = axis.imshow(r["matrix"], vmin=0, vmax=top, cmap="magma", origin="lower")
+        axis.set(title=f"{os.path.basename(os.path.normpath(r['run']))}, step {r['step']}\n"
+                       f"mean {r['mean']:.3f}, shuffled {r['mean_shuffled']:.3f}",
+                 xlabel="pose", ylabel="pose")
+    figure.colorbar(shown, ax=axes[0].tolist(), label="squared MMD", shrink=0.8)
+    for ending in ("png", "pdf"):
+        figure.savefig(f"{stem}.{ending}", dpi=120)
+    print(protocol)
+    print(f"{'run':<40}{'step':>8}{'codes':>8}{'MMD':>10}{'shuffled':>10}")
+    for r in results:
+        print(f"{r['run'][-39:]:<40}{r['step']:>8}{r['codes']:>8}{r['mean']:>10.4f}{r['mean_shuffled']:>10.4f}")
+    print(f"wrote {stem}.json, .csv, .png, .pdf")
+    return 0
+
+
+MAX_POINTS = 5000  # of t-SNE, whose time grows faster than their number
+
+
+def t_sne(options, device):
+    """Codes of a split in two dimensions, coloured by pose and by object or class."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    opened, split = _open(options, device), options.split
+    for folder, _, data in opened:
+        if min(len(data), MAX_POINTS) <= options.perplexity * 3:
+            raise InputError(f"the {split} split of {folder} has {len(data)} images; t-SNE with --perplexity="
+                             f"{options.perplexity:g} needs more than three times as many")
+    figure, axes = _figure(len(opened), rows=2, size=4.5)
+    rows = []
+    for column, (folder, model, data) in enumerate(opened):
+        codes, poses, objects = _codes(folder, model, data)
+        rng = np.random.default_rng(options.seed)
+        chosen = np.sort(rng.permutation(len(codes))[:MAX_POINTS])
+        values = codes[chosen].double().numpy()
+        values = PCA(min(50, *values.shape), random_state=options.seed).fit_transform(values)
+        points = TSNE(2, init="pca", perplexity=options.perplexity,
+                      random_state=options.seed).fit_transform(values)
+        pose, thing = poses[chosen].numpy(), objects[chosen].numpy()
+        several = len(data.class_ids) > 1
+        other = data.object_class[thing] if several else thing
+        sample = "" if len(chosen) == len(codes) else f", {len(chosen)} of {len(codes)} images"
+        axes[0, column].set_title(f"{os.path.basename(os.path.normpath(folder))}, step {model.step}\n"
+                                  f"{split}, seed {options.seed}{sample}", fontsize=10)
+        # Poses go round: a cyclic map, so that the last is as close to the first as they are.
+        by_pose = axes[0, column].scatter(*points.T, c=pose, s=4, cmap="twilight", vmin=0,
+                                          vmax=data.num_poses)
+        by_other = axes[1, column].scatter(*points.T, c=other, s=4,
+                                           cmap="tab20" if other.max() < 20 else "nipy_spectral")
+        figure.colorbar(by_pose, ax=axes[0, column], label="pose bin")
+        figure.colorbar(by_other, ax=axes[1, column], label="class" if several else "object")
+        rows += [[folder, int(o), int(p), f"{x:.4f}", f"{y:.4f}"]
+                 for o, p, (x, y) in zip(thing, pose, points)]
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    runs.make_folder(options.sample_dir, "--sample_dir")
+    stem = os.path.join(options.sample_dir, f"t_SNE_{split}")
+    _write_csv(stem + ".csv", ["run", "object", "pose", "x", "y"], rows)
+    for ending in ("png", "pdf"):
+        figure.savefig(f"{stem}.{ending}", dpi=120)
+    print(f"wrote {stem}.png, .pdf, .csv")
+    return 0

@@ -1,0 +1,50 @@
+"""Which kernels work: the compiled ones, or the reference by name, or the reference in need."""
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import neural_renderer as nr
+
+WITHOUT_KERNELS = """
+import sys, warnings
+sys.modules["neural_renderer._kernels"] = None   # as where nothing could be built
+sys.modules["voxelization._kernels"] = None
+import torch, neural_renderer as nr, voxelization
+triangle = torch.tensor([[[[-0.5, -0.5, 1.0], [0.5, -0.5, 1.0], [0.0, 0.7, 1.0]]]])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    images = [nr.rasterize_silhouettes(triangle, 8) for _ in range(2)]
+    grids = [voxelization.voxelize(triangle * 0.4 + 0.5, 8) for _ in range(2)]
+print(nr.get_backend(), float(images[1].sum()), int(grids[1].sum()))
+for warning in caught:
+    print(warning.category.__name__, warning.message)
+"""
+
+
+def run(code, **environment):
+    path = os.pathsep.join(p for p in sys.path if p)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": path, **environment}).stdout.splitlines()
+
+
+def test_the_reference_takes_over_with_one_warning_each():
+    lines = run(WITHOUT_KERNELS)
+    triangle = torch.tensor([[[[-0.5, -0.5, 1.0], [0.5, -0.5, 1.0], [0.0, 0.7, 1.0]]]])
+    assert lines[0].split()[0] == "reference"
+    assert float(lines[0].split()[1]) == pytest.approx(float(nr.rasterize_silhouettes(triangle, 8).sum()))
+    assert len(lines) == 3 and all(line.startswith("RuntimeWarning") for line in lines[1:])
+    assert all("pip install ./cuda" in line for line in lines[1:])
+
+
+def test_asked_for_by_name():
+    code = "import neural_renderer as nr; print(nr.get_backend())"
+    assert run(code) == ["compiled"]
+    assert run(code, NR_BACKEND="reference") == ["reference"]
+
+
+def test_a_name_that_is_none_is_refused(backend):
+    with pytest.raises(ValueError, match="'compiled' or 'reference', got 'fast'"):
+        nr.set_backend("fast")

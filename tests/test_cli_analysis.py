@@ -1,0 +1,122 @@
+"""The modes that look inside: MMD, t_SNE, interpolation; and VPL, the compared method."""
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from command import CAR, TINY, call, checkpoint, differences, metrics
+from command import ae, data, featgan, refused, template  # noqa: F401  (fixtures)
+from PIL import Image
+
+
+def published_mmd(x, y):
+    """Five Gaussian kernels, bandwidth from both groups together, biased: typed from method.md."""
+    both = np.concatenate([x, y]).astype(np.float64)
+    d = ((both[:, None] - both[None]) ** 2).sum(-1)
+    base = d.sum() / (len(both) ** 2 - len(both))
+    k = sum(np.exp(-d / (base * 2.0 ** i)) for i in range(-2, 3))
+    n = len(x)
+    return k[:n, :n].mean() + k[n:, n:].mean() - 2 * k[:n, n:].mean()
+
+
+def test_mmd_of_two_runs(featgan, ae, data, tmp_path):  # noqa: F811
+    from datasets import CVPR18
+    from inference import load_run
+    assert call("--mode=MMD", "--runs", featgan, ae, "--sample_dir", tmp_path, "--device=cpu") == 0
+    result = json.loads((tmp_path / "MMD_test.json").read_text())
+    assert [r["run"] for r in result["runs"]] == [str(featgan), str(ae)]
+    cars = CVPR18(str(data), [CAR], "test", str(data / ".cache"))
+    for r in result["runs"]:
+        matrix = np.array(r["matrix"])
+        codes = load_run(r["run"]).encode(cars.gather(range(len(cars))).images).numpy().reshape(2, 24, -1)
+        for p, q in ((0, 1), (3, 17), (23, 5)):
+            assert matrix[p, q] == pytest.approx(published_mmd(codes[:, p], codes[:, q]), rel=1e-3, abs=1e-4)
+        below = np.tril_indices(24, -1)
+        assert r["mean"] == pytest.approx(matrix[below].mean(), rel=1e-5)
+        assert (matrix == matrix.T).all() and (np.diag(matrix) == 0).all()
+        assert r["poses_left_out"] == [] and r["codes"] == 48
+    rows = list(csv.DictReader(open(tmp_path / "MMD_test.csv")))
+    assert len(rows) == 2 * 276
+    assert (tmp_path / "MMD_test.pdf").read_bytes().startswith(b"%PDF")
+    assert np.asarray(Image.open(tmp_path / "MMD_test.png").convert("RGB")).std() > 10
+
+
+def test_t_sne(featgan, tmp_path, refused):  # noqa: F811
+    assert call("--mode=t_SNE", "--ckpt_dir", featgan, "--perplexity=5", "--sample_dir", tmp_path,
+                "--device=cpu") == 0
+    rows = list(csv.DictReader(open(tmp_path / "t_SNE_val.csv")))  # val, as published
+    assert len(rows) == 48 and sorted({int(r["pose"]) for r in rows}) == list(range(24))
+    assert all(np.isfinite([float(r["x"]), float(r["y"])]).all() for r in rows)
+    assert np.asarray(Image.open(tmp_path / "t_SNE_val.png").convert("RGB")).std() > 10
+    line = refused("--mode=t_SNE", "--ckpt_dir", featgan, "--perplexity=16", "--sample_dir", tmp_path / "no")
+    assert "--perplexity=16" in line and "48 images" in line
+
+
+def test_interpolation_goes_straight_from_one_shape_to_the_other(featgan, data, tmp_path):  # noqa: F811
+    import neural_renderer as nr
+    from datasets import CVPR18
+    from inference import load_run
+    from visualization import load_image, to_image
+    cars = CVPR18(str(data), [CAR], "test", str(data / ".cache")).gather([3, 30])
+    paths = []
+    for i, image in enumerate(cars.images):
+        paths.append(tmp_path / f"{i}.png")
+        to_image(torch.cat([image[:3] / image[3:].clamp_min(1 / 255), image[3:]])).save(paths[-1])
+    assert call("--mode=interpolation", "--ckpt_dir", featgan, "--load_im", paths[0], "--load_im1", paths[1],
+                "--sample_dir", tmp_path / "out", "--device=cpu") == 0
+    model = load_run(featgan)
+    first, last = model.encode(torch.stack([load_image(p, 64) for p in paths]))
+    for i in range(6):
+        vertices, _ = nr.load_obj(tmp_path / "out" / f"interpolation_{i:02d}.obj", normalization=False)
+        wanted = model.decode(((1 - i / 5) * first + i / 5 * last)[None])[0]
+        torch.testing.assert_close(vertices * torch.tensor([1, 1, -1.0]), wanted, atol=2e-5, rtol=0)
+        assert (tmp_path / "out" / f"interpolation_{i:02d}.glb").read_bytes()[:4] == b"glTF"
+    assert Image.open(tmp_path / "out" / "interpolation.gif").n_frames > 10
+    assert Image.open(tmp_path / "out" / "interpolation.png").width > 8 * 100
+
+
+def test_one_image_is_not_enough_to_interpolate(featgan, refused, tmp_path):  # noqa: F811
+    assert "--load_im1" in refused("--mode=interpolation", "--ckpt_dir", featgan, "--load_im", "a.png",
+                                   "--sample_dir", tmp_path / "no")
+
+
+def test_vpl_trains_alternates_and_resumes_to_the_bit(data, template, tmp_path):  # noqa: F811
+    vpl = ("--mode=trainCVPR19", "--data_dir", data, "--obj_dir", template, *TINY, "--batch_size=2",
+           "--log_step=1", "--ckpt_step=2", "--sample_step=4")
+    assert call(*vpl, "--ckpt_dir", tmp_path / "whole", "--n_iters=4") == 0
+    assert call(*vpl, "--ckpt_dir", tmp_path / "parts", "--n_iters=2") == 0
+    assert call(*vpl, "--ckpt_dir", tmp_path / "parts", "--n_iters=4", "--resume") == 0
+    rows = metrics(tmp_path / "whole")
+    assert [("view_prior" in r, "discriminator" in r) for r in rows] == [(False, True), (True, False)] * 2
+    whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
+    assert not differences(whole["models"], parts["models"])
+    assert not differences(whole["optimizers"], parts["optimizers"])
+    assert whole["models"]["D"]["convBlocks.0.weight"].shape == (128, 25, 4, 4)
+
+
+def test_vpl_losses_are_those_of_the_paper(data):  # noqa: F811
+    from types import SimpleNamespace
+
+    from datasets import CVPR18
+    from training import Shown, ViewPriorLearning
+    torch.manual_seed(0)
+    method = ViewPriorLearning(SimpleNamespace(), CVPR18)
+    real, fake = torch.rand(3, 64, 64), torch.rand(3, 64, 64, requires_grad=True)
+    views, others = torch.tensor([0, 5, 23]), torch.tensor([1, 0, 9])
+    shown = Shown(None, views, views, real, others, fake)
+
+    def probability(images, numbers):
+        planes = torch.zeros(3, 24, 64, 64)
+        planes[torch.arange(3), numbers] = 1
+        x = torch.cat([images[:, None], planes], 1)
+        return torch.sigmoid(method.discriminator.digit_layer(method.discriminator.convBlocks(x).flatten(1)))
+
+    p_real, p_fake = probability(real, views), probability(fake, others)
+    wanted = (-torch.log(p_real).mean() - torch.log(1 - p_fake).mean()) / 2
+    torch.testing.assert_close(method.discriminator_loss(shown), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(method.adversarial_loss(shown), -torch.log(p_fake).mean(), rtol=1e-4, atol=1e-5)
+    method.discriminator_loss(shown).backward()
+    assert fake.grad is None  # detached
+    method.adversarial_loss(shown).backward()
+    assert fake.grad.abs().sum() > 0
