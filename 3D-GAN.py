@@ -10,6 +10,8 @@ import json
 import os
 import sys
 
+from errors import Divergence, InputError
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 SYNTHETIC = os.path.join(HERE, "data", "synthetic")
 
@@ -100,6 +102,12 @@ def parser():
                                                             "ones)")
     g.add_argument("--perplexity", type=number(0, above=True), default=30.0, help="of t-SNE")
 
+    g = p.add_argument_group("dashboard, while training and afterwards")
+    g.add_argument("--visdom_env", metavar="NAME", help="show the run in this visdom environment")
+    g.add_argument("--visdom_server", metavar="URL", default="http://localhost", help="where visdom runs")
+    g.add_argument("--visdom_port", type=integer(1), default=8097, help="its port")
+    g.add_argument("--follow", action="store_true", help="dashboard: go on as long as the run does, until Ctrl-C")
+
     g = p.add_argument_group("make_dataset")
     g.add_argument("--mesh_dir", metavar="DIR", help="meshes, a subfolder for each class (OBJ, OFF, PLY, STL, "
                                                      "GLB); without it, the embedded shapes")
@@ -149,7 +157,6 @@ def train(options, device):
     from datasets import DATASETS
     options.class_ids = options.class_ids or DATASETS[options.dataset].available(options.data_dir)
     if not options.class_ids:
-        from errors import InputError
         raise InputError(f"--data_dir={options.data_dir} holds no files like 02958343_train_images.npz")
     options.cache_dir = options.cache_dir or os.path.join(options.data_dir, ".cache")
     return training.train(options, device)
@@ -198,11 +205,18 @@ def t_SNE(options, device):
 def compare(options, device):
     """RUNS side by side: one picture, one table"""
     if not options.runs:
-        from errors import InputError
         raise InputError("--mode=compare needs --runs, the folders of two or more runs")
     options.sample_dir = options.sample_dir or "results/compare"
     import compare
     return compare.compare(options, device)
+
+
+def dashboard(options, device):
+    """a run, finished or running, in visdom"""
+    need(options, "ckpt_dir")
+    need(options, "visdom_env")
+    import dashboard
+    return dashboard.dashboard(options, device)
 
 
 def make_dataset(options, device):
@@ -226,18 +240,16 @@ def make_synthetic(options):
 
 MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "reconstruct": reconstruct,
          "t_SNE": t_SNE, "interpolation": interpolation, "MMD": MMD, "compare": compare,
-         "make_dataset": make_dataset}
+         "dashboard": dashboard, "make_dataset": make_dataset}
 
 
 def need(options, name):
     if getattr(options, name) is None:
-        from errors import InputError
         raise InputError(f"--mode={options.mode} needs --{name}")
 
 
 def resolve_device(options):
     import torch
-    from errors import InputError
     name = f"cuda:{options.device_id}" if options.device_id is not None else options.device
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -276,9 +288,7 @@ def main(arguments=None):
     if options.dry_run:
         print(json.dumps(vars(options), indent=2))
         return 0
-    sys.path.insert(0, HERE)
     keep_freed_memory()
-    from errors import Divergence, InputError
     try:
         return MODES[options.mode](options, resolve_device(options))
     except (InputError, Divergence) as error:

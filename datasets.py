@@ -12,6 +12,7 @@ same mesh with z negated: `flip_handedness` goes both ways.
 import glob
 import hashlib
 import os
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -145,8 +146,9 @@ class CVPR18:
         for class_id in self.class_ids:
             images = self._open(data_dir, cache_dir, f"{class_id}_{split}_images", say)
             voxels = self._open(data_dir, cache_dir, f"{class_id}_{split}_voxels", say)
+            self._check_images(data_dir, class_id, images)
             shown = self._views_shown(data_dir, cache_dir, class_id, images, say)
-            self._check(data_dir, class_id, images, voxels, shown)
+            self._check_voxels(data_dir, class_id, images, voxels)
             keep = np.broadcast_to(np.arange(images.shape[1]), images.shape[:2])
             if split == "train" and train_views is not None:
                 if not 1 <= train_views <= images.shape[1]:
@@ -217,7 +219,7 @@ class CVPR18:
 
     def _views_shown(self, data_dir, cache_dir, class_id, images, say):
         """(N, v) which of the 24 views each stored image is."""
-        if self.split == "train" and images.ndim == 5 and images.shape[1] != self.num_views:
+        if self.split == "train" and images.shape[1] != self.num_views:
             views = self._open(data_dir, cache_dir, f"{class_id}_train_views", say)
             if views.shape != images.shape[:2] or views.dtype.kind not in "iu" or (
                     views.size and not (0 <= views.min() and views.max() < self.num_views)):
@@ -227,21 +229,21 @@ class CVPR18:
             return np.asarray(views)
         return np.broadcast_to(np.arange(images.shape[1]), images.shape[:2])
 
-    def _check(self, data_dir, class_id, images, voxels, shown):
-        path = f"{data_dir}/{class_id}_{self.split}"
-        side = self.img_size
-        if images.dtype != np.uint8 or images.shape[2:] != (self.channels, side, side):
-            raise InputError(f"{path}_images.npz must be uint8 of shape (N, {self.num_views}, "
-                             f"{self.channels}, {side}, {side}), got {images.dtype} {images.shape}")
+    def _check_images(self, data_dir, class_id, images):
+        path, side = f"{data_dir}/{class_id}_{self.split}_images.npz", self.img_size
+        if images.dtype != np.uint8 or images.ndim != 5 or images.shape[2:] != (self.channels, side, side):
+            raise InputError(f"{path} must be uint8 of shape (N, {self.num_views}, {self.channels}, {side}, "
+                             f"{side}), got {images.dtype} {images.shape}")
         if self.split != "train" and images.shape[1] != self.num_views:
-            raise InputError(f"{path}_images.npz must have all {self.num_views} views of each object, "
-                             f"got {images.shape}")
+            raise InputError(f"{path} must have all {self.num_views} views of each object, got {images.shape}")
+        if not images.size:
+            raise InputError(f"{path} has no objects")
+
+    def _check_voxels(self, data_dir, class_id, images, voxels):
         grid = (len(images),) + (VOXEL_GRID,) * 3
         if voxels.dtype not in (np.bool_, np.uint8) or voxels.shape != grid:
-            raise InputError(f"{path}_voxels.npz must be bool or uint8 of shape {grid}, got "
-                             f"{voxels.dtype} {voxels.shape}")
-        if not len(images):
-            raise InputError(f"{path}_images.npz has no objects")
+            raise InputError(f"{data_dir}/{class_id}_{self.split}_voxels.npz must be bool or uint8 of shape "
+                             f"{grid}, got {voxels.dtype} {voxels.shape}")
 
     @staticmethod
     def _open(data_dir, cache_dir, stem, say):
@@ -306,7 +308,8 @@ def _unpack(path, target, say):
                 if source.read(1):
                     raise InputError(f"{path} holds more bytes than its shape {shape} says")
         os.replace(beside, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError,
+            tokenize.TokenError) as error:
         raise InputError(f"{path} is damaged or not an npz file with an array arr_0: {error}") from None
     except OSError as error:
         raise InputError(f"cannot unpack {path} into {os.path.dirname(target)}: {error.strerror}") from None

@@ -1,8 +1,9 @@
 """What a run tells: the console, and one JSON line a record. It never raises into training."""
-import json
-import math
+import os
 import sys
 import time
+
+import strict_json
 
 
 def duration(seconds):
@@ -64,18 +65,27 @@ class Monitor:
 
     def record(self, step, values):
         """Append {'step', 'time', **values}; numbers that are not finite become null."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v
-                 for k, v in values.items()}
-        self.waiting.append(json.dumps({"step": step, "time": round(self.elapsed, 3), **clean}) + "\n")
+        self.waiting.append(strict_json.dumps({"step": step, "time": round(self.elapsed, 3), **values}) + "\n")
+        size = None
         try:
             with open(self.path, "a") as out:
+                size = out.tell()
                 out.write("".join(self.waiting))
             self.waiting.clear()
         except OSError as error:
+            self._forget_torn_lines(size)
             if not self.failed:
                 self.say(f"warning: cannot write {self.path} ({error.strerror}); records are kept and "
                          "tried again")
             self.failed = True
+
+    def _forget_torn_lines(self, size):
+        """A full disk takes what still fits before it says so: back to the records that are whole."""
+        if size is not None:
+            try:
+                os.truncate(self.path, size)
+            except OSError:
+                pass  # a resumed run drops them (runs.start)
 
     def progress(self, step, values):
         """One line on the console: figures, rate, time left."""

@@ -5,7 +5,6 @@
 """
 import contextlib
 import json
-import math
 import os
 import pickle
 import platform
@@ -17,13 +16,15 @@ import zipfile
 import numpy as np
 import torch
 
+import strict_json
 from errors import InputError
 
 OPTIONS, METRICS, LAST, PREVIOUS, BEST = ("options.json", "metrics.jsonl", "last.pt", "last.prev.pt",
                                           "best.pt")
 # A resumed run must agree with its checkpoint in everything but these.
 MAY_CHANGE = {"n_iters", "log_step", "ckpt_step", "sample_step", "sample_dir", "device", "device_id",
-              "resume", "data_dir", "cache_dir", "ckpt_dir", "threads"}
+              "resume", "data_dir", "cache_dir", "ckpt_dir", "threads", "visdom_env", "visdom_server",
+              "visdom_port", "follow"}
 
 
 @contextlib.contextmanager
@@ -46,19 +47,9 @@ def written_whole(path, mode="w"):
             os.remove(beside)
 
 
-def finite(value):
-    """The same value for JSON, which knows no NaN: numbers that are not finite become None."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def write_json(path, value):
     with written_whole(path) as out:
-        json.dump(finite(value), out, indent=2, allow_nan=False)
-        out.write("\n")
+        out.write(strict_json.dumps(value, indent=2) + "\n")
 
 
 def make_folder(path, option):
@@ -120,9 +111,9 @@ def _forget_after(path, step):
         for line in lines:
             try:
                 if json.loads(line)["step"] <= step:
-                    kept.append(line)
+                    kept.append(line.rstrip("\n") + "\n")
             except (ValueError, KeyError):
-                break
+                continue
     with written_whole(path) as out:
         out.writelines(kept)
 
@@ -163,9 +154,13 @@ def load(path):
     """A checkpoint dictionary. Only tensors and plain values are read: nothing in it can run."""
     try:
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
+            # torch stores its entries plainly; one that says otherwise has a damaged description,
+            # and torch would fill tensors from wherever it points.
+            odd = [i.filename for i in archive.infolist() if i.external_attr or
+                   i.compress_type != zipfile.ZIP_STORED or i.file_size != i.compress_size]
+            broken = odd[0] if odd else archive.testzip()
         if broken:
-            raise InputError(f"{path} is damaged: the checksum of {broken} is wrong")
+            raise InputError(f"{path} is damaged: {broken} in it does not match its checksum or description")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {path}") from None
@@ -173,7 +168,7 @@ def load(path):
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise InputError(f"{path} is not a checkpoint that can be read safely: "
-                         f"{str(error).splitlines()[0][:200]}") from None
+                         f"{(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
     if not isinstance(state, dict) or not {"step", "options", "models"} <= set(state):
         raise InputError(f"{path} is not a checkpoint of this program: it lacks step, options or models")
     return state

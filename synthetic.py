@@ -140,6 +140,7 @@ def _begin(folder, settings):
         raise InputError(f"--data_dir={folder} holds a dataset that this program did not make; choose "
                          "another folder")
     runs.make_folder(folder, "--data_dir")
+    _describe(folder, settings, [])
     return []
 
 
@@ -218,6 +219,8 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=24):
         if len(files) < 3:
             raise InputError(f"{mesh_dir}/{class_id} has {len(files)} mesh{'es' * (len(files) > 1)}; at "
                              "least 3 are needed, for training, validation and test")
+    if not 1 <= train_views <= CVPR18.num_views:
+        raise InputError(f"--train_views={train_views} must be from 1 to {CVPR18.num_views}")
     settings = {"made_by": "meshes", "mesh_dir": os.path.abspath(mesh_dir), "up": up, "data_seed": seed,
                 "train_views": train_views}
     done = _begin(folder, settings)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+import dashboard
 import losses
 import runs
 from datasets import DATASETS
@@ -115,6 +116,8 @@ def check_options(options):
         raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
                          "iteration would be the encoder's and the discriminator would never learn; "
                          "give --G_every=2 or more, or --lambda_adv=0 for the plain autoencoder")
+    if options.visdom_env is not None:
+        dashboard.check(options.visdom_env, options.visdom_port)
     side = DATASETS[options.dataset].img_size
     if options.img_size != side:
         raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are {side} px")
@@ -277,7 +280,7 @@ def train(options, device):
                  "rng": runs.rng_state(), **trainer.state()}
         return state
 
-    with Interrupted() as interrupted:
+    with Interrupted() as interrupted, dashboard.shown(options):
         for step in range(first + 1, options.n_iters + 1):
             try:
                 values = trainer.step(step, data.gather(sampler.batch(step)))

@@ -6,7 +6,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import neural_renderer as nr
+import runs
 from errors import InputError
+from inference import load_run
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
 
@@ -194,8 +196,6 @@ def list_images(path):
 
 def reconstruct(options, device):
     """Meshes from images: OBJ, GLB, a grid of the dataset's views and a turntable of each."""
-    import runs
-    from inference import load_run
     if not options.load_im:
         raise InputError("--mode=reconstruct needs --load_im, an image or a folder of images")
     paths = list_images(options.load_im)
@@ -224,8 +224,6 @@ def reconstruct(options, device):
 
 def interpolation(options, device):
     """Shapes between those of two images: a strip, an animation, a mesh of each step."""
-    import runs
-    from inference import load_run
     if not options.load_im or not options.load_im1:
         raise InputError("--mode=interpolation needs --load_im and --load_im1, two images")
     model = load_run(options.ckpt_dir, options.eval_flag, device)

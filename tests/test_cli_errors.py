@@ -107,6 +107,12 @@ def test_data_dir_without_the_class(refused, tmp_path, data):
     assert "03001627_train_images.npz" in message and CAR in message.split("classes there")[1]
 
 
+def test_a_class_named_twice_counts_once_or_is_refused(tmp_path, data, capsys):
+    code = call(*training(tmp_path, data, "--class_ids", CAR, CAR, "--n_iters=1", "--lambda_adv=0"))
+    said = capsys.readouterr()
+    assert "96 images of 4 objects" in said.out if code == 0 else code == 2 and CAR in said.err
+
+
 def test_classes_that_the_embedded_data_lacks(refused, tmp_path):
     message = refused("--mode=make_dataset", "--data_dir", tmp_path / "made", "--class_ids", "01234567")
     assert "01234567" in message and "02958343 car" in message

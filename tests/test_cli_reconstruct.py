@@ -197,7 +197,8 @@ def test_meshes_for_people_and_for_the_renderer(folder_of_images, ae, template, 
     torch.testing.assert_close(people, raw * torch.tensor([1, 1, -1.0]), rtol=0, atol=1e-6)
     turned = {tuple(np.roll(f, -int(np.argmin(f)))) for f in faces.numpy()}
     assert turned == {tuple(np.roll(f[::-1], -int(np.argmin(f[::-1])))) for f in raw_faces.numpy()}
-    for where, vertices, triangles in ((out / "a_png_out.glb", people, faces), (tmp_path / "a_out.glb", raw, raw_faces)):
+    for where, vertices, triangles in ((out / "a_png_out.glb", people, faces),
+                                       (tmp_path / "a_out.glb", raw, raw_faces)):
         mesh = trimesh.load(where, force="mesh", process=False)
         np.testing.assert_allclose(mesh.vertices, vertices, atol=1e-6)
         assert mesh.faces.tolist() == triangles.tolist()

@@ -119,8 +119,9 @@ def test_voxelize_swaps_the_first_axes_and_reverses_the_last():
     moved, _ = small_cubes([((x + 1) % 32, y, z) for x, y, z in CELLS])
     grids = CVPR18.voxelize(torch.stack([vertices, moved]).float(), faces)
     assert grids.shape == (2, 32, 32, 32) and grids.dtype == torch.bool
-    assert sorted(map(tuple, grids[0].nonzero().tolist())) == sorted((y, x, 31 - z) for x, y, z in CELLS)
-    assert sorted(map(tuple, grids[1].nonzero().tolist())) == sorted((y, (x + 1) % 32, 31 - z) for x, y, z in CELLS)
+    first, second = (sorted(map(tuple, grid.nonzero().tolist())) for grid in grids)
+    assert first == sorted((y, x, 31 - z) for x, y, z in CELLS)
+    assert second == sorted((y, (x + 1) % 32, 31 - z) for x, y, z in CELLS)
 
 
 def test_the_grid_of_peoples_meshes_is_indexed_by_y_x_z():

@@ -98,7 +98,8 @@ def test_up_turns_and_never_mirrors(tmp_path, up):
     turned.vertices = turned.vertices @ matrix  # the inverse turn, from y to `up`
     turned.export(tmp_path / "turned.ply")
     bars().export(tmp_path / "upright.ply")
-    result, expected = (synthetic.load_mesh(str(tmp_path / f"{n}.ply"), u) for n, u in (("turned", up), ("upright", "y")))
+    result = synthetic.load_mesh(str(tmp_path / "turned.ply"), up)
+    expected = synthetic.load_mesh(str(tmp_path / "upright.ply"), "y")
     np.testing.assert_allclose(corners(*result[:2]), corners(*expected[:2]), atol=1e-5)
     assert volume(*result[:2]) > 0
     if up != "y":
@@ -117,13 +118,14 @@ def test_z_up_is_the_turn_that_people_expect(tmp_path):
     assert highest[1] - marker[1] < .05 and highest[2] - marker[2] < .05
 
 
-def test_every_corner_stays_in_every_picture():
-    vertices, faces = box((-1, -1, -1), (1, 1, 1))
-    points = vertices * .5 * synthetic._scale_to_fit(vertices * .5)
-    assert np.abs(points).max() > .3
-    images = synthetic.draw_views(torch.tensor(points).float(), torch.tensor(faces), torch.ones(12, 3),
-                                  torch.arange(24))
-    assert not images[:, 3, [0, -1]].any() and not images[:, 3, :, [0, -1]].any()
+def test_every_corner_stays_in_every_picture(tmp_path):
+    trimesh.creation.box((2, 2, 2)).export(tmp_path / "a.obj")
+    vertices, faces, colors = synthetic.load_mesh(str(tmp_path / "a.obj"))
+    assert .3 < vertices.abs().max() < .5, "smaller than a mesh that fits"
+    images = synthetic.draw_views(vertices, faces, colors, torch.arange(24))
+    assert images[:, 3].any() and not images[:, 3, [0, -1]].any() and not images[:, 3, :, [0, -1]].any()
+    cut_off = synthetic.draw_views(vertices / (2 * vertices.abs().max()), faces, colors, torch.arange(24))
+    assert cut_off[:, 3, [0, -1]].any(), "at full size it would not"
 
 
 def test_colours_of_faces_are_read_and_grey_stands_for_none(tmp_path):
@@ -163,7 +165,8 @@ def test_a_folder_becomes_a_dataset(mesh_dir, tmp_path, capsys):
         objects = json.loads((tmp_path / "set" / f"{class_id}_objects.json").read_text())
         everything = sorted(itertools.chain(*objects.values()))
         found = sorted(os.path.relpath(os.path.join(root, f), mesh_dir)
-                       for root, _, names in os.walk(mesh_dir / class_id) for f in names if not f.endswith(".mtl"))
+                       for root, _, names in os.walk(mesh_dir / class_id) for f in names
+                       if not f.endswith(".mtl"))
         assert everything == found, "every mesh is in one split"
         counts[class_id] = {split: len(names) for split, names in objects.items()}
         for split, names in objects.items():
@@ -208,7 +211,8 @@ POINT = "v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n"
     ("a.obj", b""), ("a.obj", b"not a mesh\n"), ("a.off", b"not a mesh\n"), ("a.ply", b"ply\nformat ascii 1.0\n"),
     ("a.stl", b"\x00" * 84), ("a.stl", b"\x01" * 50), ("a.glb", b"glTF\x02\x00\x00\x00"), ("a.glb", b""),
     ("a.gltf", b"{}"), ("a.obj", NAN.encode()), ("a.obj", NAN.replace("nan", "inf").encode()),
-    ("a.obj", POINT.encode()), ("a.obj", b"v 0 0 0\nv 1 0 0\nf 1 2 9\n"), ("a.off", b"OFF\n3 0 0\n0 0 0\n1 0 0\n0 1 0\n")])
+    ("a.obj", POINT.encode()), ("a.obj", b"v 0 0 0\nv 1 0 0\nf 1 2 9\n"),
+    ("a.off", b"OFF\n3 0 0\n0 0 0\n1 0 0\n0 1 0\n")])
 def test_a_mesh_that_cannot_be_used_is_named(mesh_dir, tmp_path, name, content):
     (mesh_dir / "bars" / name).write_bytes(content)
     with pytest.raises(InputError, match=f"{mesh_dir}/bars/{name} (is|has) "):
@@ -235,7 +239,8 @@ def test_folders_that_hold_too_little(mesh_dir, tmp_path):
             synthetic.make_from_meshes(out, wrong)
     with pytest.raises(InputError, match="has no subfolder with meshes .*.obj, .off"):
         synthetic.make_from_meshes(out, str(mesh_dir / "notes"))
-    os.remove(mesh_dir / "bars" / "0.obj"), os.remove(mesh_dir / "bars" / "1.off"), os.remove(mesh_dir / "bars" / "2.ply")
+    for name in ("0.obj", "1.off", "2.ply"):
+        os.remove(mesh_dir / "bars" / name)
     with pytest.raises(InputError, match="bars has 2 meshes; at least 3"):
         synthetic.make_from_meshes(out, str(mesh_dir))
     assert not os.path.exists(out), "nothing is made before all classes are looked at"

@@ -147,7 +147,8 @@ def test_a_folder_made_with_other_settings_is_refused(made, tmp_path):
     folder = shutil.copytree(made, tmp_path / "set")
     before = {name: os.stat(folder / name).st_mtime_ns for name in os.listdir(folder)}
     for name, value in (("n_train", 3), ("train_views", 5), ("palette", "shared"), ("seed", 1)):
-        with pytest.raises(InputError, match=f"--data_dir={folder} was made with .*{name}=.*, now .*{name}={value}"):
+        message = f"--data_dir={folder} was made with .*{name}=.*, now .*{name}={value}"
+        with pytest.raises(InputError, match=message):
             synthetic.make_synthetic(str(folder), [SOFA], **{**SMALL, name: value})
     assert before == {name: os.stat(folder / name).st_mtime_ns for name in os.listdir(folder)}
 
@@ -224,4 +225,5 @@ def test_draw_views_gives_a_picture_for_each_view():
     vertices, faces, colors = (torch.tensor(a) for a in shapes.make_object(SOFA, np.random.default_rng(0)))
     some = synthetic.draw_views(vertices.float(), faces, colors.float(), torch.tensor([7, 2]))
     one = synthetic.draw_views(vertices.float(), faces, colors.float(), torch.tensor([2]))
-    assert some.shape == (2, 4, 64, 64) and np.array_equal(some[1], one[0]) and not np.array_equal(some[0], one[0])
+    assert some.shape == (2, 4, 64, 64)
+    assert np.array_equal(some[1], one[0]) and not np.array_equal(some[0], one[0])
