@@ -158,6 +158,10 @@ def train(options, device):
     options.class_ids = options.class_ids or DATASETS[options.dataset].available(options.data_dir)
     if not options.class_ids:
         raise InputError(f"--data_dir={options.data_dir} holds no files like 02958343_train_images.npz")
+    options.class_ids = list(dict.fromkeys(options.class_ids))
+    # Absolute: the run's options are to hold wherever it is looked at from.
+    options.data_dir = os.path.abspath(options.data_dir)
+    options.obj_dir = options.obj_dir and os.path.abspath(options.obj_dir)
     options.cache_dir = options.cache_dir or os.path.join(options.data_dir, ".cache")
     return training.train(options, device)
 

@@ -46,12 +46,16 @@ def _evaluation(folder, options):
     path = os.path.join(folder, f"evaluation_{options.split}_{options.eval_flag}.json")
     try:
         with open(path) as file:
-            return json.load(file)
+            evaluation = json.load(file)
+        classes = set(evaluation["protocol"]["objects"])
+        if not classes or any(set(evaluation[key]) != classes for key, _ in COLUMNS):
+            raise ValueError("figures of some classes are missing")
+        return evaluation
     except FileNotFoundError:
         raise InputError(f"there is no {path}; make it with --mode=evaluation --ckpt_dir={folder} "
                          f"--split={options.split} --eval_flag={options.eval_flag}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as an evaluation: {type(error).__name__}: {error}") from None
 
 
 def _same_protocol(folders, evaluations):

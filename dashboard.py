@@ -21,12 +21,14 @@ import neural_renderer as nr
 import runs
 from errors import InputError
 
-POINTS = 2000  # of a window: visdom copies a window as a whole, so its cost grows with each point
+POINTS = 1000  # of a window: twice its width in pixels; visdom copies a window as a whole, so each one costs
+SIZE = {"width": 460, "height": 330}
 TIMEOUT = 3    # seconds that the server may take for one request
 PATIENCE = 5   # seconds that the end of training waits for the last records to arrive
 
-# What a record holds besides losses, and where it is drawn.
-WINDOW_OF = {"val_iou": "validation", "val_mmd": "validation", "lr": "learning rate", "images_per_s": "images/s"}
+# What a record holds besides losses: the window it is drawn in, and its name there.
+PLACES = {"val_iou": ("validation", "IoU"), "val_mmd": ("validation", "MMD"), "lr": ("learning rate", "of E and G"),
+          "images_per_s": ("images/s", "images/s")}
 CURVES = ("losses", "validation", "learning rate", "images/s")
 # In the order they are sent; 'save' is the request to keep them on the server's disk.
 EVERYTHING = ("options", *CURVES, "picture", "mesh", "save")
@@ -143,7 +145,7 @@ class Follower:
                 self.latest[name] = value
                 self.pending.add(name)
             elif isinstance(value, (int, float)) and math.isfinite(value):
-                window = WINDOW_OF.get(name, "losses")
+                window, name = PLACES.get(name, ("losses", name.replace("_", " ")))
                 self.curves[window].setdefault(name, Curve()).add(step, value)
                 self.pending.add(window)
         if "val_iou" in record:  # a checkpoint: a good moment for the server to save, too
@@ -170,8 +172,9 @@ class Follower:
         count = min(max(map(len, curves.values())), POINTS // len(curves))
         steps, values = zip(*(curve.thinned(count) for curve in curves.values()))
         self.client.line(np.stack(values, 1), np.stack(steps, 1), win=window, opts=dict(
-            title=window, xlabel="step", legend=[name.replace("_", " ") for name in curves], markersize=4,
-            markers=count < 50, ytype="log" if window == "losses" else "linear"))
+            title=window, xlabel="step", legend=list(curves), showlegend=len(curves) > 1, markers=count < 50,
+            markersize=4, ytype="log" if window in ("losses", "learning rate") else "linear", **SIZE,
+            margintop=30, layoutopts={"plotly": {"title": ""}}))  # the window has one
 
     def _options(self):
         path = os.path.join(self.folder, runs.OPTIONS)
@@ -182,7 +185,8 @@ class Follower:
             return  # an old or damaged folder: its curves are worth showing all the same
         rows = "".join(f"<tr><td>{html.escape(name)}&nbsp;</td><td>{html.escape(str(value))}</td></tr>"
                        for name, value in options.items() if value is not None)
-        self.client.text(f"<table>{rows}</table>", win="options", opts=dict(title=f"options of {self.folder}"))
+        self.client.text(f"<table>{rows}</table>", win="options",
+                         opts=dict(title=f"options of {self.folder}", **SIZE))
 
     def _picture(self):
         """The newest sample sheet, as JPEG: visdom would spend 100 ms on a PNG."""
@@ -202,7 +206,7 @@ class Follower:
             return
         self.client.mesh(vertices.cpu().numpy()[:, [0, 2, 1]] * (1, -1, 1), faces.cpu().numpy(), win="mesh",
                          opts=dict(title=f"mesh, {self.latest['mesh']}", color="rgb(219, 168, 115)", opacity=1,
-                                   layoutopts={"plotly": {"scene": {"aspectmode": "data"}}}))
+                                   **SIZE, layoutopts={"plotly": {"title": "", "scene": {"aspectmode": "data"}}}))
 
     def _save(self):
         self.client.save([self.env])

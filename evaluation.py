@@ -18,14 +18,14 @@ def evaluation(options, device):
     parts = sorted(d for d in os.listdir(folder) if d.startswith("ckpt3D_")) \
         if os.path.isdir(folder) else []
     if not parts:
-        evaluate_run(options, folder, device)
+        evaluate_run(options, folder, device, options.class_ids)
         return 0
     if options.class_ids:
         absent = [c for c in options.class_ids if f"ckpt3D_{c}" not in parts]
         if absent:
             raise InputError(f"--ckpt_dir={folder} has no ckpt3D_{absent[0]}; it has {', '.join(parts)}")
         parts = [f"ckpt3D_{c}" for c in options.class_ids]
-    results = [evaluate_run(options, os.path.join(folder, part), device) for part in parts]
+    results = [evaluate_run(options, os.path.join(folder, part), device) for part in parts]  # each its own class
     merged = {"protocol": {**results[0]["protocol"], "runs": parts,
                            "objects": {k: v for r in results for k, v in r["protocol"]["objects"].items()}}}
     for key, _ in COLUMNS:
@@ -40,11 +40,14 @@ def _file_name(options):
     return f"evaluation_{options.split}_{options.eval_flag}.json"
 
 
-def evaluate_run(options, folder, device):
-    """Measure one run and write `evaluation_<split>_<flag>.json` into its folder."""
+def evaluate_run(options, folder, device, class_ids=None):
+    """Measure one run and write `evaluation_<split>_<flag>.json` into its folder.
+
+    class_ids : default: the classes it was trained on.
+    """
     model = load_run(folder, options.eval_flag, device)
     trained = model.options
-    class_ids = options.class_ids or trained["class_ids"]
+    class_ids = class_ids or trained["class_ids"]
     data_dir = options.data_dir or trained["data_dir"]
     cache_dir = options.cache_dir or os.path.join(data_dir, ".cache")
     data = model.dataset(data_dir, class_ids, options.split, cache_dir)

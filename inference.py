@@ -13,7 +13,7 @@ import torch
 import neural_renderer as nr
 import runs
 from datasets import DATASETS
-from errors import InputError
+from errors import Divergence, InputError
 from metrics import mean_mmd, mean_shape, pairwise_iou, voxel_iou
 from models import Encoder, MeshDecoder, icosphere
 
@@ -66,7 +66,10 @@ class Model:
     def predict(self, images, batch_size=256):
         """`Prediction` from RGBA images (B, 4, H, W), float in [0, 1], of the size trained on."""
         codes = self.encode(images, batch_size)
-        return Prediction(self.decode(codes, batch_size), self.faces, codes)
+        vertices = self.decode(codes, batch_size)
+        if not torch.isfinite(vertices).all():
+            raise Divergence(f"the model of step {self.step} predicts vertices that are not finite")
+        return Prediction(vertices, self.faces, codes)
 
     @torch.no_grad()
     def decode(self, codes, batch_size=256):
@@ -97,7 +100,11 @@ class Model:
 def load_run(folder, flag="last", device="cpu"):
     """The `Model` of a run folder; flag 'last' or 'best'."""
     state = runs.load_last(folder) if flag == "last" else runs.load(os.path.join(folder, runs.BEST))
-    model = Model(state["options"])
+    try:
+        model = Model(state["options"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"the checkpoint in {folder} has options that make no model: "
+                         f"{type(error).__name__}: {error}") from None
     for name, module in model.modules().items():
         try:
             module.load_state_dict(state["models"][name])

@@ -19,8 +19,8 @@ import torch
 import strict_json
 from errors import InputError
 
-OPTIONS, METRICS, LAST, PREVIOUS, BEST = ("options.json", "metrics.jsonl", "last.pt", "last.prev.pt",
-                                          "best.pt")
+OPTIONS, METRICS = "options.json", "metrics.jsonl"
+LAST, LAST_NEW, PREVIOUS, BEST = "last.pt", "last.pt.new", "last.prev.pt", "best.pt"
 # A resumed run must agree with its checkpoint in everything but these.
 MAY_CHANGE = {"n_iters", "log_step", "ckpt_step", "sample_step", "sample_dir", "device", "device_id",
               "resume", "data_dir", "cache_dir", "ckpt_dir", "threads", "visdom_env", "visdom_server",
@@ -54,14 +54,30 @@ def write_json(path, value):
 
 def make_folder(path, option):
     """Create a folder that can be written to, or say in one sentence why not."""
-    try:
-        os.makedirs(path, exist_ok=True)
-        probe = os.path.join(path, f".probe.{os.getpid()}.part")
-        with open(probe, "w"):
-            pass
-        os.remove(probe)
-    except OSError as error:
-        raise InputError(f"{option}={path} cannot be written: {error.strerror}") from None
+    make_folders((path, option))
+
+
+def make_folders(*wanted):
+    """The same for several (path, option): all of them, or none is left behind."""
+    made = []
+    for path, option in wanted:
+        try:
+            above = os.path.abspath(path)
+            missing = []
+            while not os.path.isdir(above):
+                missing.append(above)
+                above = os.path.dirname(above)
+            for folder in reversed(missing):
+                os.mkdir(folder)
+                made.append(folder)
+            probe = os.path.join(path, f".probe.{os.getpid()}.part")
+            with open(probe, "w"):
+                pass
+            os.remove(probe)
+        except OSError as error:
+            for folder in reversed(made):
+                os.rmdir(folder)
+            raise InputError(f"{option}={path} cannot be written: {error.strerror}") from None
 
 
 def versions():
@@ -77,22 +93,38 @@ def versions():
             "threads": torch.get_num_threads(), "command": sys.argv}
 
 
-def start(folder, options, resume):
-    """Prepare a run folder. Returns the checkpoint to go on from, or None for a new run."""
-    held = [n for n in (LAST, PREVIOUS, METRICS) if os.path.exists(os.path.join(folder, n))]
-    if held and not resume:
-        raise InputError(f"--ckpt_dir={folder} holds a run already ({held[0]}); add --resume to go on "
+def held(folder, resume):
+    """Names of what a folder holds of a run; refused without resume if there is any."""
+    found = [n for n in (LAST, LAST_NEW, PREVIOUS, METRICS) if os.path.exists(os.path.join(folder, n))]
+    if found and not resume:
+        raise InputError(f"--ckpt_dir={folder} holds a run already ({found[0]}); add --resume to go on "
                          "with it, or choose another folder")
-    make_folder(folder, "--ckpt_dir")
+    return found
+
+
+def start(folder, options, resume, sample_dir=None):
+    """Prepare a run folder, and one for samples. Returns the checkpoint to go on from, or None for a
+    new run. What can be refused is refused before anything is written."""
+    found = held(folder, resume)
     state = None
-    if held and held != [METRICS]:
+    if set(found) - {METRICS}:
         state = load_last(folder)
         _same_options(folder, state["options"], options)
-        _forget_after(os.path.join(folder, METRICS), state["step"])
-    elif held:
-        _forget_after(os.path.join(folder, METRICS), 0)
+    make_folders((folder, "--ckpt_dir"), *([(sample_dir, "--sample_dir")] if sample_dir else []))
+    _put_damaged_aside(folder)
+    _forget_after(os.path.join(folder, METRICS), state["step"] if state else 0)
     write_json(os.path.join(folder, OPTIONS), {"options": options, "versions": versions()})
     return state
+
+
+def _put_damaged_aside(folder):
+    """A damaged last.pt must not take the place of the whole one before it at the next save."""
+    last = os.path.join(folder, LAST)
+    if os.path.exists(last):
+        try:
+            load(last)
+        except InputError:
+            os.replace(last, os.path.join(folder, "last.damaged.pt"))
 
 
 def _same_options(folder, before, now):
@@ -121,11 +153,12 @@ def _forget_after(path, step):
 def save_last(folder, state):
     """Write `last.pt`; the one before it stays as `last.prev.pt`."""
     last, previous = os.path.join(folder, LAST), os.path.join(folder, PREVIOUS)
-    with written_whole(last + ".new", "wb") as out:
+    new = os.path.join(folder, LAST_NEW)
+    with written_whole(new, "wb") as out:
         torch.save(state, out)
     if os.path.exists(last):
         os.replace(last, previous)
-    os.replace(last + ".new", last)
+    os.replace(new, last)
 
 
 def save_best(folder, state):
@@ -136,7 +169,7 @@ def save_best(folder, state):
 def load_last(folder):
     """The newest checkpoint that is whole; a damaged one is named."""
     problem = None
-    for name in (LAST, LAST + ".new", PREVIOUS):
+    for name in (LAST, LAST_NEW, PREVIOUS):
         path = os.path.join(folder, name)
         if os.path.exists(path):
             try:

@@ -247,9 +247,8 @@ def train(options, device):
     check_options(options)
     if options.resume and not os.path.isdir(options.ckpt_dir):
         options.resume = False  # nothing there yet: a new run
-    described = {k: v for k, v in vars(options).items()}
-    resumed = runs.start(options.ckpt_dir, described, options.resume)
-    runs.make_folder(options.sample_dir, "--sample_dir")
+    described = dict(vars(options))
+    runs.held(options.ckpt_dir, options.resume)
     runs.seed_everything(options.seed)
 
     dataset = DATASETS[options.dataset]
@@ -257,6 +256,8 @@ def train(options, device):
     data = dataset(options.data_dir, options.class_ids, "train", train_views=options.trainViews, **read)
     validation = dataset(options.data_dir, options.class_ids, "val", **read)
     trainer = Trainer(options, device)
+    # Everything that was given has been read; from here on files are written.
+    resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir)
     first, best, elapsed = 0, -math.inf, 0.0
     if resumed:
         trainer.load(resumed)

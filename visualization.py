@@ -1,9 +1,10 @@
 """Pictures and meshes for people; `--mode=reconstruct` and `interpolation`."""
 import os
+import warnings
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import neural_renderer as nr
 import runs
@@ -133,18 +134,18 @@ def load_image(path, size, mask_path=None):
     """
     image = _open_image(path)
     has_alpha = "A" in image.getbands() or "transparency" in image.info
-    rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
-    rgb, alpha = rgba[..., :3], rgba[..., 3]
+    rgba = _unit_rgba(image)
+    rgb, alpha, shown_by = rgba[..., :3], rgba[..., 3], "alpha"
     if mask_path:
         mask = _open_image(mask_path)
         if mask.size != image.size:
             raise InputError(f"--mask={mask_path} is {mask.size[0]}x{mask.size[1]}, the image {path} is "
                              f"{image.size[0]}x{image.size[1]}")
-        alpha = np.asarray(mask.convert("L"), np.float32) / 255
+        alpha, shown_by = _unit_rgba(mask)[..., :3].mean(2), "mask"
     elif not has_alpha or alpha.min() == 1:
-        alpha = _ground(rgb, path)
+        alpha, shown_by = _ground(rgb, path), "difference from its background"
     if alpha.max() < 0.5:
-        raise InputError(f"{path} shows no object: its {'mask' if mask_path else 'alpha'} is empty")
+        raise InputError(f"{path} shows no object: its {shown_by} is empty")
     premultiplied = np.concatenate([rgb * alpha[..., None], alpha[..., None]], 2)
     height, width = alpha.shape
     side = max(height, width)
@@ -160,16 +161,26 @@ def load_image(path, size, mask_path=None):
 
 def _open_image(path):
     try:
-        image = Image.open(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the lower limit
+            image = Image.open(path)
         if image.width * image.height > MAX_PIXELS:
             raise InputError(f"{path} has {image.width}x{image.height} pixels; at most "
                              f"{MAX_PIXELS // 1_000_000} million are read")
         image.load()
-        return image
+        return ImageOps.exif_transpose(image)  # a phone's photo is stored as the sensor lay
     except FileNotFoundError:
         raise InputError(f"there is no image {path}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not an image that can be read: {error}") from None
+
+
+def _unit_rgba(image):
+    """(H, W, 4) float32 in [0, 1] of an image of any mode; Pillow alone would clip 16 bits to 8."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float32) / 65535
+        return np.stack([grey, grey, grey, np.ones_like(grey)], 2).clip(0, 1)
+    return np.asarray(image.convert("RGBA"), np.float32) / 255
 
 
 def _ground(rgb, path, tolerance=0.06):
@@ -203,8 +214,14 @@ def reconstruct(options, device):
         raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
     model = load_run(options.ckpt_dir, options.eval_flag, device)
     images = [load_image(p, model.options["img_size"], options.mask) for p in paths]
-    runs.make_folder(options.sample_dir, "--sample_dir")
     stems = _distinct_stems(paths)
+    ours = {os.path.join(options.sample_dir, name) for stem in stems for name in _results(stem)}
+    there = [path for path in ours if os.path.dirname(os.path.realpath(path)) ==
+             os.path.dirname(os.path.realpath(paths[0])) and os.path.exists(path)]
+    if there:
+        raise InputError(f"--sample_dir={options.sample_dir} is where the images are, and {sorted(there)[0]} would be "
+                         "written over; choose another folder")
+    runs.make_folder(options.sample_dir, "--sample_dir")
     dataset = model.dataset
     for path, stem, image in zip(paths, stems, images):
         prediction = model.predict(image[None])
@@ -257,7 +274,22 @@ def interpolation(options, device):
 
 
 def _distinct_stems(paths):
-    """File names without ending; with it where two would be the same."""
-    stems = [os.path.splitext(os.path.basename(p))[0] for p in paths]
-    return [os.path.basename(p).replace(".", "_") if stems.count(s) > 1 else s
-            for p, s in zip(paths, stems)]
+    """A name for the results of each image: without its ending where that tells them apart, numbered
+    where two would still write the same file."""
+    plain = [os.path.splitext(os.path.basename(p))[0] for p in paths]
+    taken, stems = set(), []
+    for path, name in zip(paths, plain):
+        if plain.count(name) > 1:
+            name = os.path.basename(path).replace(".", "_")
+        stem, number = name, 1
+        while taken & set(_results(stem)):
+            number += 1
+            stem = f"{name}-{number}"
+        taken |= set(_results(stem))
+        stems.append(stem)
+    return stems
+
+
+def _results(stem):
+    """Files that `reconstruct` writes of one image."""
+    return [f"{stem}.png"] + [f"{stem}_out.{ending}" for ending in ("obj", "glb", "png", "gif")]

@@ -36,7 +36,7 @@ def main(batch=128):
     one = trimesh.Trimesh(vertices[0].numpy() + 0.5, faces.numpy(), process=False)
     keep("kernels", {
         "silhouettes_64px_anti_aliased_1280_faces": {
-            "batch": batch, "iou_loss": round(float(silhouette_loss(images, targets)), 3),
+            "batch": batch, "iou_loss": round(float(silhouette_loss(images.detach(), targets)), 3),
             "forward_ms": milliseconds(forward), "forward_backward_ms": milliseconds(both)},
         "voxels_32_1280_faces_ms_per_mesh_and_core": {
             "published_rule": per_mesh(lambda: voxelize(corners, 32, dtype=torch.bool)),

@@ -14,7 +14,7 @@ SOURCE = r"""
 
 template <class T>
 __device__ void draw(const T* vertices, const int32_t* faces, int64_t num_faces, int size,
-                     unsigned long long* keys, T* gradient, int64_t* texels) {
+                     long long* keys, T* gradient, int64_t* texels) {
   const int64_t i = blockIdx.x * blockDim.x + threadIdx.x;
   nr::ScreenFace face;
   if (i >= num_faces || !nr::load_face(vertices, faces + 3 * i, size, size, true, face)) return;
@@ -22,8 +22,8 @@ __device__ void draw(const T* vertices, const int32_t* faces, int64_t num_faces,
   double inverse_z[3], e[3];
   for (int k = 0; k < 3; ++k) inverse_z[k] = 1.0 / face.z[k];
   nr::edge_functions(face, 1.0, 2.0, e);
-  const uint64_t key = nr::visibility_key(nr::depth_at(e, inverse_z), order);
-  atomicMin(keys, static_cast<unsigned long long>(key));
+  const int64_t key = nr::visibility_key(nr::depth_at(e, inverse_z), order);
+  atomicMin(keys, static_cast<long long>(key));
   const nr::TexelWeights weights = nr::texel_weights(face, e, inverse_z, 4, 1e-4);
   for (int n = 0; n < 8; ++n) texels[n] = weights.weight[n] > 0.5 ? weights.index[n] : 0;
   const int first = nr::first_in(nr::min3(face.x[0], face.x[1], face.x[2]), size);
@@ -49,11 +49,11 @@ __device__ void voxels(const T* corners, int n, double* heights) {
 }
 
 extern "C" __global__ void draw_float(const float* v, const int32_t* f, int64_t count, int size,
-                                      unsigned long long* keys, float* gradient, int64_t* texels) {
+                                      long long* keys, float* gradient, int64_t* texels) {
   draw(v, f, count, size, keys, gradient, texels);
 }
 extern "C" __global__ void draw_double(const double* v, const int32_t* f, int64_t count, int size,
-                                       unsigned long long* keys, double* gradient, int64_t* texels) {
+                                       long long* keys, double* gradient, int64_t* texels) {
   draw(v, f, count, size, keys, gradient, texels);
 }
 extern "C" __global__ void voxels_float(const float* corners, int n, double* heights) {

@@ -75,19 +75,22 @@ NR_HD NR_INLINE double depth_at(const double e[3], const double inverse_z[3]) {
          (e[0] * inverse_z[0] + e[1] * inverse_z[1] + e[2] * inverse_z[2]);
 }
 
-// Visibility key: smaller wins. Upper half: depth as float32 in an order-preserving code; lower
-// half: draw order. One atomicMin on it is the whole depth test.
-constexpr uint64_t kNothing = ~0ull;
+// Visibility key: smaller wins. The depth, rounded to float32 and written as a double, leaves the
+// lowest 29 bits free; the draw order goes there. The bits of positive doubles are ordered like
+// integers, those of negative ones the other way round. One atomicMin on it is the whole depth test.
+constexpr int64_t kNothing = INT64_MAX;
+constexpr int64_t kOrderBits = (int64_t{1} << 29) - 1;
 
-NR_HD NR_INLINE uint64_t visibility_key(double depth, uint32_t order) {
-  const float z = static_cast<float>(depth);
-  uint32_t bits;
+template <bool positive = false>
+NR_HD NR_INLINE int64_t visibility_key(double depth, uint32_t order) {
+  const double z = static_cast<double>(static_cast<float>(depth));
+  int64_t bits;
   memcpy(&bits, &z, sizeof bits);
-  bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-  return static_cast<uint64_t>(bits) << 32 | order;
+  if (!positive) bits ^= (bits >> 63) & INT64_MAX;
+  return (bits & ~kOrderBits) | static_cast<int64_t>(order);
 }
-NR_HD NR_INLINE int32_t key_order(uint64_t key) {  // -1 for kNothing
-  return static_cast<int32_t>(key & 0xffffffffu);
+NR_HD NR_INLINE int32_t key_order(int64_t key) {
+  return key == kNothing ? -1 : static_cast<int32_t>(key & kOrderBits);
 }
 
 // A point where an edge a -> b of a face crosses a line of pixel centres (NMR, CVPR 2018, sec. 3).

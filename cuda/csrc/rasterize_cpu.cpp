@@ -11,62 +11,75 @@ namespace {
 
 // ---- visibility ---------------------------------------------------------------------------------
 
-// Samples of a row are worked on in groups of fixed length, without branches, so that the compiler
-// makes vectors of them; rows of `keys` are padded to let the last group run over.
+// Samples are worked on in groups of fixed length, without branches, so that the compiler makes
+// vectors of them; rows of `keys` are padded to let the last group run over.
+constexpr int kDrawLanes = 8;
 constexpr int kLanes = 8;
-inline int key_stride(int sW) { return sW + kLanes; }
+inline int key_stride(int sW) { return sW + kDrawLanes; }
 
-NR_INLINE void draw_face(const ScreenFace& f, uint32_t order, const RasterizeScene& scene, int sH,
-                         int sW, uint64_t* keys) {
-  const int x0 = first_in(min3(f.x[0], f.x[1], f.x[2]), sW);
-  const int x1 = last_in(max3(f.x[0], f.x[1], f.x[2]), sW);
-  const int y0 = first_in(min3(f.y[0], f.y[1], f.y[2]), sH);
-  const int y1 = last_in(max3(f.y[0], f.y[1], f.y[2]), sH);
-  if (x0 > x1 || y0 > y1) return;
+// `between`: the whole face lies in near < z < far, and in front of the eye.
+template <bool between>
+NR_INLINE void draw_rows(const ScreenFace& f, uint32_t order, const RasterizeScene& scene, int x0,
+                         int x1, int y0, int y1, int sW, int64_t* keys) {
   const double iz0 = 1.0 / f.z[0], iz1 = 1.0 / f.z[1], iz2 = 1.0 / f.z[2];
   const double dx0 = f.x[2] - f.x[1], dx1 = f.x[0] - f.x[2], dx2 = f.x[1] - f.x[0];
   const double dy0 = f.y[2] - f.y[1], dy1 = f.y[0] - f.y[2], dy2 = f.y[1] - f.y[0];
   const double near = scene.near, far = scene.far;
-  // A row of a wide face is cut to where its edges cross it, with a sample to spare on either side.
-  const bool wide = x1 - x0 >= kLanes;
-  const double slope0 = dy0 != 0.0 ? 1.0 / dy0 : 0.0, slope1 = dy1 != 0.0 ? 1.0 / dy1 : 0.0,
-               slope2 = dy2 != 0.0 ? 1.0 / dy2 : 0.0;
+  // A row of a wide face is cut to where its edges cross it. The margin is far above the rounding of
+  // the crossings, given coordinates that are not far out; edge_functions() has the last word.
+  const double margin = 1e-3, far_out = 1e6, none = 1e9;
+  const bool wide = x1 - x0 >= kDrawLanes && max3(f.x[0], f.x[1], f.x[2]) < far_out &&
+                    min3(f.x[0], f.x[1], f.x[2]) > -far_out;
+  const double slope0 = dx0 / dy0, slope1 = dx1 / dy1, slope2 = dx2 / dy2;
   for (int y = y0; y <= y1; ++y) {
-    // edge_functions() and depth_at(), operation by operation, the constant part of a row outside.
-    const double row0 = dx0 * (y - f.y[1]), row1 = dx1 * (y - f.y[2]), row2 = dx2 * (y - f.y[0]);
+    const double y_1 = y - f.y[1], y_2 = y - f.y[2], y_0 = y - f.y[0];
     int from = x0, to = x1;
     if (wide) {
-      double low = x0, high = x1;
-      const auto cut = [&](double dy, double crossing) NR_LAMBDA_INLINE {
-        if (dy > 0.0 && crossing + 1.0 < high) high = crossing + 1.0;
-        if (dy < 0.0 && crossing - 1.0 > low) low = crossing - 1.0;
-      };
-      cut(dy0, f.x[1] + row0 * slope0);
-      cut(dy1, f.x[2] + row1 * slope1);
-      cut(dy2, f.x[0] + row2 * slope2);
-      from = first_in(low, sW), to = last_in(high, sW);
+      const double c0 = f.x[1] + y_1 * slope0, c1 = f.x[2] + y_2 * slope1, c2 = f.x[0] + y_0 * slope2;
+      const double low = max3(dy0 < 0.0 ? c0 : -none, dy1 < 0.0 ? c1 : -none, dy2 < 0.0 ? c2 : -none);
+      const double high = min3(dy0 > 0.0 ? c0 : none, dy1 > 0.0 ? c1 : none, dy2 > 0.0 ? c2 : none);
+      from = std::max(x0, first_in(low - margin, sW)), to = std::min(x1, last_in(high + margin, sW));
     }
-    for (int x = from; x <= to; x += kLanes) {
-      uint64_t* line = keys + static_cast<int64_t>(y) * key_stride(sW) + x;
+    // edge_functions() and depth_at(), operation by operation, the constant part of a row outside.
+    const double row0 = dx0 * y_1, row1 = dx1 * y_2, row2 = dx2 * y_0;
+    for (int x = from; x <= to; x += kDrawLanes) {
+      int64_t* line = keys + static_cast<int64_t>(y) * key_stride(sW) + x;
 #pragma omp simd
-      for (int lane = 0; lane < kLanes; ++lane) {
+      for (int lane = 0; lane < kDrawLanes; ++lane) {
         const double px = x + lane;
         const double e0 = row0 - dy0 * (px - f.x[1]);
         const double e1 = row1 - dy1 * (px - f.x[2]);
         const double e2 = row2 - dy2 * (px - f.x[0]);
         const double z = (e0 + e1 + e2) / (e0 * iz0 + e1 * iz1 + e2 * iz2);
-        const bool shown = (e0 >= 0.0) & (e1 >= 0.0) & (e2 >= 0.0) & (z > near) & (z < far);
-        const uint64_t key = shown ? visibility_key(z, order) : kNothing;
+        bool shown = (e0 >= 0.0) & (e1 >= 0.0) & (e2 >= 0.0);
+        if (!between) shown &= (z > near) & (z < far);
+        const int64_t key = shown ? visibility_key<between>(z, order) : kNothing;
         line[lane] = key < line[lane] ? key : line[lane];
       }
     }
   }
 }
 
+NR_INLINE void draw_face(const ScreenFace& f, uint32_t order, const RasterizeScene& scene, int sH,
+                         int sW, int64_t* keys) {
+  const int x0 = first_in(min3(f.x[0], f.x[1], f.x[2]), sW);
+  const int x1 = last_in(max3(f.x[0], f.x[1], f.x[2]), sW);
+  const int y0 = first_in(min3(f.y[0], f.y[1], f.y[2]), sH);
+  const int y1 = last_in(max3(f.y[0], f.y[1], f.y[2]), sH);
+  if (x0 > x1 || y0 > y1) return;
+  const double closest = min3(f.z[0], f.z[1], f.z[2]), farthest = max3(f.z[0], f.z[1], f.z[2]);
+  const double rounding = 1e-9;  // of a depth, relative; generous
+  if (closest > 0.0 && closest * (1.0 - rounding) > scene.near &&
+      farthest * (1.0 + rounding) < scene.far)
+    draw_rows<true>(f, order, scene, x0, x1, y0, y1, sW, keys);
+  else
+    draw_rows<false>(f, order, scene, x0, x1, y0, y1, sW, keys);
+}
+
 // The nearest face of every sample, y up.
 template <class T>
 NR_INLINE void find_visible(const RasterizeScene& scene, const T* vertices, const int32_t* faces,
-                            int sH, int sW, uint64_t* keys) {
+                            int sH, int sW, int64_t* keys) {
   for (int64_t i = 0; i < scene.F; ++i) {
     ScreenFace f;
     if (load_face(vertices, faces + 3 * i, sH, sW, scene.fill_back, f))
@@ -74,11 +87,11 @@ NR_INLINE void find_visible(const RasterizeScene& scene, const T* vertices, cons
   }
 }
 NR_CLONES void find_visible_in(const RasterizeScene& s, const float* v, const int32_t* f, int sH,
-                               int sW, uint64_t* keys) {
+                               int sW, int64_t* keys) {
   find_visible(s, v, f, sH, sW, keys);
 }
 NR_CLONES void find_visible_in(const RasterizeScene& s, const double* v, const int32_t* f, int sH,
-                               int sW, uint64_t* keys) {
+                               int sW, int64_t* keys) {
   find_visible(s, v, f, sH, sW, keys);
 }
 
@@ -175,9 +188,9 @@ void average(const Member<T>& m, T* image, Value&& value) {
 }
 
 // From keys, y up, to face indices, row 0 at the top.
-NR_CLONES void resolve(const uint64_t* keys, int sH, int sW, int32_t* face_index) {
+NR_CLONES void resolve(const int64_t* keys, int sH, int sW, int32_t* face_index) {
   for (int row = 0; row < sH; ++row) {
-    const uint64_t* from = keys + static_cast<int64_t>(sH - 1 - row) * key_stride(sW);
+    const int64_t* from = keys + static_cast<int64_t>(sH - 1 - row) * key_stride(sW);
     int32_t* to = face_index + static_cast<int64_t>(row) * sW;
     for (int x = 0; x < sW; ++x) to[x] = key_order(from[x]);
   }
@@ -207,7 +220,7 @@ NR_CLONES void coverage_of(const int32_t* face_index, int H, int W, int S, doubl
 
 template <class T>
 void forward_member(const Member<T>& m, const RasterizeOutputs<T>& out,
-                    std::vector<uint64_t>& keys) {
+                    std::vector<int64_t>& keys) {
   const RasterizeScene& s = m.scene;
   std::fill(keys.begin(), keys.end(), kNothing);
   find_visible_in(s, m.vertices(), m.faces(), m.sH, m.sW, keys.data());
@@ -665,7 +678,7 @@ template <class T>
 void rasterize_forward(const RasterizeScene& s, const RasterizeInputs<T>& in,
                        const RasterizeOutputs<T>& out) {
   const size_t samples = static_cast<size_t>(s.S * s.H) * key_stride(s.S * s.W);
-  std::vector<std::vector<uint64_t>> keys(std::max(1, s.threads));
+  std::vector<std::vector<int64_t>> keys(std::max(1, s.threads));
   parallel_for(s.B, s.threads, [&](int worker, int64_t b) {
     keys[worker].resize(samples);
     forward_member(Member<T>(s, in, b), out, keys[worker]);

@@ -41,27 +41,43 @@ struct VoxelScratch {
   std::vector<int32_t> steps;
 };
 
-// Marks the cells around every line along `axis` that meets the triangle.
+// Marks the cells around every line along `axis` that meets the triangle; first and last are the
+// lines between which it lies, by coordinate.
 template <int axis>
-NR_INLINE void mark_crossings(const ColumnTriangle& t, int n, BitGrid& solid) {
-  const int u0 = first_in(min3(t.u[0], t.u[1], t.u[2]), n);
-  const int u1 = last_in(max3(t.u[0], t.u[1], t.u[2]), n);
-  const int v0 = first_in(min3(t.v[0], t.v[1], t.v[2]), n);
-  const int v1 = last_in(max3(t.v[0], t.v[1], t.v[2]), n);
-  if (u0 > u1 || v0 > v1 || t.det == 0.0) return;
+NR_INLINE void mark_crossings(const double* corners, const int* first, const int* last, int n,
+                              BitGrid& solid) {
+  const int u0 = first[(axis + 1) % 3], u1 = last[(axis + 1) % 3];
+  const int v0 = first[(axis + 2) % 3], v1 = last[(axis + 2) % 3];
+  if (u0 > u1 || v0 > v1) return;
+  const ColumnTriangle t = along_axis(corners, 1.0, axis);
+  if (t.det == 0.0) return;
   // line_weights() and crossing_at(), operation by operation, with what is constant outside.
   const double sign = t.det > 0.0 ? 1.0 : -1.0, area = sign * t.det;
-  double du[3], dv[3];
-  for (int k = 0; k < 3; ++k) {
-    const int a = (k + 1) % 3, b = (k + 2) % 3;
-    du[k] = sign * (t.u[b] - t.u[a]), dv[k] = sign * (t.v[b] - t.v[a]);
-  }
+  const double du0 = sign * (t.u[2] - t.u[1]), du1 = sign * (t.u[0] - t.u[2]),
+               du2 = sign * (t.u[1] - t.u[0]);
+  const double dv0 = sign * (t.v[2] - t.v[1]), dv1 = sign * (t.v[0] - t.v[2]),
+               dv2 = sign * (t.v[1] - t.v[0]);
   const double dw1 = t.w[1] - t.w[0], dw2 = t.w[2] - t.w[0];
+  // Among the lines of one u, only those between the edges are tried; the margin is far above the
+  // rounding of where the edges are, given coordinates that are not far out.
+  const double margin = 1e-3, far_out = 1e6, none = 1e9;
+  const bool cut = v1 - v0 > 3 && max3(t.v[0], t.v[1], t.v[2]) < far_out &&
+                   min3(t.v[0], t.v[1], t.v[2]) > -far_out;
+  double slope0 = 0.0, slope1 = 0.0, slope2 = 0.0;
+  if (cut) slope0 = dv0 / du0, slope1 = dv1 / du1, slope2 = dv2 / du2;
   for (int u = u0; u <= u1; ++u) {
-    const double c0 = dv[0] * (u - t.u[1]), c1 = dv[1] * (u - t.u[2]), c2 = dv[2] * (u - t.u[0]);
-    for (int v = v0; v <= v1; ++v) {
-      const double e0 = du[0] * (v - t.v[1]) - c0, e1 = du[1] * (v - t.v[2]) - c1,
-                   e2 = du[2] * (v - t.v[0]) - c2;
+    const double u_1 = u - t.u[1], u_2 = u - t.u[2], u_0 = u - t.u[0];
+    int from = v0, to = v1;
+    if (cut) {
+      const double at0 = t.v[1] + u_1 * slope0, at1 = t.v[2] + u_2 * slope1, at2 = t.v[0] + u_0 * slope2;
+      const double low = max3(du0 > 0.0 ? at0 : -none, du1 > 0.0 ? at1 : -none, du2 > 0.0 ? at2 : -none);
+      const double high = min3(du0 < 0.0 ? at0 : none, du1 < 0.0 ? at1 : none, du2 < 0.0 ? at2 : none);
+      from = std::max(v0, first_in(low - margin, n)), to = std::min(v1, last_in(high + margin, n));
+    }
+    const double c0 = dv0 * u_1, c1 = dv1 * u_2, c2 = dv2 * u_0;
+    for (int v = from; v <= to; ++v) {
+      const double e0 = du0 * (v - t.v[1]) - c0, e1 = du1 * (v - t.v[2]) - c1,
+                   e2 = du2 * (v - t.v[0]) - c2;
       if (!(min3(e0, e1, e2) >= 0.0)) continue;
       const double at = t.w[0] + (e1 * dw1 + e2 * dw2) / area;
       if (!(at >= 0.0 && at < n)) continue;
@@ -86,12 +102,18 @@ NR_INLINE void mark_crossings(const ColumnTriangle& t, int n, BitGrid& solid) {
 template <class T>
 NR_INLINE void mark_surface(const T* triangles, int64_t F, int n, BitGrid& solid) {
   for (int64_t f = 0; f < F; ++f, triangles += 9) {
-    mark_crossings<0>(along_axis(triangles, n, 0), n, solid);
-    mark_crossings<1>(along_axis(triangles, n, 1), n, solid);
-    mark_crossings<2>(along_axis(triangles, n, 2), n, solid);
+    double corners[9];
+    for (int i = 0; i < 9; ++i) corners[i] = static_cast<double>(triangles[i]) * n;
+    int first[3], last[3];
+    for (int k = 0; k < 3; ++k) {
+      first[k] = first_in(min3(corners[k], corners[3 + k], corners[6 + k]), n);
+      last[k] = last_in(max3(corners[k], corners[3 + k], corners[6 + k]), n);
+    }
+    mark_crossings<0>(corners, first, last, n, solid);
+    mark_crossings<1>(corners, first, last, n, solid);
+    mark_crossings<2>(corners, first, last, n, solid);
     for (int k = 0; k < 3; ++k) {  // truncated towards zero: (-1, 0) lands in cell 0
-      const double x = double(triangles[3 * k]) * n, y = double(triangles[3 * k + 1]) * n,
-                   z = double(triangles[3 * k + 2]) * n;
+      const double x = corners[3 * k], y = corners[3 * k + 1], z = corners[3 * k + 2];
       if (min3(x, y, z) > -1.0 && max3(x, y, z) < n)
         solid.set_bits(static_cast<int>(x), static_cast<int>(y), static_cast<int>(z),
                        static_cast<int>(z));
@@ -122,8 +144,8 @@ NR_INLINE bool flood_row(BitGrid& solid, BitGrid& outside, int n, int i, int j) 
     uint64_t seed = border ? ~0ull : known[k] | carry | around[0][k] | around[1][k] |
                                          around[2][k] | around[3][k];
     if (k == words - 1) seed |= 1ull << ((n - 1) & 63);
-    seed = flood_up(seed, open);
-    seed = flood_down(seed, open);
+    seed &= open;
+    if (seed != open) seed = flood_down(flood_up(seed, open), open);
     changed |= seed != known[k];
     known[k] = seed;
     carry = seed >> 63;
@@ -138,26 +160,35 @@ NR_INLINE bool flood_row(BitGrid& solid, BitGrid& outside, int n, int i, int j) 
   return changed;
 }
 
+// Everything that the border cannot reach through empty cells, a byte each.
+NR_CLONES void flood_and_write(BitGrid& solid, BitGrid& outside, int n, uint8_t* voxels) {
+  // Sweeps there and back: each carries outside through everything that is open along its way.
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j < n; ++j) changed |= flood_row(solid, outside, n, i, j);
+    if (!changed) break;
+    changed = false;
+    for (int i = n - 1; i >= 0; --i)
+      for (int j = n - 1; j >= 0; --j) changed |= flood_row(solid, outside, n, i, j);
+  }
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < n; ++j, voxels += n) {
+      const uint64_t* row = outside.row(i, j);
+      for (int from = 0; from < n; from += 64) {
+        const uint64_t inside = ~row[from / 64];
+        const int count = std::min(64, n - from);
+        for (int k = 0; k < count; ++k) voxels[from + k] = inside >> k & 1;
+      }
+    }
+}
+
 template <class T>
 void published_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScratch& scratch) {
   scratch.solid.reset(n);
   scratch.outside.reset(n);
   mark_surface_of(triangles, F, n, scratch.solid);
-  // Sweeps there and back: each carries outside through everything that is open along its way.
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (int i = 0; i < n; ++i)
-      for (int j = 0; j < n; ++j) changed |= flood_row(scratch.solid, scratch.outside, n, i, j);
-    if (!changed) break;
-    changed = false;
-    for (int i = n - 1; i >= 0; --i)
-      for (int j = n - 1; j >= 0; --j) changed |= flood_row(scratch.solid, scratch.outside, n, i, j);
-  }
-  for (int i = 0; i < n; ++i)
-    for (int j = 0; j < n; ++j) {
-      const uint64_t* outside = scratch.outside.row(i, j);
-      for (int k = 0; k < n; ++k) *voxels++ = !(outside[k >> 6] >> (k & 63) & 1);
-    }
+  flood_and_write(scratch.solid, scratch.outside, n, voxels);
 }
 
 // ---- solid rule ---------------------------------------------------------------------------------

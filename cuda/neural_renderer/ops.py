@@ -250,8 +250,8 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
     if faces.dim() == 2:
         faces = faces[None].expand(B, -1, -1)
     F = faces.shape[1]
-    if F >= 2 ** 30 or vertices.shape[1] >= 2 ** 31:
-        raise ValueError(f"faces and vertices must number below 2^30 and 2^31, got {F} and "
+    if F >= 2 ** 28 or vertices.shape[1] >= 2 ** 31:
+        raise ValueError(f"faces and vertices must number below 2^28 and 2^31, got {F} and "
                          f"{vertices.shape[1]}")
     height, width = image_shape(image_size)
     if not near < far:
