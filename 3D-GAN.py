@@ -61,6 +61,8 @@ def parser():
     g.add_argument("--latent_dim", type=integer(1), default=512, help="length of the shape code")
     g.add_argument("--enc_width", type=integer(1), default=64,
                    help="channels of the encoder's first layer; everything in it scales along")
+    g.add_argument("--channels", type=integer(1), default=25,
+                   help="planes that VPL's discriminator sees: the silhouette and one for each view")
     g.add_argument("--obj_dir", metavar="OBJ", help="template mesh of unit radius (default: an icosphere of "
                                                     "642 vertices)")
 

@@ -118,6 +118,10 @@ def check_options(options):
                          "give --G_every=2 or more, or --lambda_adv=0 for the plain autoencoder")
     if options.visdom_env is not None:
         dashboard.check(options.visdom_env, options.visdom_port)
+    views = DATASETS[options.dataset].num_views
+    if options.mode == "trainCVPR19" and options.channels != 1 + views:
+        raise InputError(f"--channels={options.channels}: VPL's discriminator sees a silhouette and a plane for each "
+                         f"of the {views} views of {options.dataset}, {1 + views} in all")
     side = DATASETS[options.dataset].img_size
     if options.img_size != side:
         raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are {side} px")

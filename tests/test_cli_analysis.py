@@ -120,3 +120,8 @@ def test_vpl_losses_are_those_of_the_paper(data):  # noqa: F811
     assert fake.grad is None  # detached
     method.adversarial_loss(shown).backward()
     assert fake.grad.abs().sum() > 0
+
+
+def test_channels_of_vpl_are_those_of_the_views(refused, tmp_path):  # noqa: F811
+    line = refused("--mode=trainCVPR19", "--ckpt_dir", tmp_path / "no", "--channels=3")
+    assert "--channels=3" in line and "25 in all" in line
