@@ -32,7 +32,7 @@ results=$root/results/demo
 settings="--class_ids $class_id --enc_width 16 --batch_size 32 --lr 1e-3 --lambda_Gprior 0
   --n_iters 1500 --ckpt_step 250 --sample_step 500 --standardize_code --confusion ce --lr_D 1e-3"
 gan --mode=train --ckpt_dir="$runs/AE" $settings --lambda_adv 0 --resume "$@"
-gan --mode=train --ckpt_dir="$runs/featGAN" $settings --lambda_adv 0.1 --resume "$@"
+gan --mode=train --ckpt_dir="$runs/featGAN" $settings --lambda_adv 0.5 --resume "$@"
 gan --mode=evaluation --ckpt_dir="$runs/AE"
 gan --mode=evaluation --ckpt_dir="$runs/featGAN"
 gan --mode=compare --runs "$runs/AE" "$runs/featGAN" --sample_dir="$results"
