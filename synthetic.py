@@ -202,7 +202,7 @@ def _scale_to_fit(vertices, margin=0.97):
 def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=24):
     """Make a dataset from a folder of meshes: each subfolder is a class.
 
-    A tenth of the objects of a class (at least one) validates, two tenths (at least one) test.
+    Classes of fewer than 3 meshes are left out, with a line that names them. A tenth of the objects of a class (at least one) validates, two tenths (at least one) test.
     """
     if not mesh_dir or not os.path.isdir(mesh_dir):
         raise InputError(f"--mesh_dir={mesh_dir} is not a folder; expected one with a subfolder of meshes "
@@ -215,10 +215,13 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=24):
             classes[class_id] = files
     if not classes:
         raise InputError(f"--mesh_dir={mesh_dir} has no subfolder with meshes ({', '.join(MESH_ENDINGS)})")
-    for class_id, files in classes.items():
-        if len(files) < 3:
-            raise InputError(f"{mesh_dir}/{class_id} has {len(files)} mesh{'es' * (len(files) > 1)}; at "
-                             "least 3 are needed, for training, validation and test")
+    small = [f"{c} ({len(f)})" for c, f in classes.items() if len(f) < 3]
+    classes = {c: f for c, f in classes.items() if len(f) >= 3}
+    if not classes:
+        raise InputError(f"--mesh_dir={mesh_dir} has no class of at least 3 meshes, for training, validation and "
+                         f"test: {', '.join(small)}")
+    if small:
+        print(f"left out, for they have fewer than 3 meshes: {', '.join(small)}")
     if not 1 <= train_views <= CVPR18.num_views:
         raise InputError(f"--train_views={train_views} must be from 1 to {CVPR18.num_views}")
     settings = {"made_by": "meshes", "mesh_dir": os.path.abspath(mesh_dir), "up": up, "data_seed": seed,

@@ -241,9 +241,19 @@ def test_folders_that_hold_too_little(mesh_dir, tmp_path):
         synthetic.make_from_meshes(out, str(mesh_dir / "notes"))
     for name in ("0.obj", "1.off", "2.ply"):
         os.remove(mesh_dir / "bars" / name)
-    with pytest.raises(InputError, match="bars has 2 meshes; at least 3"):
+    shutil.rmtree(mesh_dir / "02958343")
+    with pytest.raises(InputError, match=r"at least 3 meshes.*bars \(2\)"):
         synthetic.make_from_meshes(out, str(mesh_dir))
     assert not os.path.exists(out), "nothing is made before all classes are looked at"
+
+
+def test_a_class_too_small_is_left_out_by_name(mesh_dir, tmp_path, capsys):
+    (mesh_dir / "pair").mkdir()
+    for name in ("0.obj", "1.off"):
+        shutil.copy(mesh_dir / "bars" / name, mesh_dir / "pair" / name)
+    synthetic.make_from_meshes(str(tmp_path / "set"), str(mesh_dir))
+    assert CVPR18.available(str(tmp_path / "set")) == ["02958343", "bars"]
+    assert "fewer than 3 meshes: pair (2)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("views", [0, 25])
