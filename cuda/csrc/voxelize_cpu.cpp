@@ -20,7 +20,8 @@ class BitGrid {
   }
   int words() const { return words_; }
   NR_INLINE uint64_t* row(int i, int j) { return bits_.data() + (static_cast<int64_t>(i) * n_ + j) * words_; }
-  // Cells (i, j, first ... last), at most two of them, all in the grid.
+  NR_INLINE void set_bit(int i, int j, int k) { row(i, j)[k >> 6] |= 1ull << (k & 63); }
+  // Cells (i, j, first) and (i, j, last), all in the grid.
   NR_INLINE void set_bits(int i, int j, int first, int last) {
     uint64_t* words = row(i, j);
     words[first >> 6] |= 1ull << (first & 63);
@@ -41,53 +42,47 @@ struct VoxelScratch {
   std::vector<int32_t> steps;
 };
 
-// Marks the cells around every line along `axis` that meets the triangle; first and last are the
-// lines between which it lies, by coordinate.
+// One triangle in voxels, and what its three axes share.
+struct GridTriangle {
+  double corner[3][3];       // by corner and coordinate
+  double edge[3][3];         // edge k is opposite to corner k: from corner k+1 to corner k+2
+  int first[3], last[3];     // grid lines between which it lies, by coordinate
+};
+
+// Marks the cells around every line along `axis` that meets the triangle: meets_line() and
+// crossing_at() of voxel_math.h, operation by operation, with what is constant outside.
 template <int axis>
-NR_INLINE void mark_crossings(const double* corners, const int* first, const int* last, int n,
-                              BitGrid& solid) {
-  const int u0 = first[(axis + 1) % 3], u1 = last[(axis + 1) % 3];
-  const int v0 = first[(axis + 2) % 3], v1 = last[(axis + 2) % 3];
+NR_INLINE void mark_crossings(const GridTriangle& t, int n, BitGrid& solid) {
+  constexpr int iu = (axis + 1) % 3, iv = (axis + 2) % 3;
+  const int u0 = t.first[iu], u1 = t.last[iu], v0 = t.first[iv], v1 = t.last[iv];
   if (u0 > u1 || v0 > v1) return;
-  const ColumnTriangle t = along_axis(corners, 1.0, axis);
-  if (t.det == 0.0) return;
-  // line_weights() and crossing_at(), operation by operation, with what is constant outside.
-  const double sign = t.det > 0.0 ? 1.0 : -1.0, area = sign * t.det;
-  const double du0 = sign * (t.u[2] - t.u[1]), du1 = sign * (t.u[0] - t.u[2]),
-               du2 = sign * (t.u[1] - t.u[0]);
-  const double dv0 = sign * (t.v[2] - t.v[1]), dv1 = sign * (t.v[0] - t.v[2]),
-               dv2 = sign * (t.v[1] - t.v[0]);
-  const double dw1 = t.w[1] - t.w[0], dw2 = t.w[2] - t.w[0];
-  // Among the lines of one u, only those between the edges are tried; the margin is far above the
-  // rounding of where the edges are, given coordinates that are not far out.
-  const double margin = 1e-3, far_out = 1e6, none = 1e9;
-  const bool cut = v1 - v0 > 3 && max3(t.v[0], t.v[1], t.v[2]) < far_out &&
-                   min3(t.v[0], t.v[1], t.v[2]) > -far_out;
-  double slope0 = 0.0, slope1 = 0.0, slope2 = 0.0;
-  if (cut) slope0 = dv0 / du0, slope1 = dv1 / du1, slope2 = dv2 / du2;
-  for (int u = u0; u <= u1; ++u) {
-    const double u_1 = u - t.u[1], u_2 = u - t.u[2], u_0 = u - t.u[0];
-    int from = v0, to = v1;
-    if (cut) {
-      const double at0 = t.v[1] + u_1 * slope0, at1 = t.v[2] + u_2 * slope1, at2 = t.v[0] + u_0 * slope2;
-      const double low = max3(du0 > 0.0 ? at0 : -none, du1 > 0.0 ? at1 : -none, du2 > 0.0 ? at2 : -none);
-      const double high = min3(du0 < 0.0 ? at0 : none, du1 < 0.0 ? at1 : none, du2 < 0.0 ? at2 : none);
-      from = std::max(v0, first_in(low - margin, n)), to = std::min(v1, last_in(high + margin, n));
-    }
-    const double c0 = dv0 * u_1, c1 = dv1 * u_2, c2 = dv2 * u_0;
-    for (int v = from; v <= to; ++v) {
-      const double e0 = du0 * (v - t.v[1]) - c0, e1 = du1 * (v - t.v[2]) - c1,
-                   e2 = du2 * (v - t.v[0]) - c2;
-      if (!(min3(e0, e1, e2) >= 0.0)) continue;
-      const double at = t.w[0] + (e1 * dw1 + e2 * dw2) / area;
+  const double du0 = t.edge[0][iu], du1 = t.edge[1][iu], du2 = t.edge[2][iu];
+  const double dv0 = t.edge[0][iv], dv1 = t.edge[1][iv], dv2 = t.edge[2][iv];
+  const double det = du1 * dv2 - du2 * dv1;
+  if (det == 0.0) return;
+  const double side = det > 0.0 ? 1.0 : -1.0;
+  const double at_v0 = t.corner[0][iv], at_v1 = t.corner[1][iv], at_v2 = t.corner[2][iv];
+  const double w0 = t.corner[0][axis], dw1 = t.edge[2][axis], dw2 = -t.edge[1][axis];
+  // Which lines are met cannot be guessed, so none of this branches on it: every line is written into
+  // the next place of a list, and the place is kept if it is met.
+  struct Met {
+    double rise;  // of the crossing over corner 0, times det
+    int u, v;
+  };
+  constexpr int kRoom = 256;
+  Met met[kRoom + 1];
+  int count = 0;
+  const auto mark = [&]() NR_LAMBDA_INLINE {
+    for (int i = 0; i < count; ++i) {
+      const double at = w0 + met[i].rise / det;
       if (!(at >= 0.0 && at < n)) continue;
-      const int w = static_cast<int>(at);
+      const int u = met[i].u, v = met[i].v, w = static_cast<int>(at);
       const int before_u = u > 0 ? u - 1 : 0, before_v = v > 0 ? v - 1 : 0;
       if constexpr (axis == 2) {  // (u, v, w) = (i, j, k)
-        solid.set_bits(before_u, before_v, w, w);
-        solid.set_bits(before_u, v, w, w);
-        solid.set_bits(u, before_v, w, w);
-        solid.set_bits(u, v, w, w);
+        solid.set_bit(before_u, before_v, w);
+        solid.set_bit(before_u, v, w);
+        solid.set_bit(u, before_v, w);
+        solid.set_bit(u, v, w);
       } else if constexpr (axis == 0) {  // (w, u, v)
         solid.set_bits(w, before_u, before_v, v);
         solid.set_bits(w, u, before_v, v);
@@ -96,27 +91,38 @@ NR_INLINE void mark_crossings(const double* corners, const int* first, const int
         solid.set_bits(v, w, before_u, u);
       }
     }
+    count = 0;
+  };
+  for (int u = u0; u <= u1; ++u) {
+    const double c0 = dv0 * (u - t.corner[1][iu]), c1 = dv1 * (u - t.corner[2][iu]),
+                 c2 = dv2 * (u - t.corner[0][iu]);
+    for (int v = v0; v <= v1; ++v) {
+      const double e0 = du0 * (v - at_v1) - c0, e1 = du1 * (v - at_v2) - c1, e2 = du2 * (v - at_v0) - c2;
+      met[count] = {e1 * dw1 + e2 * dw2, u, v};
+      count += min3(side * e0, side * e1, side * e2) >= 0.0;
+      if (count == kRoom) mark();
+    }
   }
+  mark();
 }
 
 template <class T>
 NR_INLINE void mark_surface(const T* triangles, int64_t F, int n, BitGrid& solid) {
   for (int64_t f = 0; f < F; ++f, triangles += 9) {
-    double corners[9];
-    for (int i = 0; i < 9; ++i) corners[i] = static_cast<double>(triangles[i]) * n;
-    int first[3], last[3];
-    for (int k = 0; k < 3; ++k) {
-      first[k] = first_in(min3(corners[k], corners[3 + k], corners[6 + k]), n);
-      last[k] = last_in(max3(corners[k], corners[3 + k], corners[6 + k]), n);
+    GridTriangle t;
+    for (int i = 0; i < 9; ++i) t.corner[i / 3][i % 3] = static_cast<double>(triangles[i]) * n;
+    for (int c = 0; c < 3; ++c) {
+      const double x0 = t.corner[0][c], x1 = t.corner[1][c], x2 = t.corner[2][c];
+      t.edge[0][c] = x2 - x1, t.edge[1][c] = x0 - x2, t.edge[2][c] = x1 - x0;
+      t.first[c] = first_in(min3(x0, x1, x2), n), t.last[c] = last_in(max3(x0, x1, x2), n);
     }
-    mark_crossings<0>(corners, first, last, n, solid);
-    mark_crossings<1>(corners, first, last, n, solid);
-    mark_crossings<2>(corners, first, last, n, solid);
+    mark_crossings<0>(t, n, solid);
+    mark_crossings<1>(t, n, solid);
+    mark_crossings<2>(t, n, solid);
     for (int k = 0; k < 3; ++k) {  // truncated towards zero: (-1, 0) lands in cell 0
-      const double x = corners[3 * k], y = corners[3 * k + 1], z = corners[3 * k + 2];
+      const double x = t.corner[k][0], y = t.corner[k][1], z = t.corner[k][2];
       if (min3(x, y, z) > -1.0 && max3(x, y, z) < n)
-        solid.set_bits(static_cast<int>(x), static_cast<int>(y), static_cast<int>(z),
-                       static_cast<int>(z));
+        solid.set_bit(static_cast<int>(x), static_cast<int>(y), static_cast<int>(z));
     }
   }
 }
