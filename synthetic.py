@@ -202,7 +202,8 @@ def _scale_to_fit(vertices, margin=0.97):
 def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=24):
     """Make a dataset from a folder of meshes: each subfolder is a class.
 
-    Classes of fewer than 3 meshes are left out, with a line that names them. A tenth of the objects of a class (at least one) validates, two tenths (at least one) test.
+    Classes of fewer than 3 meshes are left out, with a line that names them. A tenth of the objects of a
+    class (at least one) validates, two tenths (at least one) test.
     """
     if not mesh_dir or not os.path.isdir(mesh_dir):
         raise InputError(f"--mesh_dir={mesh_dir} is not a folder; expected one with a subfolder of meshes "
