@@ -8,13 +8,16 @@
 #
 # Further options go to every training command: bash train.sh --amp --n_iters 5000
 set -euo pipefail
+if [ -n "${DATASET:-}" ]; then  # before anything is installed
+  refuse() { echo "error: $*" >&2; exit 2; }
+  [ "$DATASET" = CVPR18 ] || refuse "DATASET=$DATASET is not known; expected CVPR18"
+  [ -n "${DATA_DIR:-}" ] || refuse "DATASET=$DATASET needs DATA_DIR, the folder of its files"
+  [ -d "$DATA_DIR" ] || refuse "DATA_DIR=$DATA_DIR is not a folder"
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 gan() { "$PYTHON" "$root/3D-GAN.py" "$@"; }
 
 if [ -n "${DATASET:-}" ]; then
-  [ "$DATASET" = CVPR18 ] || die "DATASET=$DATASET is not known; expected CVPR18"
-  [ -n "${DATA_DIR:-}" ] || die "DATASET=$DATASET needs DATA_DIR, the folder of its files"
-  [ -d "$DATA_DIR" ] || die "DATA_DIR=$DATA_DIR is not a folder"
   out=${CKPT_DIR:-$root/runs/$DATASET}
   classes=${CLASS_IDS:-02691156 02828884 02933112 02958343 03001627 03211117 03636649 03691459 04090263 04256520 04379243 04401088 04530566}
   for class_id in $classes; do
