@@ -1,6 +1,5 @@
 """The published voxel rule in plain NumPy, float64: what the kernels mean, and their fallback."""
 import numpy as np
-from scipy import ndimage
 
 
 def published(triangles, n):
@@ -35,11 +34,24 @@ def published(triangles, n):
         for corner in t:
             if np.abs(corner).max() < 2 ** 31:
                 mark([int(c) for c in corner])  # truncated: (-1, 0) lands in cell 0
-    empty, _ = ndimage.label(~solid)
-    border = np.ones((n, n, n), bool)
+    return ~_reached_from_the_border(~solid)
+
+
+def _reached_from_the_border(empty):
+    """Empty cells that hang together with one of the border through their faces."""
+    border = np.ones(empty.shape, bool)
     border[1:-1, 1:-1, 1:-1] = False
-    reached = np.unique(empty[border & ~solid])
-    return ~(np.isin(empty, reached) & ~solid)
+    reached = border & empty
+    while True:
+        grown = reached.copy()
+        for axis in range(3):
+            ahead, behind = np.moveaxis(grown, axis, 0), np.moveaxis(reached, axis, 0)
+            ahead[1:] |= behind[:-1]
+            ahead[:-1] |= behind[1:]
+        grown &= empty
+        if (grown == reached).all():
+            return reached
+        reached = grown
 
 
 def _ceil(value, n):
