@@ -1,0 +1,309 @@
+"""Textures of OBJ files: materials and pictures in, atlas out."""
+import os
+import re
+import subprocess
+import sys
+
+import neural_renderer as nr
+import numpy as np
+import pytest
+import torch
+import trimesh
+from neural_renderer import textures as cubes
+from PIL import Image
+from solids import box, icosphere
+
+TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0.1 0.2\nvt 0.9 0.3\nvt 0.4 0.8\n"
+
+
+def picture(path, height=5, width=7, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def files(folder, obj, mtl=None):
+    (folder / "mesh.obj").write_text(obj)
+    if mtl is not None:
+        (folder / "mesh.mtl").write_text(mtl)
+    return folder / "mesh.obj"
+
+
+def load(path, **options):
+    return nr.load_obj(path, normalization=False, load_texture=True, **options)[2].numpy()
+
+
+# ---- what a texel holds ---------------------------------------------------------------------------
+
+
+def by_torch(pixels, uv, wrapping, bilinear):
+    """The same by grid_sample; REPEAT on a picture that stands beside itself."""
+    image, grid = torch.tensor(pixels / 255.0).permute(2, 0, 1)[None], torch.tensor(uv) * 2 - 1
+    mode = {"REPEAT": "zeros", "MIRRORED_REPEAT": "reflection", "CLAMP_TO_EDGE": "border",
+            "CLAMP_TO_BORDER": "zeros"}[wrapping]
+    if wrapping == "REPEAT":
+        image, grid = image.repeat(1, 1, 9, 9), grid / 9
+    grid = grid * torch.tensor([1.0, -1.0], dtype=torch.float64)  # v goes up, rows go down
+    return torch.nn.functional.grid_sample(
+        image, grid[None, None], mode="bilinear" if bilinear else "nearest", padding_mode=mode,
+        align_corners=False)[0, :, 0].T.numpy()
+
+
+@pytest.mark.parametrize("bilinear", [True, False])
+@pytest.mark.parametrize("wrapping", cubes.WRAPPINGS)
+def test_sampling_agrees_with_grid_sample(wrapping, bilinear):
+    random = np.random.default_rng(1)
+    pixels = random.integers(0, 256, (5, 7, 3), np.uint8)
+    uv = random.uniform(-3, 4, (400, 2))
+    np.testing.assert_allclose(cubes.sample(pixels, uv, wrapping, bilinear),
+                               by_torch(pixels, uv, wrapping, bilinear), atol=1e-12)
+
+
+@pytest.mark.parametrize("T", [1, 2, 4])
+@pytest.mark.parametrize("wrapping", cubes.WRAPPINGS)
+def test_texels_hold_the_picture_at_their_weights(T, wrapping, tmp_path):
+    pixels = picture(tmp_path / "a.png")
+    path = files(tmp_path, TRIANGLE.replace("0.1 0.2", "-0.7 1.4") + "mtllib mesh.mtl\nusemtl m\nf 1/1 2/2 3/3\n",
+                 "newmtl m\nmap_Kd a.png\n")
+    got = load(path, texture_size=T, texture_wrapping=wrapping)
+    assert got.shape == (1, T, T, T, 3) and got.dtype == np.float32
+    corners = np.array([[-0.7, 1.4], [0.9, 0.3], [0.4, 0.8]])
+    for index in np.ndindex(T, T, T):
+        weights = np.array(index) / sum(index) if sum(index) else np.ones(3) / 3
+        expected = by_torch(pixels, (weights @ corners)[None], wrapping, True)[0]
+        np.testing.assert_allclose(got[(0, *index)], expected, atol=1e-6)
+
+
+def test_a_square_shows_its_picture_the_right_way_round(tmp_path):
+    """vt (0, 0) is the lower left corner of the picture, and the picture appears as it is."""
+    corner_colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)
+    Image.fromarray(corner_colours.repeat(16, 0).repeat(16, 1)).save(tmp_path / "a.png")
+    square = "v -1 -1 2\nv 1 -1 2\nv 1 1 2\nv -1 1 2\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nmtllib mesh.mtl\nusemtl m\n"
+    path = files(tmp_path, square + "f 1/1 2/2 3/3 4/4\n", "newmtl m\nmap_Kd a.png\n")
+    vertices, faces, textures = nr.load_obj(path, False, 16, True, "CLAMP_TO_EDGE")
+    renderer = nr.Renderer(image_size=32, camera_mode="none", light_intensity_ambient=1,
+                           light_intensity_directional=0)
+    image = renderer.render_rgb(vertices[None], faces[None], textures[None])[0].permute(1, 2, 0).numpy()
+    for row, column in np.ndindex(2, 2):
+        patch = image[row * 16 + 4:row * 16 + 12, column * 16 + 4:column * 16 + 12].mean((0, 1))
+        np.testing.assert_allclose(patch, corner_colours[row, column] / 255, atol=0.1)
+
+
+# ---- materials ------------------------------------------------------------------------------------
+
+
+def test_every_face_gets_its_material(tmp_path):
+    """Colours, pictures, polygons, negative and missing vt, no material, a picture before its Kd."""
+    first, second = picture(tmp_path / "first one.png"), picture(tmp_path / "b.png", seed=1)
+    obj = ("mtllib mesh.mtl\n" + TRIANGLE + "v 1 1 0\nvt 0.7 0.7\nf 1 2 3\nusemtl red\nf 1 2 3\nusemtl a\n"
+           "f 1/1 2/2 4/4 3/3\nf 1/1 2/2 3\nusemtl b\nf -4/-4 -3/-3/1 \\\n -2/-2\nusemtl red\nf 1/1 2/2 3/3\n")
+    path = files(tmp_path, obj, "# made by hand\nnewmtl red\nKd 1 0 0.25\n\nnewmtl a\nmap_Kd first one.png\n"
+                                "Kd 0 1 0\nnewmtl b\nmap_Kd -s 1 2 1 -o 0.5 b.png\nillum 2\n")
+    got = load(path, texture_size=2)
+    uv = np.array([[0.1, 0.2], [0.9, 0.3], [0.4, 0.8], [0.7, 0.7]])
+
+    def bake(pixels, *corners, scale=1.0, offset=0.0):
+        return cubes.bake(pixels, uv[list(corners)][None] * scale + offset, 2, "REPEAT", True)[0]
+
+    red, green = np.float32([1, 0, 0.25]), np.float32([0, 1, 0])
+    moved = bake(second, 0, 1, 2, scale=(1, 2), offset=(0.5, 0))
+    expected = [0.5, red, bake(first, 0, 1, 3), bake(first, 0, 3, 2), green, moved, red]
+    assert len(got) == len(expected)
+    for texture, value in zip(got, expected):
+        np.testing.assert_allclose(texture, np.broadcast_to(value, (2, 2, 2, 3)), atol=1e-6)
+
+
+def test_several_libraries_and_a_material_nobody_has(tmp_path):
+    for name, colour in (("a", "1 0 0"), ("b", "0 0 1"), ("c", "0.5")):
+        (tmp_path / f"{name}.mtl").write_text(f"newmtl {name}\nKd {colour}\n")
+    path = files(tmp_path, "mtllib a.mtl b.mtl\nmtllib c.mtl\n" + TRIANGLE + "".join(
+        f"usemtl {name}\nf 1 2 3\n" for name in "abcd"))
+    with pytest.warns(UserWarning, match="'d'.*1 faces stay grey"):
+        got = load(path, texture_size=1).reshape(4, 3)
+    assert got.tolist() == [[1, 0, 0], [0, 0, 1], [0.5] * 3, [0.5] * 3]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "I;16", "1", "CMYK"])
+def test_pictures_of_every_kind(mode, tmp_path):
+    grey = np.array([[0, 255], [102, 51]], np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(grey > 100) if mode == "1" else Image.fromarray(grey).convert(mode)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path)
+    expected = (grey > 100) * 255 if mode == "1" else grey
+    np.testing.assert_array_equal(cubes.read_image(path), np.repeat(expected[..., None], 3, 2))
+
+
+# ---- files from strangers -------------------------------------------------------------------------
+
+FACE = "mtllib mesh.mtl\nusemtl m\nf 1/1 2/2 3/3\n"
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "sub/../../secret.png", "link.png",
+                                  "..\\secret.png", "C:\\secret.png", "linked/secret.png"])
+def test_files_outside_the_folder_are_refused(name, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    picture(tmp_path / "secret.png")
+    os.symlink("../secret.png", folder / "link.png")
+    os.symlink("..", folder / "linked")
+    path = files(folder, TRIANGLE + FACE, f"newmtl m\nmap_Kd {name}\n")
+    with pytest.raises(ValueError, match="mesh.mtl names .*outside.*texture_root"):
+        load(path)
+    (tmp_path / "secret.mtl").write_text("newmtl m\nKd 1 1 1\n")
+    os.symlink("../secret.mtl", folder / "link.mtl")
+    files(folder, (TRIANGLE + FACE).replace("mesh.mtl", name.replace(".png", ".mtl")))
+    with pytest.raises(ValueError, match="mesh.obj names .*outside"):
+        load(path)
+
+
+def test_a_wider_folder_may_be_trusted(tmp_path, monkeypatch):
+    for folder in ("models", "images"):
+        (tmp_path / folder).mkdir()
+    picture(tmp_path / "images" / "a.png")
+    path = files(tmp_path / "models", TRIANGLE + FACE, "newmtl m\nmap_Kd ../images/a.png\n")
+    inside = load(path, texture_root=tmp_path)
+    monkeypatch.chdir(tmp_path / "models")
+    np.testing.assert_array_equal(load("mesh.obj", texture_root=".."), inside)
+
+
+@pytest.mark.parametrize("mtl, message", [
+    (None, "mesh.obj names 'mesh.mtl', but there is no file"), ("newmtl m\nmap_Kd b.png", "no file .*b.png"),
+    ("newmtl m\nmap_Kd broken.png", "broken.png is not a picture"),
+    ("newmtl m\nmap_Kd cut.png", "cut.png is not a picture"),
+    ("newmtl m\nmap_Kd drawing.eps", "drawing.eps is not a picture"), ("newmtl m\nKd 1 2", "line 2.*three|line 2.*3"),
+    ("newmtl m\nKd 1 nan 1", "line 2"), ("newmtl m\nKd spectral a.rfl", "line 2"), ("Kd 1 1 1", "line 1.*newmtl"),
+    ("newmtl m\nmap_Kd", "line 2.*no file"), ("newmtl m\nmap_Kd -mm 0 1 a.png", "line 2.*-mm"),
+    ("newmtl m\nmap_Kd -s a.png", "line 2.*-s"), ("newmtl m\nmap_Kd .", "no file")])
+def test_broken_materials_are_named(mtl, message, tmp_path):
+    pixels = picture(tmp_path / "cut.png", 40, 40)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
+    Image.fromarray(pixels).save(tmp_path / "drawing.eps")
+    path = files(tmp_path, TRIANGLE + FACE, mtl)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_picture_with_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    picture(tmp_path / "a.png", 20, 30)
+    path = files(tmp_path, TRIANGLE + FACE, "newmtl m\nmap_Kd a.png\n")
+    for limit in (599, 200):  # Pillow warns from one on, and refuses from twice that
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(ValueError, match="a.png.*pixels"):
+            load(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
+    load(path)
+
+
+@pytest.mark.parametrize("text, line", [("vt 1 x\n", 7), ("vt nan 0\n", 7), ("f 1/4 2/2 3/3\n", 7),
+                                        ("f 1/0 2/2 3/3\n", 7), ("f 1/-4 2/2 3/3\n", 7), ("f 1/a 2/2 3/3\n", 7)])
+def test_broken_texture_coordinates_are_named(text, line, tmp_path):
+    path = files(tmp_path, TRIANGLE + text + FACE, "newmtl m\n")
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line {line}")):
+        load(path)
+
+
+def test_wrong_arguments_of_load_obj(tmp_path):
+    path = files(tmp_path, TRIANGLE + FACE, "newmtl m\n")
+    for name, value in (("texture_wrapping", "repeat"), ("texture_size", 0), ("texture_size", 2.5)):
+        with pytest.raises(ValueError, match=name):
+            load(path, **{name: value})
+    with pytest.raises(ValueError, match="mtllib"):
+        load(files(tmp_path, TRIANGLE + "f 1 2 3\n"))
+
+
+def test_pillow_is_asked_for_only_where_it_is_needed(tmp_path):
+    picture(tmp_path / "a.png")
+    files(tmp_path, TRIANGLE + FACE, "newmtl m\nmap_Kd a.png\n")
+    program = ("import sys; sys.modules['PIL'] = None\nimport neural_renderer as nr\nnr.load_obj('mesh.obj')\n"
+               "nr.load_obj('mesh.obj', load_texture=True)")
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True,
+                         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert run.returncode == 1 and run.stderr.endswith("ImportError: texture images need Pillow: pip install pillow\n")
+
+
+# ---- out and in again -----------------------------------------------------------------------------
+
+
+def drawn(vertices, faces, textures):
+    renderer = nr.Renderer(image_size=64, camera_mode="look_at", light_direction=[0.3, 0.8, -0.5])
+    renderer.eye = nr.get_points_from_angles(2.7, 25, 40)
+    return renderer.render_rgb(vertices[None].float(), faces[None], textures[None])[0]
+
+
+@pytest.mark.parametrize("T", [1, 2, 4])
+def test_the_same_picture_comes_back(T, tmp_path):
+    """Colours that vary smoothly over the sphere. Half a step of 8 bits is 0.002; the rest is what cubes of
+    T texels differ by from the picture that was made of them, on faces half of whose edge is 0.3 wide."""
+    vertices, faces = (torch.tensor(v) for v in icosphere(1, 0.9))
+    points = vertices[faces].numpy()
+    at = np.einsum("tk,fkc->ftc", cubes.cube_weights(T), points).reshape(-1, T, T, T, 3)
+    textures = torch.tensor(0.5 + 0.4 * np.sin(3 * at[..., [1, 2, 0]] + [0, 1, 2])).float()
+    nr.save_obj(tmp_path / "a.obj", vertices, faces, textures)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mtl", "a.obj", "a.png"]
+    got = nr.load_obj(tmp_path / "a.obj", normalization=False, load_texture=True, texture_size=T)
+    before, after = drawn(vertices, faces, textures), drawn(*got)
+    assert before.std() > 0.1
+    difference = (before - after).abs()
+    assert difference.max() < {1: 0.003, 2: 0.03, 4: 0.02}[T] and difference.mean() < 0.003
+    turned = drawn(got[0], got[1], got[2].transpose(1, 2))  # negative control: two axes exchanged
+    assert T == 1 or (before - turned).abs().max() > 0.1
+
+
+def test_noise_comes_back_where_more_texels_are_read(tmp_path):
+    """A cube has more texels than its picture needs; read at a finer grid, the picture is all there."""
+    vertices, faces = (torch.tensor(v) for v in icosphere(1, 0.9))
+    textures = torch.rand(80, 4, 4, 4, 3, generator=torch.Generator().manual_seed(0))
+    nr.save_obj(tmp_path / "a.obj", vertices, faces, textures)
+    before, errors = drawn(vertices, faces, textures), []
+    for T in (4, 16):
+        got = nr.load_obj(tmp_path / "a.obj", normalization=False, load_texture=True, texture_size=T)
+        errors.append((before - drawn(*got)).abs().mean())
+    assert errors[1] < 0.003 and errors[0] > 4 * errors[1]
+
+
+def test_trimesh_opens_what_is_saved(tmp_path):
+    vertices, faces = box((-1, -0.5, -0.2), (1, 0.5, 0.2))
+    textures = np.random.default_rng(0).random((12, 3, 3, 3, 3))
+    nr.save_obj(tmp_path / "my box.obj", vertices, faces, textures)
+    mesh = trimesh.load(tmp_path / "my box.obj", process=False)
+    np.testing.assert_allclose(mesh.triangles, vertices[faces], atol=1e-6)
+    colours = mesh.visual.to_color().vertex_colors[mesh.faces][..., :3] / 255.0
+    expected = np.stack([textures[:, 2, 0, 0], textures[:, 0, 2, 0], textures[:, 0, 0, 2]], 1)
+    np.testing.assert_allclose(colours, expected, atol=0.5 / 255 + 1e-6)
+
+
+def test_a_tile_does_not_mix_with_its_neighbours():
+    """One pixel around the triangle already shows the face's own colour."""
+    image, uv = cubes.atlas(np.eye(3)[np.arange(7) % 3][:, None, None, None])
+    away = uv + 0.9 * (uv - uv.mean(1, keepdims=True)) / np.abs(uv - uv.mean(1, keepdims=True)).max() \
+        / image.shape[1]
+    np.testing.assert_allclose(cubes.sample(image, away.reshape(-1, 2), "REPEAT", True),
+                               np.eye(3)[np.arange(7) % 3].repeat(3, 0))
+
+
+@pytest.mark.parametrize("broken", ["a.png", "a.mtl", "a.obj"])
+def test_all_files_or_none(broken, tmp_path, monkeypatch):
+    vertices, faces = box((0, 0, 0), (1, 1, 1))
+    (tmp_path / f"{broken}.part").mkdir()  # that file cannot be written
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(OSError):
+        nr.save_obj(tmp_path / "a.obj", vertices, faces, np.zeros((12, 2, 2, 2, 3)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("textures", [np.zeros((11, 2, 2, 2, 3)), np.zeros((12, 2, 2, 3)),
+                                      np.zeros((12, 2, 3, 2, 3)), np.zeros((12, 2, 2, 2, 4)),
+                                      np.zeros((12, 0, 0, 0, 3)), np.zeros((12, 2, 2, 2, 3), int),
+                                      np.full((12, 1, 1, 1, 3), np.nan), "red"])
+def test_wrong_textures_are_not_saved(textures, tmp_path):
+    vertices, faces = box((0, 0, 0), (1, 1, 1))
+    with pytest.raises(ValueError, match="textures.*shape"):
+        nr.save_obj(tmp_path / "a.obj", vertices, faces, textures)
+    with pytest.raises(ValueError, match="png"):
+        nr.save_obj(tmp_path / "a.png", vertices, faces, np.zeros((12, 1, 1, 1, 3)))
+    assert not list(tmp_path.iterdir())
