@@ -9,7 +9,7 @@ import runs
 from errors import InputError
 from evaluation import COLUMNS
 from inference import load_run
-from visualization import draw, on_paper, sheet, to_image
+from visualization import draw, on_paper, sheet, straight, to_image
 
 
 def compare(options, device):
@@ -99,8 +99,7 @@ def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
     inputs = os.path.join(folder, "inputs")
     os.makedirs(inputs, exist_ok=True)
     for o, image in zip(objects, batch.images):
-        straight = torch.cat([image[:3] / image[3:].clamp_min(1 / 255), image[3:]])
-        to_image(straight).save(os.path.join(inputs, f"object_{o:03d}.png"))
+        to_image(straight(image)).save(os.path.join(inputs, f"object_{o:03d}.png"))
 
 
 def _figure(value):

@@ -1,14 +1,16 @@
 """Pictures and meshes for people; `--mode=reconstruct` and `interpolation`."""
+import math
 import os
-import warnings
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
+import gallery
 import neural_renderer as nr
 import runs
 from errors import InputError
+from images import list_images, load_image
 from inference import load_run
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
@@ -59,6 +61,11 @@ def sheet(rows, titles=None, pad=4):
         for c, picture in enumerate(row):
             image.paste(to_image(picture), (pad + c * (size + pad), head + pad + r * (size + pad)))
     return image
+
+
+def straight(rgba):
+    """An input image (4, H, W) as people have pictures: colours not multiplied by alpha."""
+    return torch.cat([rgba[:3] / rgba[3:].clamp_min(1 / 255), rgba[3:]]).clamp(0, 1)
 
 
 def training_sheet(dataset, batch, prediction, size=96, turns=(0.25, 0.5, 0.75)):
@@ -117,96 +124,11 @@ def _write_gif(path, pictures):
     images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=70, loop=0)
 
 
-# ---- images of people ---------------------------------------------------------------------------
-
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-MAX_PIXELS = 64_000_000
-
-
-def load_image(path, size, mask_path=None):
-    """Any picture of one object as (4, size, size) float in [0, 1]: square, on black.
-
-    The object is where alpha says; without alpha, where `mask_path` (white on black) says; without
-    either, where the picture differs from the one colour of its border. Colours are multiplied by the
-    mask, as in the training images, and everything is resized with anti-aliasing.
-
-    Raises InputError, naming the file, if it cannot be read or no object can be told from its ground.
-    """
-    image = _open_image(path)
-    has_alpha = "A" in image.getbands() or "transparency" in image.info
-    rgba = _unit_rgba(image)
-    rgb, alpha, shown_by = rgba[..., :3], rgba[..., 3], "alpha"
-    if mask_path:
-        mask = _open_image(mask_path)
-        if mask.size != image.size:
-            raise InputError(f"--mask={mask_path} is {mask.size[0]}x{mask.size[1]}, the image {path} is "
-                             f"{image.size[0]}x{image.size[1]}")
-        alpha, shown_by = _unit_rgba(mask)[..., :3].mean(2), "mask"
-    elif not has_alpha or alpha.min() == 1:
-        alpha, shown_by = _ground(rgb, path), "difference from its background"
-    if alpha.max() < 0.5:
-        raise InputError(f"{path} shows no object: its {shown_by} is empty")
-    premultiplied = np.concatenate([rgb * alpha[..., None], alpha[..., None]], 2)
-    height, width = alpha.shape
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    square = np.zeros((side, side, 4), np.float32)
-    square[top:top + height, left:left + width] = premultiplied
-    tensor = torch.from_numpy(square).permute(2, 0, 1)[None]
-    if side != size:
-        tensor = torch.nn.functional.interpolate(tensor, size=(size, size), mode="bilinear",
-                                                 antialias=True)
-    return tensor[0].clamp(0, 1)
-
-
-def _open_image(path):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the lower limit
-            image = Image.open(path)
-        if image.width * image.height > MAX_PIXELS:
-            raise InputError(f"{path} has {image.width}x{image.height} pixels; at most "
-                             f"{MAX_PIXELS // 1_000_000} million are read")
-        image.load()
-        return ImageOps.exif_transpose(image)  # a phone's photo is stored as the sensor lay
-    except FileNotFoundError:
-        raise InputError(f"there is no image {path}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is not an image that can be read: {error}") from None
-
-
-def _unit_rgba(image):
-    """(H, W, 4) float32 in [0, 1] of an image of any mode; Pillow alone would clip 16 bits to 8."""
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float32) / 65535
-        return np.stack([grey, grey, grey, np.ones_like(grey)], 2).clip(0, 1)
-    return np.asarray(image.convert("RGBA"), np.float32) / 255
-
-
-def _ground(rgb, path, tolerance=0.06):
-    """Mask of what differs from a uniform border."""
-    border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
-    ground = np.median(border, 0)
-    if np.quantile(np.abs(border - ground).max(1), 0.9) > tolerance:
-        raise InputError(f"{path} has neither alpha nor a uniform background; give --mask, a picture of "
-                         "the same size that is white where the object is")
-    return (np.abs(rgb - ground).max(2) > tolerance).astype(np.float32)
-
-
-def list_images(path):
-    """The image files of a folder, sorted, or the one file."""
-    if os.path.isdir(path):
-        found = sorted(f for f in os.listdir(path) if f.lower().endswith(IMAGE_ENDINGS))
-        if not found:
-            raise InputError(f"--load_im={path} is a folder without images ({', '.join(IMAGE_ENDINGS)})")
-        return [os.path.join(path, f) for f in found]
-    if not os.path.exists(path):
-        raise InputError(f"--load_im={path}: there is no such file or folder")
-    return [path]
-
+# ---- the modes -----------------------------------------------------------------------------------
 
 def reconstruct(options, device):
-    """Meshes from images: OBJ, GLB, a grid of the dataset's views and a turntable of each."""
+    """Meshes from images: OBJ, GLB, a grid of the dataset's views and a turntable of each; of a folder also
+    one sheet and one page of all."""
     if not options.load_im:
         raise InputError("--mode=reconstruct needs --load_im, an image or a folder of images")
     paths = list_images(options.load_im)
@@ -214,18 +136,21 @@ def reconstruct(options, device):
         raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
     model = load_run(options.ckpt_dir, options.eval_flag, device)
     images = [load_image(p, model.options["img_size"], options.mask) for p in paths]
-    stems = _distinct_stems(paths)
+    together = _sheets(len(paths)) + [PAGE] if os.path.isdir(options.load_im) else []
+    stems = _distinct_stems(paths, together)
     ours = {os.path.join(options.sample_dir, name) for stem in stems for name in _results(stem)}
+    ours |= {os.path.join(options.sample_dir, name) for name in together}
     there = [path for path in ours if os.path.dirname(os.path.realpath(path)) ==
              os.path.dirname(os.path.realpath(paths[0])) and os.path.exists(path)]
     if there:
-        raise InputError(f"--sample_dir={options.sample_dir} is where the images are, and {sorted(there)[0]} would be "
-                         "written over; choose another folder")
+        raise InputError(f"--sample_dir={options.sample_dir} is where the images are, and {sorted(there)[0]} "
+                         "would be written over; choose another folder")
     runs.make_folder(options.sample_dir, "--sample_dir")
-    dataset = model.dataset
+    dataset, meshes = model.dataset, []
     for path, stem, image in zip(paths, stems, images):
         prediction = model.predict(image[None])
         vertices, faces = prediction.vertices[0], prediction.faces
+        meshes.append(vertices)
         stem = os.path.join(options.sample_dir, stem)
         to_image(on_paper(image, 256)).save(f"{stem}.png")
         write_obj(f"{stem}_out.obj", dataset, vertices, faces, options.obj_frame)
@@ -235,8 +160,59 @@ def reconstruct(options, device):
         rows = [list(pictures[i:i + 6]) for i in range(0, len(pictures), 6)]
         sheet(rows).save(f"{stem}_out.png")
         write_turntable(f"{stem}_out.gif", dataset, vertices, faces)
-        print(f"{path} -> {stem}_out.obj, .glb, .png ({dataset.num_views} views), .gif")
+        _say(f"{path} -> {stem}_out.obj, .glb, .png ({dataset.num_views} views), .gif")
+    if together:
+        names = [os.path.basename(path) for path in paths]
+        _contact_sheets(options.sample_dir, model, names, images, meshes)
+        _page(options, model, names, stems, images, meshes)
+        _say(f"all together: {os.path.join(options.sample_dir, PAGE)}, {', '.join(together[:-1])}")
     return 0
+
+
+def _say(line):
+    """Print, whatever bytes a file name has."""
+    print(line.encode("utf-8", "replace").decode())
+
+
+# Of a folder: one page, and sheets of at most so many images.
+PAGE, SHEET, ON_A_SHEET = "reconstructions.html", "reconstructions{}.png", 60
+
+
+def _sheets(count):
+    pages = math.ceil(count / ON_A_SHEET)
+    return [SHEET.format(f"_{i + 1}" if pages > 1 else "") for i in range(pages)]
+
+
+def _contact_sheets(folder, model, names, images, meshes, size=96, blocks=2):
+    """Input and mesh from four sides for each image, `blocks` of them in a row, under its name."""
+    looks = (model.dataset.turntable(4) + model.dataset.num_views / 12).to(model.device)
+    width, height = (1 + len(looks)) * size + 12, size + 20
+    for page, file in enumerate(_sheets(len(names))):
+        mine = range(page * ON_A_SHEET, min((page + 1) * ON_A_SHEET, len(names)))
+        paper = Image.new("RGB", (min(blocks, len(mine)) * width, math.ceil(len(mine) / blocks) * height), "white")
+        pen, font = ImageDraw.Draw(paper), ImageFont.load_default(11)
+        for at, i in enumerate(mine):
+            views = draw(model.dataset, meshes[i].expand(len(looks), -1, -1), model.faces, looks, size).cpu()
+            x, y = at % blocks * width + 6, at // blocks * height
+            name = names[i].encode("utf-8", "replace").decode()
+            pen.text((x, y + 4), name if len(name) <= 60 else name[:57] + "...", "black", font)
+            for k, picture in enumerate([on_paper(images[i], size), *views]):
+                paper.paste(to_image(picture), (x + k * size, y + 20))
+        with runs.written_whole(os.path.join(folder, file), "wb") as out:
+            paper.save(out, "PNG", optimize=True)
+
+
+def _page(options, model, names, stems, images, meshes):
+    labels = {"OBJ": "obj", "GLB": "glb", "views": "png", "turntable": "gif"}
+    items = [gallery.Item(name, to_image(straight(image)), people_mesh(model.dataset, vertices, model.faces)[0],
+                          {label: f"{stem}_out.{ending}" for label, ending in labels.items()})
+             for name, stem, image, vertices in zip(names, stems, images, meshes)]
+    faces = people_mesh(model.dataset, meshes[0], model.faces)[1]
+    run = os.path.basename(os.path.normpath(model.source))
+    text = gallery.page(f"Reconstructions by {run}", f"{len(items)} images; step {model.step}, "
+                        f"{options.eval_flag} checkpoint; trained on {model.dataset.name}.", items, faces)
+    with runs.written_whole(os.path.join(options.sample_dir, PAGE)) as out:
+        out.write(text)
 
 
 def interpolation(options, device):
@@ -273,11 +249,11 @@ def interpolation(options, device):
     return 0
 
 
-def _distinct_stems(paths):
+def _distinct_stems(paths, taken=()):
     """A name for the results of each image: without its ending where that tells them apart, numbered
-    where two would still write the same file."""
+    where two would still write the same file, or one of those taken."""
     plain = [os.path.splitext(os.path.basename(p))[0] for p in paths]
-    taken, stems = set(), []
+    taken, stems = set(taken), []
     for path, name in zip(paths, plain):
         if plain.count(name) > 1:
             name = os.path.basename(path).replace(".", "_")

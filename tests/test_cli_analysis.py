@@ -57,7 +57,8 @@ def test_interpolation_goes_straight_from_one_shape_to_the_other(featgan, data, 
     import neural_renderer as nr
     from datasets import CVPR18
     from inference import load_run
-    from visualization import load_image, to_image
+    from images import load_image
+    from visualization import to_image
     cars = CVPR18(str(data), [CAR], "test", str(data / ".cache")).gather([3, 30])
     paths = []
     for i, image in enumerate(cars.images):

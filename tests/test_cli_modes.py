@@ -262,7 +262,7 @@ def test_compare_puts_the_figures_side_by_side(result, featgan, ae, data, tmp_pa
     with Image.open(out / "compare.png") as picture:
         assert picture.width > picture.height > 200 and len(np.unique(picture)) > 50
     # Its inputs, read again, are images of the dataset.
-    from visualization import load_image
+    from images import load_image
     images = arrays(data, "test")[0]
     for o in range(2):
         again = load_image(out / "inputs" / f"object_{o:03d}.png", 64).numpy() * 255

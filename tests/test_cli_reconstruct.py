@@ -5,10 +5,10 @@ import torch
 import trimesh
 from command import CAR, call, process
 from command import ae, data, featgan, featgan_process, template  # noqa: F401  (fixtures)
+from images import load_image
 from inference import load_run
 from neural_renderer import load_obj
 from PIL import Image
-from visualization import load_image
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +168,9 @@ def folder_of_images(ae, car, tmp_path_factory):
 def test_a_folder_of_images(folder_of_images):
     """Two of one name, whose results are told apart by the ending; what is no image is passed over."""
     names = sorted(p.name for p in folder_of_images[1].iterdir())
-    assert names == sorted(stem + end for stem in ("a_png", "a_jpg", "b")
-                           for end in (".png", "_out.obj", "_out.glb", "_out.png", "_out.gif"))
+    assert names == sorted(["reconstructions.html", "reconstructions.png"] + [
+        stem + end for stem in ("a_png", "a_jpg", "b")
+        for end in (".png", "_out.obj", "_out.glb", "_out.png", "_out.gif")])
 
 
 def test_pictures_and_turntable(folder_of_images):
@@ -227,10 +228,37 @@ def test_pictures_of_people_are_never_written_over(ae, car, tmp_path):
     assert {p: p.read_bytes() for p in before} == before
 
 
-@pytest.mark.parametrize("names", [("a.png", "a.bmp", "a_png.png"), ("a.png", "a_out.png")])
+@pytest.mark.parametrize("names", [("a.png", "a.bmp", "a_png.png"), ("a.png", "a_out.png"),
+                                   ("reconstructions.png", "reconstructions.jpg")])
 def test_no_result_is_written_over_by_another(names, ae, car, tmp_path):
     (tmp_path / "in").mkdir()
     for name in names:
         on(straight(car), "white").save(tmp_path / "in" / name)
     assert reconstruct(ae, tmp_path / "in", tmp_path / "out") == 0
-    assert len(list((tmp_path / "out").iterdir())) == 5 * len(names)
+    assert len(list((tmp_path / "out").iterdir())) == 5 * len(names) + 2
+
+
+def test_contact_sheet(folder_of_images):
+    """Two images in a row, each the input and the mesh from four sides."""
+    with Image.open(folder_of_images[1] / "reconstructions.png") as picture:
+        sheet = np.asarray(picture.convert("RGB"))
+    assert sheet.shape == (2 * 116, 2 * 492, 3)
+    tiles = [[sheet[116 * r + 20:116 * (r + 1), x + 96 * c:x + 96 * (c + 1)] for c in range(5)]
+             for r, x in ((0, 6), (0, 498), (1, 6))]
+    for row in tiles:
+        assert all((tile < 250).any(2).mean() > 0.02 for tile in row)
+        assert all(np.abs(row[1].astype(int) - tile).mean() > 1 for tile in row[2:])
+    assert (sheet[116 + 20:, 498:] == 255).all()  # there are three
+    names = [sheet[116 * r:116 * r + 20, x:x + 486] for r, x in ((0, 6), (0, 498), (1, 6))]
+    assert all((name < 128).any() for name in names)
+
+
+def test_many_images_take_several_sheets(ae, car, tmp_path, monkeypatch):
+    import visualization
+    monkeypatch.setattr(visualization, "ON_A_SHEET", 2)
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        straight(car).save(tmp_path / "in" / f"{i}.png")
+    assert reconstruct(ae, tmp_path / "in", tmp_path / "out") == 0
+    sizes = [Image.open(tmp_path / "out" / f"reconstructions_{i}.png").size for i in (1, 2)]
+    assert sizes == [(2 * 492, 116), (492, 116)] and not (tmp_path / "out" / "reconstructions.png").exists()

@@ -286,8 +286,8 @@ def save_obj(filename, vertices, faces, textures=None):
         raise ValueError(f"faces must hold indices into the {len(vertices)} vertices, got "
                          f"{faces.min()} ... {faces.max()}")
     filename = os.fspath(filename)
-    name = os.path.basename(filename)
-    head = [f"# {name}\n#\n\ng mesh\n\n"]
+    # A name may hold anything, also the end of a line: ascii() writes it on one.
+    head = [f"# {ascii(os.path.basename(filename))[1:-1]}\n#\n\ng mesh\n\n"]
     body = ["v %.8f %.8f %.8f\n" % tuple(v) for v in vertices] + ["\n"]
     if textures is None:
         triangles = ["f %d %d %d\n" % tuple(f) for f in faces + 1]

@@ -1,0 +1,82 @@
+"""One HTML page of many meshes, each beside the image it came from, to be turned with the mouse, a finger
+or the keys. Everything is in the file: it needs no network, no graphics card and no library.
+
+The meshes share their faces and keep 16 bits a coordinate, so that one costs about 5 KB.
+"""
+import base64
+import hashlib
+import html
+import io
+import os
+import urllib.parse
+from dataclasses import dataclass
+from string import Template
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+@dataclass
+class Item:
+    """What the page shows of one image."""
+    name: str             # as people called it; nothing is assumed of it
+    image: object         # PIL image
+    vertices: np.ndarray  # (V, 3), right-handed, y up, around the origin, about 1 large
+    links: dict           # {label: file beside the page}
+
+
+def page(title, about, items, faces):
+    """The page as text.
+
+    Parameters
+    ----------
+    title, about : str, a line each.
+    items : list of Item.
+    faces : (F, 3) int, of every item.
+
+    Notes
+    -----
+    Names come from strangers. They are escaped, and the policy of the page lets no script run but its own.
+    """
+    style, script = _asset("style.css"), _asset("viewer.js")
+    return Template(_asset("page.html")).substitute(
+        title=_text(title), about=_text(about), style=style, script=script,
+        style_hash=_hash(style), script_hash=_hash(script),
+        faces=_base64(np.asarray(faces).astype("<u4").tobytes()), items="\n".join(map(_item, items)))
+
+
+def _item(item):
+    pixels = io.BytesIO()
+    item.image.save(pixels, "PNG", optimize=True)
+    scale = float(np.abs(item.vertices).max()) or 1.0
+    packed = np.round(item.vertices * (32767 / scale)).astype("<i2")
+    name = _text(item.name)
+    links = " ".join(f'<a href="{_url(file)}" download>{_text(label)}</a>' for label, file in item.links.items())
+    return (f'<figure><div><img alt="{name}" src="data:image/png;base64,{_base64(pixels.getvalue())}">'
+            f'<canvas tabindex="0" role="application" aria-label="3D view of {name}; arrow keys turn it, plus and '
+            f'minus zoom, 0 sets it back" data-scale="{scale:.6g}" data-vertices="{_base64(packed.tobytes())}">'
+            f'</canvas></div><figcaption><b title="{name}">{name}</b> <span>{links}</span></figcaption></figure>')
+
+
+def _asset(name):
+    with open(os.path.join(HERE, name), encoding="utf-8") as file:
+        return file.read()
+
+
+def _text(text):
+    """Escaped; what of a file name is not text, which Python holds as lone surrogates, becomes '?'."""
+    return html.escape(text.encode("utf-8", "replace").decode())
+
+
+def _url(file):
+    """Relative, whatever the name: 'javascript:x' is a file like any other."""
+    return "./" + urllib.parse.quote(os.fsencode(file), safe="")
+
+
+def _base64(data):
+    return base64.b64encode(data).decode()
+
+
+def _hash(text):
+    return "sha256-" + _base64(hashlib.sha256(text.encode()).digest())

@@ -1,0 +1,94 @@
+"""Pictures that people have of objects, as the networks take them."""
+import os
+import warnings
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from errors import InputError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+MAX_PIXELS = 64_000_000
+
+
+def load_image(path, size, mask_path=None):
+    """Any picture of one object as (4, size, size) float in [0, 1]: square, on black.
+
+    The object is where alpha says; without alpha, where `mask_path` (white on black) says; without
+    either, where the picture differs from the one colour of its border. Colours are multiplied by the
+    mask, as in the training images, and everything is resized with anti-aliasing.
+
+    Raises InputError, naming the file, if it cannot be read or no object can be told from its ground.
+    """
+    image = _open_image(path)
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    rgba = _unit_rgba(image)
+    rgb, alpha, shown_by = rgba[..., :3], rgba[..., 3], "alpha"
+    if mask_path:
+        mask = _open_image(mask_path)
+        if mask.size != image.size:
+            raise InputError(f"--mask={mask_path} is {mask.size[0]}x{mask.size[1]}, the image {path} is "
+                             f"{image.size[0]}x{image.size[1]}")
+        alpha, shown_by = _unit_rgba(mask)[..., :3].mean(2), "mask"
+    elif not has_alpha or alpha.min() == 1:
+        alpha, shown_by = _ground(rgb, path), "difference from its background"
+    if alpha.max() < 0.5:
+        raise InputError(f"{path} shows no object: its {shown_by} is empty")
+    premultiplied = np.concatenate([rgb * alpha[..., None], alpha[..., None]], 2)
+    height, width = alpha.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.zeros((side, side, 4), np.float32)
+    square[top:top + height, left:left + width] = premultiplied
+    tensor = torch.from_numpy(square).permute(2, 0, 1)[None]
+    if side != size:
+        tensor = torch.nn.functional.interpolate(tensor, size=(size, size), mode="bilinear",
+                                                 antialias=True)
+    return tensor[0].clamp(0, 1)
+
+
+def _open_image(path):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the lower limit
+            image = Image.open(path)
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(f"{path} has {image.width}x{image.height} pixels; at most "
+                             f"{MAX_PIXELS // 1_000_000} million are read")
+        image.load()
+        return ImageOps.exif_transpose(image)  # a phone's photo is stored as the sensor lay
+    except FileNotFoundError:
+        raise InputError(f"there is no image {path}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is not an image that can be read: {error}") from None
+
+
+def _unit_rgba(image):
+    """(H, W, 4) float32 in [0, 1] of an image of any mode; Pillow alone would clip 16 bits to 8."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float32) / 65535
+        return np.stack([grey, grey, grey, np.ones_like(grey)], 2).clip(0, 1)
+    return np.asarray(image.convert("RGBA"), np.float32) / 255
+
+
+def _ground(rgb, path, tolerance=0.06):
+    """Mask of what differs from a uniform border."""
+    border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
+    ground = np.median(border, 0)
+    if np.quantile(np.abs(border - ground).max(1), 0.9) > tolerance:
+        raise InputError(f"{path} has neither alpha nor a uniform background; give --mask, a picture of "
+                         "the same size that is white where the object is")
+    return (np.abs(rgb - ground).max(2) > tolerance).astype(np.float32)
+
+
+def list_images(path):
+    """The image files of a folder, sorted, or the one file."""
+    if os.path.isdir(path):
+        found = sorted(f for f in os.listdir(path) if f.lower().endswith(IMAGE_ENDINGS))
+        if not found:
+            raise InputError(f"--load_im={path} is a folder without images ({', '.join(IMAGE_ENDINGS)})")
+        return [os.path.join(path, f) for f in found]
+    if not os.path.exists(path):
+        raise InputError(f"--load_im={path}: there is no such file or folder")
+    return [path]
