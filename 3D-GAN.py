@@ -22,16 +22,27 @@ class Help(argparse.HelpFormatter):
     def _get_help_string(self, action):
         plain = action.default is None or action.default is False or action.default is argparse.SUPPRESS \
             or "(default" in action.help
-        return action.help + ("" if plain else " (default: %(default)s)")
+        return action.help + (published(action.dest) if plain else " (default: %(default)s)")
+
+
+def published(name):
+    """' (default: 20000; Pascal3D 40000)' of an option that the datasets' published runs settle."""
+    from datasets import DATASETS
+    values = {dataset: cls.defaults({}).get(name) for dataset, cls in DATASETS.items()}
+    first = next(iter(values.values()))
+    told = [str(first)] if first is not None else []
+    told += [f"{dataset} {value}" for dataset, value in values.items() if value != first and value is not None]
+    return f" (default: {'; '.join(told)})" if told else ""
 
 
 def parser():
     p = argparse.ArgumentParser(
         prog="3D-GAN.py", usage="3D-GAN.py --mode=MODE [options]", formatter_class=Help, allow_abbrev=False,
         description="3D shape from single images, after Peng et al. 2020 (arXiv 2004.01347). Defaults are "
-                    "those of the published CVPR18 run.")
+                    "those of the published run of each dataset.")
     p.add_argument("--mode", required=True, choices=list(MODES), metavar="MODE", help="; ".join(
         f"{name}: {mode.__doc__.splitlines()[0]}" for name, mode in MODES.items()))
+    from datasets import DATASETS  # they know their published settings
     p.add_argument("--dry_run", action="store_true", help="print the resolved options and stop")
 
     g = p.add_argument_group("run")
@@ -45,38 +56,54 @@ def parser():
     g.add_argument("--threads", type=integer(1), help="CPU threads (default: torch's choice)")
 
     g = p.add_argument_group("data")
-    g.add_argument("--dataset", choices=("CVPR18",), default="CVPR18", help="layout of DATA_DIR")
+    g.add_argument("--dataset", choices=list(DATASETS), default="CVPR18", help="layout of DATA_DIR; options not "
+                                                                               "given are those of its published run")
     g.add_argument("--data_dir", metavar="DIR", help="the dataset's files (default: data/synthetic, made if "
                                                      "it is not there; evaluation: that of the run)")
     g.add_argument("--cache_dir", metavar="DIR", help="images, unpacked (default: DATA_DIR/.cache)")
     g.add_argument("--class_ids", "--class_id", nargs="+", metavar="ID",
                    help="classes of ONE model, e.g. 02958343 for cars (default: all of DATA_DIR)")
     g.add_argument("--trainViews", type=integer(1), metavar="N",
-                   help="views used of each training object, drawn by DATA_SEED (default: all)")
-    g.add_argument("--img_size", type=integer(1), default=64, help="side of the images in pixels")
+                   help="views used of each training object: CVPR18 draws them by DATA_SEED (default: all); NIPS17 "
+                        "takes the first (default: 1)")
+    g.add_argument("--img_size", type=integer(1), help="side of the images in pixels")
     g.add_argument("--split", choices=("train", "val", "test"),
-                   help="what is evaluated (default: test; t_SNE: val, as published)")
+                   help="what is evaluated (default: test, t_SNE: val; NIPS17 test; Pascal3D val, t_SNE: train; "
+                        "all as published)")
+
+    g.add_argument("--skip_bad", action="store_true", help="go on without objects whose files are broken, and list "
+                                                           "them (NIPS17, Pascal3D)")
+    g.add_argument("--wAzimuth", type=number(0, above=True), metavar="DEG", help="width of NIPS17's pose bins")
+    g.add_argument("--wElevation", type=number(0, above=True), metavar="DEG", help="... in elevation")
+    g.add_argument("--split_file", metavar="JSON", help="NIPS17: {class: {train, val, test: [objects]}} (default: "
+                                                        "DATA_DIR/splits.json)")
+    g.add_argument("--mask_from", choices=("depth", "alpha"), help="NIPS17: where an image shows the object")
+    g.add_argument("--published_flip", action="store_true", help="Pascal3D: mirror images, but neither their masks "
+                                                                 "nor their cameras, as the published program does")
 
     g = p.add_argument_group("networks")
     g.add_argument("--latent_dim", type=integer(1), default=512, help="length of the shape code")
     g.add_argument("--enc_width", type=integer(1), default=64,
                    help="channels of the encoder's first layer; everything in it scales along")
-    g.add_argument("--channels", type=integer(1), default=25,
-                   help="planes that VPL's discriminator sees: the silhouette and one for each view")
+    g.add_argument("--channels", type=integer(1),
+                   help="planes that VPL's discriminator sees: the silhouette and one for each view or pose bin")
     g.add_argument("--obj_dir", metavar="OBJ", help="template mesh of unit radius (default: an icosphere of "
                                                     "642 vertices)")
+    g.add_argument("--symmetric", action=argparse.BooleanOptionalAction, help="predict meshes symmetric in z")
+    g.add_argument("--resnet_weights", metavar="FILE", help="start the ResNet of 224 px images from torchvision's "
+                                                            "published ResNet-18 weights")
 
     g = p.add_argument_group("training")
-    g.add_argument("--n_iters", type=integer(1), default=20000, help="iterations in all")
+    g.add_argument("--n_iters", type=integer(1), help="iterations in all")
     g.add_argument("--batch_size", type=integer(1), default=128, help="images an iteration")
     g.add_argument("--lr", type=number(0, above=True), default=1e-4, help="learning rate (Adam)")
     g.add_argument("--lr_D", type=number(0, above=True), help="that of the discriminator (default: LR)")
-    g.add_argument("--decay_batch", type=integer(0), default=40000, help="iteration from which the rate decays")
+    g.add_argument("--decay_batch", type=integer(0), help="iteration from which the rate decays")
     g.add_argument("--decay_every", type=integer(1), default=5000, help="iterations between two decays")
     g.add_argument("--decay_order", type=number(0, above=True), default=0.1, help="factor of a decay")
     g.add_argument("--lambda_smth", type=number(0), default=0.001, help="weight of smoothness")
-    g.add_argument("--lambda_Gprior", type=number(0), default=1.0, help="weight of the code's Gaussian prior")
-    g.add_argument("--lambda_adv", type=number(0), default=1.0,
+    g.add_argument("--lambda_Gprior", type=number(0), help="weight of the code's Gaussian prior")
+    g.add_argument("--lambda_adv", type=number(0),
                    help="weight of the adversarial confusion; 0 is the plain autoencoder (AE)")
     g.add_argument("--lambda_Lap", type=number(0), default=0.0, help="weight of the Laplacian loss")
     g.add_argument("--lambda_edge", type=number(0), default=0.0, help="weight of the edge length loss")
@@ -151,15 +178,19 @@ def train(options, device):
     training.check_options(options)
     need(options, "ckpt_dir")
     made_here = options.data_dir is None
+    from datasets import DATASETS
+    dataset = DATASETS[options.dataset]
+    if made_here and options.dataset != "CVPR18":
+        raise InputError(f"--dataset={options.dataset} needs --data_dir, a folder with {dataset.files}; small ones to "
+                         f"try it: --mode=make_dataset --layout={options.dataset}")
     if made_here:
         import synthetic
         options.data_dir = SYNTHETIC
         options.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
         make_synthetic(options)
-    from datasets import DATASETS
-    options.class_ids = options.class_ids or DATASETS[options.dataset].available(options.data_dir)
+    options.class_ids = options.class_ids or dataset.available(options.data_dir, vars(options))
     if not options.class_ids:
-        raise InputError(f"--data_dir={options.data_dir} holds no files like 02958343_train_images.npz")
+        raise InputError(f"--data_dir={options.data_dir} holds no class of {options.dataset}: {dataset.files}")
     options.class_ids = list(dict.fromkeys(options.class_ids))
     # Absolute: the run's options are to hold wherever it is looked at from.
     options.data_dir = os.path.abspath(options.data_dir)
@@ -249,6 +280,16 @@ MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "
          "dashboard": dashboard, "make_dataset": make_dataset}
 
 
+def parse(arguments=None):
+    """The options; those that were not given have the values of the dataset's published run."""
+    from datasets import DATASETS
+    options = parser().parse_args(arguments)
+    for name, value in DATASETS[options.dataset].defaults(vars(options)).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
 def need(options, name):
     if getattr(options, name) is None:
         raise InputError(f"--mode={options.mode} needs --{name}")
@@ -286,11 +327,9 @@ def keep_freed_memory():
 
 
 def main(arguments=None):
-    options = parser().parse_args(arguments)
+    options = parse(arguments)
     if options.sample_dir is None and options.ckpt_dir is not None:
         options.sample_dir = os.path.join(options.ckpt_dir, "samples")
-    if options.split is None:
-        options.split = "val" if options.mode == "t_SNE" else "test"
     if options.dry_run:
         print(json.dumps(vars(options), indent=2))
         return 0

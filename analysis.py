@@ -7,7 +7,7 @@ import torch
 
 import runs
 from errors import InputError
-from inference import load_run
+from inference import load_run, open_split
 from metrics import mmd_matrix
 from monitor import Progress
 
@@ -19,11 +19,7 @@ def _open(options, device):
     opened = []
     for folder in options.runs or [options.ckpt_dir]:
         model = load_run(folder, options.eval_flag, device)
-        trained = model.options
-        data_dir = options.data_dir or trained["data_dir"]
-        opened.append((folder, model, model.dataset(
-            data_dir, options.class_ids or trained["class_ids"], options.split,
-            options.cache_dir or os.path.join(data_dir, ".cache"))))
+        opened.append((folder, model, open_split(model, options)))
     return opened
 
 
@@ -58,7 +54,8 @@ def _write_csv(path, header, rows):
 
 def mmd(options, device):
     """The matrix of MMD between all pairs of poses of each run, beside its shuffled-label control."""
-    opened, split = _open(options, device), options.split
+    opened = _open(options, device)
+    split = options.split
     kept_poses = []
     for folder, _, data in opened:
         counts = torch.bincount(data.all_poses(), minlength=data.num_poses)
@@ -111,7 +108,8 @@ def t_sne(options, device):
     """Codes of a split in two dimensions, coloured by pose and by object or class."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
-    opened, split = _open(options, device), options.split
+    opened = _open(options, device)
+    split = options.split
     for folder, _, data in opened:
         if min(len(data), MAX_POINTS) <= options.perplexity * 3:
             raise InputError(f"the {split} split of {folder} has {len(data)} images; t-SNE with --perplexity="

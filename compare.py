@@ -8,7 +8,7 @@ import torch
 import runs
 from errors import InputError
 from evaluation import COLUMNS
-from inference import load_run
+from inference import choose_split, load_run, open_split
 from visualization import draw, on_paper, sheet, straight, to_image
 
 
@@ -16,16 +16,14 @@ def compare(options, device):
     """Write compare.png, inputs/*.png and table.{md,csv,tex} of the runs in --runs."""
     folders = options.runs
     names = _names(folders)
+    if options.split is None:
+        choose_split(options, load_run(folders[0], options.eval_flag).dataset)
     evaluations = [_evaluation(f, options) for f in folders]
     _same_protocol(folders, evaluations)
     models = [load_run(f, options.eval_flag, device) for f in folders]
     _same_images(folders, models)
     runs.make_folder(options.sample_dir, "--sample_dir")
-    trained = models[0].options
-    data_dir = options.data_dir or trained["data_dir"]
-    class_ids = options.class_ids or trained["class_ids"]
-    data = models[0].dataset(data_dir, class_ids, options.split,
-                             options.cache_dir or os.path.join(data_dir, ".cache"))
+    data = open_split(models[0], options)
     _picture(options.sample_dir, data, models, names)
     rows = [(name, class_id, [e[key][class_id] for key, _ in COLUMNS])
             for class_id in evaluations[0]["iou"] for name, e in zip(names, evaluations)]
@@ -82,7 +80,7 @@ def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
     views = len(data) // data.num_objects
     batch = data.gather([o * views + (5 * i + 3) % views for i, o in enumerate(objects)])
     columns, titles = [[on_paper(image, size) for image in batch.images]], ["input"]
-    looks = [batch.views.float() + t * data.num_views for t in (0.0, *turns)]
+    looks = [data.turned(batch.cameras, t) for t in (0.0, *turns)]
     angles = ["its view"] + [f"{round(360 * t)}°" for t in turns]
     for model, name in zip(models, names):
         prediction = model.predict(batch.images)

@@ -5,7 +5,7 @@ import numpy as np
 
 import runs
 from errors import InputError
-from inference import load_run, mean_shapes, score
+from inference import load_run, mean_shapes, open_split, score
 from monitor import Progress
 
 COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
@@ -48,19 +48,17 @@ def evaluate_run(options, folder, device, class_ids=None):
     model = load_run(folder, options.eval_flag, device)
     trained = model.options
     class_ids = class_ids or trained["class_ids"]
-    data_dir = options.data_dir or trained["data_dir"]
-    cache_dir = options.cache_dir or os.path.join(data_dir, ".cache")
-    data = model.dataset(data_dir, class_ids, options.split, cache_dir)
-    train = model.dataset(data_dir, class_ids, "train", cache_dir)
+    data = open_split(model, options, class_ids=class_ids)
+    train = open_split(model, options, "train", class_ids=class_ids, only_voxels=True)
     progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
     figures = score(model, data, full=True, mean_grids=mean_shapes(train), progress=progress.update)
     objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(class_ids)}
     result = {
         "protocol": {
-            "dataset": model.dataset.name, "data_dir": os.path.abspath(data_dir),
+            "dataset": model.dataset.name, "data_dir": os.path.abspath(options.data_dir or trained["data_dir"]),
             "split": options.split, "checkpoint": options.eval_flag, "step": model.step,
             "objects": objects, "views": "every view of every object",
-            "grid": "32^3, coordinates * 31/32 + 0.5, axes as in the dataset",
+            "grid": f"32^3, {model.dataset.grid_rule}",
             "voxel_rule": "published (Kato & Harada 2019): surface cells around grid lines, then "
                           "everything that the border cannot reach",
             "iou": "mean over all views of a class; mean_iou over classes; two empty grids count as 1",

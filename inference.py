@@ -15,7 +15,7 @@ import runs
 from datasets import DATASETS
 from errors import Divergence, InputError
 from metrics import mean_mmd, mean_shape, pairwise_iou, voxel_iou
-from models import Encoder, MeshDecoder, icosphere
+from models import MeshDecoder, SymmetricMeshDecoder, icosphere, make_encoder
 
 
 @dataclass
@@ -44,9 +44,13 @@ class Model:
         self.options = options
         self.dataset = DATASETS[options["dataset"]]
         template, self.faces = load_template(options.get("obj_dir"))
-        self.encoder = Encoder(options["latent_dim"], options["img_size"], self.dataset.channels,
-                               options["enc_width"])
-        self.decoder = MeshDecoder(template, options["latent_dim"])
+        self.encoder = make_encoder(options["img_size"], self.dataset.channels, options["latent_dim"],
+                                    options["enc_width"])
+        decoder = SymmetricMeshDecoder if options.get("symmetric") else MeshDecoder
+        try:
+            self.decoder = decoder(template, options["latent_dim"])
+        except ValueError as error:
+            raise InputError(f"--obj_dir={options.get('obj_dir')} with --symmetric: {error}") from None
         self.step = 0
         self.source = None
 
@@ -113,6 +117,23 @@ def load_run(folder, flag="last", device="cpu"):
                              f"{str(error).splitlines()[0]}") from None
     model.step, model.source = state["step"], folder
     return model.to(device)
+
+
+def choose_split(options, dataset):
+    """Settle --split: the one that the published program takes for a mode, where none is given."""
+    if options.split is None:
+        options.split = dataset.tsne_split if options.mode == "t_SNE" else dataset.eval_split
+
+
+def open_split(model, options, split=None, **more):
+    """A split (default: --split) of what a run was trained on, or of the files that are given instead."""
+    choose_split(options, model.dataset)
+    class_ids = more.pop("class_ids", None) or options.class_ids
+    trained = {**model.options, **{name: getattr(options, name) for name in ("split_file", "skip_bad", "cache_dir")
+                                   if getattr(options, name)}}
+    if options.data_dir and not options.cache_dir:
+        trained["cache_dir"] = None  # that of the run's own data
+    return model.dataset.open(trained, split or options.split, options.data_dir, class_ids, **more)
 
 
 def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None):

@@ -33,6 +33,79 @@ class Encoder(nn.Module):
         return self.shapeLayer(self.FC(self.convBlocks(images).flatten(1)))
 
 
+RESNET_SIZE = 224  # px, of the images that the published program gives a ResNet
+
+
+class ResNetEncoder(nn.Module):
+    """RGB image (B, 3, S, S) in [0, 1] to shape code (B, 8 width): ResNet-18 (He et al. 2016) up to its
+    global average pooling. Parameters have torchvision's names; the input is normalised inside, as
+    torchvision's weights want it. `width` (64) scales all channels.
+    """
+
+    def __init__(self, width=64):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        for i in range(4):
+            before = width << max(i - 1, 0)
+            blocks = _BasicBlock(before, width << i, 1 if i == 0 else 2), _BasicBlock(width << i, width << i, 1)
+            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+
+    def forward(self, images):
+        x = torch.relu(self.bn1(self.conv1((images - self.mean) / self.std)))
+        x = nn.functional.max_pool2d(x, 3, stride=2, padding=1)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+        return x.mean((2, 3))
+
+    def load_torchvision(self, state):
+        """Take torchvision's `resnet18` state dict; its classifier `fc` is left out. ValueError names the
+        first parameter that is missing, unknown or of another shape."""
+        own = self.state_dict()
+        given = {k: v for k, v in state.items() if not k.startswith("fc.")}
+        counts = {k for k in own if k.endswith("num_batches_tracked")}  # older files lack them
+        for key in sorted(set(own) - counts | set(given)):
+            if key not in given or key not in own:
+                raise ValueError(f"{key} is {'missing' if key in own else 'not a parameter of ResNet-18'}")
+            if not isinstance(given[key], torch.Tensor) or given[key].shape != own[key].shape:
+                got = tuple(given[key].shape) if isinstance(given[key], torch.Tensor) else type(given[key]).__name__
+                raise ValueError(f"{key} must have shape {tuple(own[key].shape)}, got {got}")
+        self.load_state_dict({**{k: own[k] for k in counts}, **given})
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, before, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = None
+        if stride != 1 or before != width:
+            self.downsample = nn.Sequential(nn.Conv2d(before, width, 1, stride=stride, bias=False),
+                                            nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        residual = x if self.downsample is None else self.downsample(x)
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(x)) + residual)
+
+
+def make_encoder(img_size, channels, latent_dim=512, width=64):
+    """The encoder that the published program has for images of a size."""
+    if img_size == RESNET_SIZE:
+        if channels != 3 or latent_dim != 8 * width:
+            raise ValueError(f"a ResNet takes 3 channels and gives a code of {8 * width}, got {channels} and "
+                             f"{latent_dim}")
+        return ResNetEncoder(width)
+    return Encoder(latent_dim, img_size, channels, width)
+
+
 class MeshDecoder(nn.Module):
     """Shape code (B, latent_dim) to vertices (B, V, 3): half of the template plus an offset."""
 
@@ -47,6 +120,46 @@ class MeshDecoder(nn.Module):
     def forward(self, codes):
         offsets = self.bias_layer(self.fclayers(codes))
         return 0.5 * (self.template + offsets.view(len(codes), -1, 3))
+
+
+class SymmetricMeshDecoder(nn.Module):
+    """Shape code (B, latent_dim) to vertices (B, V, 3), mirror images of each other in the plane z = 0.
+
+    The last layer gives the offsets (x, y) of the template's P vertices on the plane and then (x, y, z) of
+    the Q beyond it, z > 0: 2P + 3Q numbers, 979 for the icosphere of 642 vertices.
+    """
+
+    def __init__(self, template, latent_dim=512, tolerance=1e-5):
+        """template : (V, 3) float, of unit radius, symmetric in z; ValueError otherwise."""
+        super().__init__()
+        template = template.float()
+        plane = (template[:, 2].abs() <= tolerance).nonzero()[:, 0]
+        beyond = (template[:, 2] > tolerance).nonzero()[:, 0]
+        behind = (template[:, 2] < -tolerance).nonzero()[:, 0]
+        mirrored = template[beyond] * template.new_tensor([1, 1, -1])
+        distance = torch.cdist(mirrored, template[behind], compute_mode="donot_use_mm_for_euclid_dist")
+        match = distance.argmin(1) if len(behind) else behind
+        if len(behind) != len(beyond) or len(match.unique()) != len(match) or \
+                (len(match) and float(distance.amin(1).max()) > 10 * tolerance):
+            raise ValueError(f"the template must be symmetric in z; it has {len(beyond)} vertices with z > 0 and "
+                             f"{len(behind)} with z < 0" + (", not all at mirrored places" if
+                                                            len(behind) == len(beyond) else ""))
+        self.fclayers = nn.Sequential(nn.Linear(latent_dim, 1024), nn.ReLU(),
+                                      nn.Linear(1024, 2048), nn.ReLU())
+        self.bias_layer = nn.Linear(2048, 2 * len(plane) + 3 * len(beyond))
+        for name, value in (("template", template), ("plane", plane), ("beyond", beyond),
+                            ("mirror", behind[match])):
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, codes):
+        numbers = self.bias_layer(self.fclayers(codes))
+        on_plane, off_plane = numbers.split([2 * len(self.plane), 3 * len(self.beyond)], 1)
+        off_plane = off_plane.view(len(codes), -1, 3)
+        offsets = numbers.new_zeros(len(codes), len(self.template), 3)
+        offsets[:, self.plane, :2] = on_plane.view(len(codes), -1, 2)
+        offsets[:, self.beyond] = off_plane
+        offsets[:, self.mirror] = off_plane * off_plane.new_tensor([1, 1, -1])
+        return 0.5 * (self.template + offsets)
 
 
 class PoseDiscriminator(nn.Module):

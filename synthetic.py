@@ -11,7 +11,8 @@ import torch
 
 import runs
 import shapes
-from datasets import CVPR18, VOXEL_GRID
+from dataset_base import VOXEL_GRID
+from datasets import CVPR18
 from errors import InputError
 from monitor import Progress
 from neural_renderer.lighting import face_light, vertices_to_faces

@@ -2,6 +2,7 @@
 import contextlib
 import math
 import os
+import pickle
 import signal
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import runs
 from datasets import DATASETS
 from errors import Divergence, InputError
 from inference import Model, score
-from models import PoseDiscriminator, ViewDiscriminator
+from models import RESNET_SIZE, PoseDiscriminator, ViewDiscriminator
 from monitor import Monitor
 from visualization import training_sheet, write_obj
 
@@ -24,9 +25,8 @@ class Shown:
     """What the adversarial part of a step may look at."""
     codes: torch.Tensor         # (B, latent_dim)
     poses: torch.Tensor         # (B,) pose bins
-    views: torch.Tensor         # (B,) the inputs' views
-    rendered: torch.Tensor      # (B, H, W) silhouettes from them
-    other_views: torch.Tensor   # (B,) random other views, or None
+    rendered: torch.Tensor      # (B, H, W) silhouettes from the inputs' cameras
+    other_poses: torch.Tensor   # (B,) bins of random other cameras, or None
     other: torch.Tensor         # (B, H, W) silhouettes from those, or None
 
 
@@ -38,8 +38,8 @@ class FeatGAN:
     wants_other_views = False
     has_prior = True
 
-    def __init__(self, options, dataset):
-        self.discriminator = PoseDiscriminator(dataset.num_poses, options.latent_dim,
+    def __init__(self, options, num_poses, silhouette_size):
+        self.discriminator = PoseDiscriminator(num_poses, options.latent_dim,
                                                options.standardize_code)
         self.confusion = options.confusion
 
@@ -53,22 +53,23 @@ class FeatGAN:
 
 class ViewPriorLearning:
     """VPL (Kato & Harada, CVPR 2019): a discriminator tells silhouettes from the input's own view from
-    those of random other views, and encoder and decoder learn to make the others pass."""
+    those of random other views, and encoder and decoder learn to make the others pass. It is told the view
+    as its pose bin, which is the view itself where views are numbered."""
 
     adversarial_name = "view_prior"
     wants_other_views = True
     has_prior = False
 
-    def __init__(self, options, dataset):
-        self.discriminator = ViewDiscriminator(dataset.num_views, dataset.img_size)
+    def __init__(self, options, num_poses, silhouette_size):
+        self.discriminator = ViewDiscriminator(num_poses, silhouette_size)
 
     def discriminator_loss(self, shown):
-        real = self.discriminator(shown.rendered.detach(), shown.views)
-        fake = self.discriminator(shown.other.detach(), shown.other_views)
+        real = self.discriminator(shown.rendered.detach(), shown.poses)
+        fake = self.discriminator(shown.other.detach(), shown.other_poses)
         return (losses.real_or_fake(fake, False) + losses.real_or_fake(real, True)) / 2
 
     def adversarial_loss(self, shown):
-        return losses.real_or_fake(self.discriminator(shown.other, shown.other_views), True)
+        return losses.real_or_fake(self.discriminator(shown.other, shown.other_poses), True)
 
 
 METHODS = {"train": FeatGAN, "trainCVPR19": ViewPriorLearning}
@@ -118,30 +119,63 @@ def check_options(options):
                          "give --G_every=2 or more, or --lambda_adv=0 for the plain autoencoder")
     if options.visdom_env is not None:
         dashboard.check(options.visdom_env, options.visdom_port)
-    views = DATASETS[options.dataset].num_views
-    if options.mode == "trainCVPR19" and options.channels != 1 + views:
+    dataset = DATASETS[options.dataset]
+    if options.mode == "trainCVPR19":
+        check_channels(options, dataset.count_poses(vars(options)))
+        if dataset.num_views is None and options.batch_size < 2:
+            raise InputError(f"--batch_size={options.batch_size}: the other views that VPL needs are those of other "
+                             f"images of the batch, for {options.dataset} has no numbered views; give 2 or more")
+    if options.img_size not in dataset.img_sizes:
+        raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
+                         f"{' or '.join(map(str, dataset.img_sizes))} px")
+    if options.img_size == RESNET_SIZE and options.latent_dim != 8 * options.enc_width:
+        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px images "
+                         f"is its last feature, 8 times --enc_width={options.enc_width}: {8 * options.enc_width}")
+    if options.resnet_weights and options.img_size != RESNET_SIZE:
+        raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
+                         f"is a ResNet; here --img_size={options.img_size}")
+
+
+def check_channels(options, num_poses):
+    """num_poses : None where the files will tell."""
+    if num_poses is not None and options.channels not in (None, 1 + num_poses):
         raise InputError(f"--channels={options.channels}: VPL's discriminator sees a silhouette and a plane for each "
-                         f"of the {views} views of {options.dataset}, {1 + views} in all")
-    side = DATASETS[options.dataset].img_size
-    if options.img_size != side:
-        raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are {side} px")
+                         f"of the {num_poses} views of {options.dataset}, {1 + num_poses} in all")
+
+
+def load_resnet(encoder, path):
+    """torchvision's published file; tensors are all that is read from it."""
+    try:
+        encoder.load_torchvision(torch.load(path, map_location="cpu", weights_only=True))
+    except OSError as error:
+        raise InputError(f"--resnet_weights={path} cannot be read: {error.strerror}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"--resnet_weights={path} does not hold torchvision's weights of a ResNet-18: "
+                         f"{(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
 
 
 class Trainer:
     """Networks, optimisers and the step; nothing of files."""
 
-    def __init__(self, options, device):
+    def __init__(self, options, device, num_poses=None):
+        """num_poses : pose bins of the training data, where the options do not tell."""
         self.options, self.device = options, device
         self.model = Model(vars(options)).to(device)
         self.dataset = self.model.dataset
-        self.renderer = self.dataset.renderer()
+        silhouette_size = self.dataset.silhouette_size(options.img_size)
+        self.renderer = self.dataset.renderer(silhouette_size)
         self.topology = losses.MeshTopology(self.model.faces).to(device)
         self.method = None
+        if options.resnet_weights:
+            load_resnet(self.model.encoder, options.resnet_weights)
         self.modules = self.model.modules()
         method = METHODS[options.mode]
         self.prior = options.lambda_Gprior if method.has_prior else 0.0
         if options.lambda_adv > 0:
-            self.method = method(options, self.dataset)
+            num_poses = num_poses or self.dataset.count_poses(vars(options))
+            if options.mode == "trainCVPR19":
+                check_channels(options, num_poses)
+            self.method = method(options, num_poses, silhouette_size)
             self.modules["D"] = self.method.discriminator.to(device)
         rates = {"E": options.lr, "G": options.lr, "D": options.lr_D or options.lr}
         self.optimizers = {name: torch.optim.Adam(module.parameters(), lr=rates[name], fused=True)
@@ -191,15 +225,14 @@ class Trainer:
     def _render(self, vertices, codes, batch):
         """Silhouettes from the inputs' views and, for a method that wants them, from others, drawn in
         one call."""
-        views, others = batch.views.to(self.device), None
+        cameras, poses, others = batch.cameras.to(self.device), batch.poses.to(self.device), None
+        seen_from = [cameras]
         if self.method and self.method.wants_other_views:
-            turn = torch.randint(1, self.dataset.num_views, (len(views),)).to(self.device)
-            others = (views + turn) % self.dataset.num_views
-        seen_from = [views] if others is None else [views, others]
-        screens = torch.cat([self.dataset.project(vertices, v) for v in seen_from])
-        images = self.renderer.render_silhouettes(screens, self.model.faces).split(len(views))
-        return Shown(codes, batch.poses.to(self.device), views, images[0], others,
-                     None if others is None else images[1])
+            other_cameras, others = self.dataset.other_views(cameras, poses)
+            seen_from.append(other_cameras)
+        screens = torch.cat([self.dataset.project(vertices, c) for c in seen_from])
+        images = self.renderer.render_silhouettes(screens, self.model.faces).split(len(cameras))
+        return Shown(codes, poses, images[0], others, None if others is None else images[1])
 
     def state(self):
         return {"models": {k: m.state_dict() for k, m in self.modules.items()},
@@ -256,10 +289,9 @@ def train(options, device):
     runs.seed_everything(options.seed)
 
     dataset = DATASETS[options.dataset]
-    read = dict(cache_dir=options.cache_dir, seed=options.data_seed)
-    data = dataset(options.data_dir, options.class_ids, "train", train_views=options.trainViews, **read)
-    validation = dataset(options.data_dir, options.class_ids, "val", **read)
-    trainer = Trainer(options, device)
+    data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
+    validation = dataset.open(described, "val", seed=options.data_seed)
+    trainer = Trainer(options, device, data.num_poses)
     # Everything that was given has been read; from here on files are written.
     resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir)
     first, best, elapsed = 0, -math.inf, 0.0
@@ -288,7 +320,7 @@ def train(options, device):
     with Interrupted() as interrupted, dashboard.shown(options):
         for step in range(first + 1, options.n_iters + 1):
             try:
-                values = trainer.step(step, data.gather(sampler.batch(step)))
+                values = trainer.step(step, data.gather(sampler.batch(step), step))
                 if device.type == "cpu" or step % options.log_step == 0 or step == options.n_iters:
                     values = {k: float(v) for k, v in values.items()}
                     bad = [k for k, v in values.items() if not math.isfinite(v)]

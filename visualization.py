@@ -21,7 +21,7 @@ CLAY = (0.86, 0.66, 0.45)
 LIGHT = (0.45, 0.75, -0.5)
 
 
-def draw(dataset, vertices, faces, views, size=128, color=CLAY):
+def draw(dataset, vertices, faces, cameras, size=128, color=CLAY):
     """Shaded pictures (B, 3, size, size) in [0, 1] of meshes (B, V, 3) in the renderer's frame."""
     corners = vertices_to_faces(vertices, faces)
     # Both sides catch the light, softly: predicted meshes fold, and must not turn black where they do.
@@ -29,7 +29,7 @@ def draw(dataset, vertices, faces, views, size=128, color=CLAY):
     texture = torch.as_tensor(color, dtype=vertices.dtype, device=vertices.device)
     texture = texture.expand(len(vertices), faces.shape[-2], 1, 1, 1, 3)
     background = torch.as_tensor(PAPER, dtype=vertices.dtype, device=vertices.device)
-    images, _, _ = rasterize(dataset.project(vertices, views), faces, texture, light, background,
+    images, _, _ = rasterize(dataset.project(vertices, cameras), faces, texture, light, background,
                              image_size=size, anti_aliasing=True, near=0.1, far=100, eps=1e-3,
                              fill_back=True, rgb=True)
     return images.clamp(0, 1)
@@ -70,11 +70,11 @@ def straight(rgba):
 
 def training_sheet(dataset, batch, prediction, size=96, turns=(0.25, 0.5, 0.75)):
     """Input, target silhouette, predicted silhouette and mesh from its own and from new views."""
-    views = batch.views.to(prediction.vertices.device).to(prediction.vertices.dtype)
-    screen = dataset.project(prediction.vertices, views)
+    cameras = batch.cameras.to(prediction.vertices.device)
+    screen = dataset.project(prediction.vertices, cameras)
     silhouettes = dataset.renderer(size).render_silhouettes(screen, prediction.faces).cpu()
-    own = draw(dataset, prediction.vertices, prediction.faces, views, size).cpu()
-    new = [draw(dataset, prediction.vertices, prediction.faces, views + t * dataset.num_views, size).cpu()
+    own = draw(dataset, prediction.vertices, prediction.faces, cameras, size).cpu()
+    new = [draw(dataset, prediction.vertices, prediction.faces, dataset.turned(cameras, t), size).cpu()
            for t in turns]
     target = torch.nn.functional.interpolate(batch.silhouettes[:, None], size=(size, size), mode="nearest")
     rows = [[on_paper(batch.images[i], size), (1 - target[i]).expand(3, -1, -1),
@@ -91,7 +91,7 @@ def people_mesh(dataset, vertices, faces, frame="people"):
     that faces look outwards); 'renderer': as predicted.
     """
     if frame == "people":
-        vertices, faces = dataset.flip_handedness(vertices), faces.flip(-1)
+        vertices, faces = dataset.flip_handedness(vertices), dataset.people_faces(faces)
     return vertices.detach().cpu().numpy(), faces.cpu().numpy()
 
 
@@ -155,12 +155,12 @@ def reconstruct(options, device):
         to_image(on_paper(image, 256)).save(f"{stem}.png")
         write_obj(f"{stem}_out.obj", dataset, vertices, faces, options.obj_frame)
         write_glb(f"{stem}_out.glb", dataset, vertices, faces, options.obj_frame)
-        views = torch.arange(dataset.num_views, device=device)
+        views = dataset.turntable(24).to(device)
         pictures = draw(dataset, vertices.expand(len(views), -1, -1), faces, views, 128).cpu()
         rows = [list(pictures[i:i + 6]) for i in range(0, len(pictures), 6)]
         sheet(rows).save(f"{stem}_out.png")
         write_turntable(f"{stem}_out.gif", dataset, vertices, faces)
-        _say(f"{path} -> {stem}_out.obj, .glb, .png ({dataset.num_views} views), .gif")
+        _say(f"{path} -> {stem}_out.obj, .glb, .png (24 views), .gif")
     if together:
         names = [os.path.basename(path) for path in paths]
         _contact_sheets(options.sample_dir, model, names, images, meshes)
@@ -232,8 +232,8 @@ def interpolation(options, device):
     steps = shapes(options.steps)
     blank = torch.ones(3, size, size)
     rows = []
-    for row, view in enumerate(dataset.turntable(4) + dataset.num_views / 8):
-        pictures = draw(dataset, steps, model.faces, view.to(device).expand(len(steps)), size).cpu()
+    for row, view in enumerate(dataset.turned(dataset.turntable(4), 1 / 8)):
+        pictures = draw(dataset, steps, model.faces, view.to(device).expand(len(steps), *view.shape), size).cpu()
         ends = [on_paper(i, size) for i in images] if row == 0 else [blank, blank]
         rows.append([ends[0], *pictures, ends[1]])
     stem = os.path.join(options.sample_dir, "interpolation")

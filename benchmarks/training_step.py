@@ -24,7 +24,7 @@ def options(**changed):
     script = module_from_spec(spec)
     spec.loader.exec_module(script)
     script.keep_freed_memory()
-    parsed = script.parser().parse_args(["--mode=train"])
+    parsed = script.parse(["--mode=train"])
     for name, value in changed.items():
         setattr(parsed, name, value)
     return parsed
@@ -35,7 +35,7 @@ def network_alone(trainer, batch, step):
     for optimizer in trainer.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     codes = trainer.model.encoder(batch.images)
-    shown = Shown(codes, batch.poses, batch.views, None, None, None)
+    shown = Shown(codes, batch.poses, None, None, None)
     total = trainer.model.decoder(codes).mean() + codes.mean()
     if step % trainer.options.G_every == 0:
         total = total + trainer.method.adversarial_loss(shown)

@@ -99,13 +99,12 @@ def test_vpl_trains_alternates_and_resumes_to_the_bit(data, template, tmp_path):
 def test_vpl_losses_are_those_of_the_paper(data):  # noqa: F811
     from types import SimpleNamespace
 
-    from datasets import CVPR18
     from training import Shown, ViewPriorLearning
     torch.manual_seed(0)
-    method = ViewPriorLearning(SimpleNamespace(), CVPR18)
+    method = ViewPriorLearning(SimpleNamespace(), 24, 64)
     real, fake = torch.rand(3, 64, 64), torch.rand(3, 64, 64, requires_grad=True)
     views, others = torch.tensor([0, 5, 23]), torch.tensor([1, 0, 9])
-    shown = Shown(None, views, views, real, others, fake)
+    shown = Shown(None, views, real, others, fake)
 
     def probability(images, numbers):
         planes = torch.zeros(3, 24, 64, 64)

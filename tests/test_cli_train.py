@@ -120,7 +120,7 @@ def test_all_that_can_be_switched_on(data, template, tmp_path):
 def test_published_options_are_accepted(capsys):
     """Names and a value each, as the published command lines give them."""
     published = {
-        "--dataset": "CVPR18", "--trainViews": "1", "--wAzimuth": "15", "--wElevation": "20",
+        "--dataset": "CVPR18", "--trainViews": "1", "--wAzimuth": "15.0", "--wElevation": "20.0",
         "--n_iters": "20000", "--batch_size": "128", "--lr": "1e-4", "--decay_batch": "40000",
         "--decay_order": "0.1", "--decay_every": "5000", "--latent_dim": "512", "--channels": "4",
         "--sample_step": "500", "--log_step": "10", "--ckpt_step": "500", "--device_id": "0",

@@ -17,7 +17,7 @@ def trainer(data):
 
     def make(*more):
         torch.manual_seed(0)
-        options = script().parser().parse_args(["--mode=train", *TINY, *more])
+        options = script().parse(["--mode=train", *TINY, *more])
         return Trainer(options, torch.device("cpu")), cars.gather([3, 30, 50, 95])
     return make
 

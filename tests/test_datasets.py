@@ -7,7 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from datasets import CVPR18, open_npz
+from cache import open_npz
+from datasets import CVPR18
 from errors import InputError
 
 CAR, CHAIR = "02958343", "03001627"
@@ -49,8 +50,8 @@ def test_reader_gives_what_the_files_hold(tmp_path, split, voxel_type):
     np.testing.assert_allclose(batch.images, expected, atol=1e-7)
     np.testing.assert_allclose(batch.silhouettes, expected[:, 3], atol=1e-7)
     assert batch.images.max() == 1 and batch.images.min() == 0
-    assert batch.views.tolist() == list(range(24)) * 2 and batch.poses.dtype == torch.int64
-    assert torch.equal(batch.poses, batch.views) and torch.equal(data.all_poses(), batch.poses)
+    assert batch.cameras.tolist() == list(range(24)) * 2 and batch.poses.dtype == torch.int64
+    assert torch.equal(batch.poses, batch.cameras) and torch.equal(data.all_poses(), batch.poses)
     assert batch.objects.tolist() == [0] * 24 + [1] * 24
     grids = data.voxels(np.array([1, 0, 1]))
     assert grids.dtype == torch.bool
@@ -67,7 +68,7 @@ def test_several_classes_are_counted_through(tmp_path):
     for k, index in enumerate(chosen):
         c, n, v = truth[index]
         np.testing.assert_allclose(batch.images[k], files[c][0][n, v] / 255, atol=1e-7)
-        assert (batch.views[k], batch.poses[k], batch.objects[k]) == (v, v, (0, 1)[c] + n)
+        assert (batch.cameras[k], batch.poses[k], batch.objects[k]) == (v, v, (0, 1)[c] + n)
     grids = data.voxels(np.array([3, 0, 2]))
     assert np.array_equal(grids, np.stack([files[1][1][2], files[0][1][0], files[1][1][1]]))
     assert data.images_of_class(0).tolist() == list(range(24))
@@ -81,33 +82,33 @@ def test_several_classes_are_counted_through(tmp_path):
 
 def views_of(data):
     batch = data.gather(np.arange(len(data)))
-    return [batch.views[batch.objects == o].tolist() for o in range(data.num_objects)], batch
+    return [batch.cameras[batch.objects == o].tolist() for o in range(data.num_objects)], batch
 
 
 @pytest.mark.parametrize("n", [1, 5, 24])
 def test_train_views_are_drawn_once_for_each_seed(tmp_path, n):
     images, _ = write(tmp_path, n=6)
-    data = read(tmp_path, train_views=n, seed=3)
+    data = read(tmp_path, trainViews=n, seed=3)
     views, batch = views_of(data)
     assert len(data) == 6 * n and all(len(set(v)) == n and set(v) <= set(range(24)) for v in views)
     for k in range(len(data)):
-        np.testing.assert_allclose(batch.images[k], images[batch.objects[k], batch.views[k]] / 255, atol=1e-7)
-    assert views_of(read(tmp_path, train_views=n, seed=3))[0] == views
+        np.testing.assert_allclose(batch.images[k], images[batch.objects[k], batch.cameras[k]] / 255, atol=1e-7)
+    assert views_of(read(tmp_path, trainViews=n, seed=3))[0] == views
     if n < 24:
-        assert views_of(read(tmp_path, train_views=n, seed=4))[0] != views
+        assert views_of(read(tmp_path, trainViews=n, seed=4))[0] != views
         assert len(set(map(tuple, views))) > 1, "objects do not share their views"
 
 
 def test_train_views_are_for_training_alone(tmp_path):
     write(tmp_path, split="val")
-    assert len(read(tmp_path, split="val", train_views=1)) == 48
+    assert len(read(tmp_path, split="val", trainViews=1)) == 48
 
 
 @pytest.mark.parametrize("n", [0, 25])
 def test_train_views_out_of_range(tmp_path, n):
     write(tmp_path)
     with pytest.raises(InputError, match=f"--trainViews={n} .*24 views"):
-        read(tmp_path, train_views=n)
+        read(tmp_path, trainViews=n)
 
 
 def test_a_training_set_with_few_views_names_them(tmp_path):
@@ -117,14 +118,14 @@ def test_a_training_set_with_few_views_names_them(tmp_path):
     views, batch = views_of(data)
     assert views == shown.tolist() and batch.poses.tolist() == data.all_poses().tolist() == sum(views, [])
     np.testing.assert_allclose(batch.images, images.reshape(6, 4, 64, 64) / 255, atol=1e-7)
-    some = read(tmp_path, train_views=2)
+    some = read(tmp_path, trainViews=2)
     views, batch = views_of(some)
     for k in range(len(some)):
         o = int(batch.objects[k])
-        place = shown[o].tolist().index(int(batch.views[k]))
+        place = shown[o].tolist().index(int(batch.cameras[k]))
         np.testing.assert_allclose(batch.images[k], images[o, place] / 255, atol=1e-7)
     with pytest.raises(InputError, match="--trainViews=4 .*3 views"):
-        read(tmp_path, train_views=4)
+        read(tmp_path, trainViews=4)
 
 
 @pytest.mark.parametrize("shown", [

@@ -113,7 +113,7 @@ def test_few_training_views_are_those_of_the_full_set(made, tmp_path, count):
         for split in ("val", "test"):
             assert np.array_equal(few[f"{SOFA}_{split}_{kind}.npz"], full[f"{SOFA}_{split}_{kind}.npz"])
     data = CVPR18(str(tmp_path / "few"), [SOFA], "train", str(tmp_path / "cache"))
-    assert data.gather(np.arange(len(data))).views.tolist() == views.reshape(-1).tolist()
+    assert data.gather(np.arange(len(data))).cameras.tolist() == views.reshape(-1).tolist()
 
 
 # ---- palettes ---------------------------------------------------------------------------------------

@@ -1,0 +1,371 @@
+"""NIPS17: the renderings of Kar et al. (Learning a Multi-View Stereo Machine, 2017)."""
+import concurrent.futures
+import json
+import os
+import warnings
+
+import numpy as np
+import torch
+from PIL import Image
+
+import neural_renderer as nr
+from cache import build, fingerprint
+from dataset_base import VOXEL_GRID, Batch, Dataset, check_folder
+from errors import InputError
+from monitor import Progress
+
+
+class NIPS17(Dataset):
+    """ShapeNet objects, each from 20 random views of its own.
+
+    Files: `renders/<class>/<object>/render_<i>.png` (224x224, RGB or RGBA) and `depth_<i>.png` (16-bit, or
+    8-bit in some copies; the object is where the high byte is below 250); `view.txt` beside them, a row a
+    view: azimuth, elevation, in-plane angle, distance, in degrees; `voxels/modelVoxels32/<class>/<object>.mat`
+    with `Volume` (32, 32, 32); and splits.json, {class: {train, val, test: [objects]}}.
+
+    Cameras are (azimuth, elevation, distance): they look at the origin, the half-width of the frustum is
+    tan(atan(16/60)) = 16/60. Azimuth is in [-180, 180], elevation in [-20, 40]; the in-plane angle is not
+    used. Pose bins are wAzimuth x wElevation degrees; the upper ends belong to the last bins.
+
+    Voxels of a mesh in the renderer's frame: coordinates * 31/32 + 0.5, published rule at 32^3, then grid
+    axes 0 and 2 swapped and axis 0 reversed.
+
+    Images are RGB and mask (the published program's were BGR: its weights want channels 0 and 2 exchanged),
+    resized with anti-aliasing to img_size. A training set has the first trainViews views of each object
+    (None: all), the others all 20. `mask_from`: 'depth' or 'alpha'. With skip_bad, objects with broken files
+    are left out and listed.
+    """
+
+    name = "NIPS17"
+    img_sizes = (64, 128)
+    tsne_split = "test"
+    count_of_views = 20
+    viewing_angle = float(np.degrees(np.arctan(16 / 60)))
+    published = dict(img_size=64, trainViews=1, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0, decay_batch=40000,
+                     wAzimuth=15.0, wElevation=20.0, mask_from="depth")
+    reads = ("img_size", "wAzimuth", "wElevation", "split_file", "mask_from", "skip_bad")
+    grid_rule = "coordinates * 31/32 + 0.5, grid axes 0 and 2 swapped, axis 0 reversed"
+    files = ("renders/<class>/<object>/{render_<i>.png,depth_<i>.png,view.txt}, "
+             "voxels/modelVoxels32/<class>/<object>.mat and splits.json")
+    source = "https://github.com/akar43/lsm"
+    class_names = {
+        "02691156": "airplane", "02828884": "bench", "02933112": "dresser", "02958343": "car",
+        "03001627": "chair", "03211117": "display", "03636649": "lamp", "03691459": "loudspeaker",
+        "04090263": "rifle", "04256520": "sofa", "04379243": "table", "04401088": "telephone",
+        "04530566": "vessel"}
+
+    # ---- conventions: need no files -------------------------------------------------------------
+
+    @classmethod
+    def project(cls, vertices, cameras):
+        """Renderer frame to NDC: vertices (B, V, 3), cameras (B, 3)."""
+        azimuth, elevation, distance = cameras.to(vertices.dtype).unbind(-1)
+        eye = nr.get_points_from_angles(distance, elevation, azimuth)
+        return nr.perspective(nr.look_at(vertices, eye), cls.viewing_angle)
+
+    @classmethod
+    def turntable(cls, count):
+        """Azimuths from -180 degrees on, at 20 degrees elevation and distance 2: (count, 3)."""
+        azimuth = torch.arange(count) * (360 / count) - 180
+        return torch.stack([azimuth, torch.full((count,), 20.0), torch.full((count,), 2.0)], 1)
+
+    @classmethod
+    def turned(cls, cameras, turns):
+        return cameras + cameras.new_tensor([360 * turns, 0, 0])
+
+    @staticmethod
+    def grid_axes(grid):
+        return grid.transpose(-3, -1).flip(-3)
+
+    @staticmethod
+    def mesh_axes(grid):
+        return grid.flip(-3).transpose(-3, -1)
+
+    @classmethod
+    def place(cls, vertices):
+        """Turned by (x, y, z) -> (z, y, -x), as the objects of the released files are, and mirrored as these
+        cameras see them: (z, y, x)."""
+        return vertices.flip(-1)
+
+    @classmethod
+    def count_poses(cls, options):
+        return int(np.prod(_bins(options["wAzimuth"], options["wElevation"])))
+
+    @classmethod
+    def available(cls, data_dir, options=None):
+        splits, _ = _read_splits(data_dir, (options or {}).get("split_file"))
+        return sorted(splits)
+
+    # ---- files ----------------------------------------------------------------------------------
+
+    def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False, say=print,
+                 img_size=64, wAzimuth=15.0, wElevation=20.0, split_file=None, mask_from="depth", skip_bad=False):
+        self.class_ids, self.split, self.img_size = list(class_ids), split, img_size
+        self.wAzimuth, self.wElevation = wAzimuth, wElevation
+        self.num_poses = self.count_poses({"wAzimuth": wAzimuth, "wElevation": wElevation})
+        views = self.count_of_views
+        if split == "train" and trainViews is not None:
+            if not 1 <= trainViews <= views:
+                raise InputError(f"--trainViews={trainViews}: objects of NIPS17 have {views} views")
+            views = trainViews
+        objects = objects_of_split(data_dir, self.class_ids, split, split_file)
+        self._images, self._voxels, self.names, cameras, rows, problems = [], [], [], [], [], []
+        for c, class_id in enumerate(self.class_ids):
+            reader = _ClassReader(data_dir, class_id, objects[class_id], 0 if only_voxels else views, img_size, mask_from)
+            found = reader.open(cache_dir, split, skip_bad, say)
+            problems += found["problems"]
+            kept = found["kept"]
+            if not len(kept):
+                raise InputError(f"--skip_bad leaves no object of {class_id} in {split}; the first one: {problems[0]}")
+            self._images.append(found["images"])
+            self._voxels.append(_Chosen(found["voxels"], kept))
+            self.names.append([objects[class_id][k] for k in kept])
+            cameras.append(found["cameras"][kept].reshape(-1, 3))
+            n = len(kept)
+            v = found["cameras"].shape[1]
+            rows.append(np.stack([np.full(n * v, c), np.repeat(np.arange(n), v), np.repeat(kept, v),
+                                  np.tile(np.arange(v), n)], 1))
+        self._count_objects([len(v) for v in self._voxels])
+        self.rows, self._cameras = np.concatenate(rows), torch.from_numpy(np.concatenate(cameras))
+        tell_left_out(problems, say)
+
+    def gather(self, indices, step=None):
+        indices = np.asarray(indices)
+        rows = self.rows[indices]
+        pixels = np.empty((len(rows), self.channels, self.img_size, self.img_size), np.uint8)
+        for c in np.unique(rows[:, 0]):
+            mine = np.flatnonzero(rows[:, 0] == c)
+            pixels[mine] = self._images[c][rows[mine, 2], rows[mine, 3]]
+        images = torch.from_numpy(pixels).float().mul_(1 / 255)
+        cameras = self._cameras[torch.from_numpy(indices)]
+        objects = torch.from_numpy(self._first_object[rows[:, 0]] + rows[:, 1])
+        return Batch(images, images[:, 3], cameras, self.pose_bins(cameras), objects)
+
+    def pose_bins(self, cameras):
+        """(B,) int64: floor((azimuth + 180) / wAzimuth) * n + floor((elevation + 20) / wElevation), n being
+        the number of bins in elevation; the upper ends belong to the last bins."""
+        across, up = _bins(self.wAzimuth, self.wElevation)
+        a = ((cameras[:, 0].double() + 180) / self.wAzimuth).floor().long().clamp(0, across - 1)
+        e = ((cameras[:, 1].double() + 20) / self.wElevation).floor().long().clamp(0, up - 1)
+        return a * up + e
+
+    def all_poses(self):
+        return self.pose_bins(self._cameras)
+
+
+def _bins(wAzimuth, wElevation):
+    """Numbers of bins in azimuth and elevation; the last of each may be narrower."""
+    return int(np.ceil(360 / wAzimuth - 1e-9)), int(np.ceil(60 / wElevation - 1e-9))
+
+
+class _Chosen:
+    """Some rows of a mapped array."""
+
+    def __init__(self, array, chosen):
+        self.array, self.chosen = array, chosen
+
+    def __len__(self):
+        return len(self.chosen)
+
+    def __getitem__(self, i):
+        return self.array[self.chosen[i]]
+
+
+def tell_left_out(problems, say):
+    if problems:
+        say(f"left out, for their files are broken ({len(problems)}):")
+        for problem in problems:
+            say(f"  {problem}")
+
+
+# ---- what is in the files -------------------------------------------------------------------------
+
+def _read_splits(data_dir, split_file):
+    check_folder(data_dir, NIPS17.files)
+    path = split_file or os.path.join(data_dir, "splits.json")
+    try:
+        with open(path) as file:
+            splits = json.load(file)
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}; expected {{class: {{train, val, test: [objects]}}}} there or in "
+                         "--split_file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(splits, dict) or not all(isinstance(s, dict) for s in splits.values()):
+        raise InputError(f"{path} must hold {{class: {{train, val, test: [objects]}}}}")
+    return splits, path
+
+
+def objects_of_split(data_dir, class_ids, split, split_file=None):
+    """{class: [objects]} of splits.json."""
+    splits, path = _read_splits(data_dir, split_file)
+    result = {}
+    for class_id in class_ids:
+        if class_id not in splits:
+            raise InputError(f"{path} has no class {class_id}; classes there: {', '.join(sorted(splits)) or 'none'}")
+        objects = splits[class_id].get(split)
+        if not isinstance(objects, list) or not objects or not all(isinstance(o, str) and o for o in objects):
+            raise InputError(f"{path} lists no objects of class {class_id} in {split}; expected a list of their names")
+        for name in objects:
+            if name in (".", "..") or set(name) & set("/\\\0"):
+                raise InputError(f"{path} lists {name!r} in {class_id} {split}, which is not the name of a folder")
+        if len(set(objects)) != len(objects):
+            twice = next(o for o in objects if objects.count(o) > 1)
+            raise InputError(f"{path} lists {twice} of {class_id} {split} twice")
+        result[class_id] = objects
+    return result
+
+
+class _ClassReader:
+    """The objects of one class and split, decoded once into the cache."""
+
+    def __init__(self, data_dir, class_id, objects, views, side, mask_from):
+        self.class_id, self.objects, self.views = class_id, objects, views
+        self.side, self.mask_from = side, mask_from
+        self.renders = os.path.join(data_dir, "renders", class_id)
+        self.volumes = os.path.join(data_dir, "voxels", "modelVoxels32", class_id)
+
+    def files(self, name):
+        """Files of one object, those that this reads."""
+        folder = os.path.join(self.renders, name)
+        images = [os.path.join(folder, f"render_{i}.png") for i in range(self.views)]
+        depths = [os.path.join(folder, f"depth_{i}.png") for i in range(self.views)] \
+            if self.mask_from == "depth" else []
+        view = [os.path.join(folder, "view.txt")] if self.views else []
+        return images + depths + view + [os.path.join(self.volumes, name + ".mat")]
+
+    def open(self, cache_dir, split, skip_bad, say):
+        """dict of images (N, v, 4, S, S) uint8 and voxels (N, 32, 32, 32) bool, mapped, cameras (N, v, 3), the
+        numbers `kept` of whole objects, and `problems`, a sentence for each of the others."""
+        paths = [path for name in self.objects for path in self.files(name)]
+        known = [self.objects, self.views, self.side, self.mask_from]
+        stem = f"NIPS17_{self.class_id}_{split}_{self.views}x{self.side}_{self.mask_from}"
+        found = build(cache_dir, stem, self.renders, fingerprint(known, paths),
+                      lambda make: self._decode(make, say, skip_bad))
+        if len(found["problems"]) and not skip_bad:
+            raise InputError(str(found["problems"][0]))
+        return {**found, "problems": list(map(str, found["problems"]))}
+
+    def _decode(self, make, say, skip_bad):
+        count = len(self.objects)
+        images = make("images", (count, self.views, 4, self.side, self.side), np.uint8)
+        voxels = make("voxels", (count,) + (VOXEL_GRID,) * 3, bool)
+        cameras, kept, problems = np.zeros((count, self.views, 3), np.float32), [], []
+        turned = 0.0
+        progress = Progress(f"decoding NIPS17 {self.class_id}, this time only", count, " objects")
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for k, result in enumerate(pool.map(self._one, self.objects)):
+                if isinstance(result, InputError):
+                    if not skip_bad:
+                        pool.shutdown(cancel_futures=True)
+                        raise result
+                    problems.append(f"{self.class_id}/{self.objects[k]}: {result}")
+                else:
+                    images[k], rows, voxels[k] = result
+                    cameras[k] = rows[:, [0, 1, 3]]
+                    turned = max(turned, float(np.abs((rows[:, 2] + 180) % 360 - 180).max(initial=0)))
+                    kept.append(k)
+                progress.update(k + 1)
+        if turned > 0.5:
+            say(f"note: in-plane angles of {self.class_id} up to {turned:.1f} degrees are not used by this camera, as "
+                "in the published program")
+        return {"cameras": cameras, "kept": np.array(kept, np.int64), "problems": np.array(problems, dtype=str)}
+
+    def _one(self, name):
+        try:
+            rows = read_views(os.path.join(self.renders, name, "view.txt"), self.views) if self.views \
+                else np.zeros((0, 4))
+            images = np.empty((self.views, 4, self.side, self.side), np.uint8)
+            for i in range(self.views):
+                images[i] = self._image(os.path.join(self.renders, name), i)
+            return images, rows, read_volume(os.path.join(self.volumes, name + ".mat"))
+        except InputError as error:
+            return error
+
+    def _image(self, folder, i):
+        path = os.path.join(folder, f"render_{i}.png")
+        image = _read_png(path)
+        if image.mode not in ("RGB", "RGBA"):
+            raise InputError(f"{path} must be RGB or RGBA, got mode {image.mode}")
+        if self.mask_from == "alpha":
+            if image.mode != "RGBA":
+                raise InputError(f"{path} has no alpha channel for --mask_from=alpha")
+            mask = image.getchannel("A")
+        else:
+            beside = os.path.join(folder, f"depth_{i}.png")
+            mask = _depth_mask(beside)
+            if mask.size != image.size:
+                raise InputError(f"{beside} is {mask.size[0]}x{mask.size[1]}, render_{i}.png "
+                                 f"{image.size[0]}x{image.size[1]}")
+        # Apart, for Pillow would weigh the colours of an RGBA image by its alpha.
+        channels = [part.resize((self.side, self.side), Image.Resampling.BILINEAR)
+                    for part in (image.convert("RGB"), mask)]
+        return np.concatenate([np.asarray(channels[0]).transpose(2, 0, 1), np.asarray(channels[1])[None]])
+
+
+def _read_png(path):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=("PNG",))
+            image.load()
+        return image
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}") from None
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError,
+            Image.DecompressionBombWarning) as error:
+        raise InputError(f"{path} is not a PNG that can be read: {error}") from None
+
+
+def _depth_mask(path):
+    """255 where the high byte of a depth image is below 250."""
+    image = _read_png(path)
+    values = np.asarray(image)
+    if image.mode.startswith("I"):
+        high = values >> 8
+    elif image.mode in ("L", "LA", "RGB", "RGBA"):
+        high = values if values.ndim == 2 else values[..., 0]
+    else:
+        raise InputError(f"{path} must be a 16-bit or 8-bit depth image, got mode {image.mode}")
+    return Image.fromarray(np.where(high < 250, 255, 0).astype(np.uint8))
+
+
+def read_views(path, wanted):
+    """The first rows (wanted, 4) of a view.txt: azimuth, elevation, in-plane angle, distance."""
+    try:
+        with open(path) as file:
+            rows = [[float(word) for word in line.replace(",", " ").split()] for line in file if line.strip()]
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} must hold numbers, a row a view: {error}") from None
+    if len(rows) < wanted:
+        raise InputError(f"{path} has {len(rows)} views; {wanted} are needed")
+    for i, row in enumerate(rows[:wanted]):
+        if len(row) < 4:
+            raise InputError(f"{path} has {len(row)} numbers in row {i}; expected azimuth, elevation, in-plane angle, "
+                             "distance")
+        azimuth, elevation, _, distance = row[:4]
+        if not (np.isfinite(row[:4]).all() and -180 <= azimuth <= 180 and -20 <= elevation <= 40 and distance > 0):
+            raise InputError(f"{path}, row {i}: azimuth {azimuth:g}, elevation {elevation:g}, distance {distance:g}; "
+                             "expected -180 to 180, -20 to 40 and above 0")
+    return np.array([row[:4] for row in rows[:wanted]])
+
+
+def read_volume(path):
+    """(32, 32, 32) bool, `Volume` of a .mat file. Numbers alone are read of it."""
+    import scipy.io
+    try:
+        volume = scipy.io.loadmat(path, variable_names=["Volume"])["Volume"]
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}") from None
+    except KeyError:
+        raise InputError(f"{path} has no `Volume`") from None
+    except Exception as error:  # its parser lets many kinds of errors through
+        raise InputError(f"{path} is not a .mat file that can be read: {type(error).__name__}: {error}") from None
+    if not isinstance(volume, np.ndarray) or volume.dtype.kind not in "buif" or volume.shape != (VOXEL_GRID,) * 3:
+        raise InputError(f"{path}: `Volume` must be numbers of shape {(VOXEL_GRID,) * 3}, got "
+                         f"{getattr(volume, 'dtype', type(volume).__name__)} {getattr(volume, 'shape', '')}")
+    if not np.isin(volume, (0, 1)).all():
+        raise InputError(f"{path}: `Volume` must be 0 and 1")
+    return volume.astype(bool)
