@@ -42,8 +42,8 @@ def to_image(tensor):
 
 
 def on_paper(rgba, size):
-    """An input image (4, H, W) as a (3, size, size) picture, its empty parts white."""
-    image = rgba[:3] + (1 - rgba[3:])
+    """An input image (3 or 4, H, W) as a (3, size, size) picture, its empty parts white."""
+    image = rgba[:3] + (1 - _alpha(rgba))
     return torch.nn.functional.interpolate(image[None], size=(size, size), mode="bilinear",
                                            antialias=True)[0].clamp(0, 1)
 
@@ -64,8 +64,13 @@ def sheet(rows, titles=None, pad=4):
 
 
 def straight(rgba):
-    """An input image (4, H, W) as people have pictures: colours not multiplied by alpha."""
-    return torch.cat([rgba[:3] / rgba[3:].clamp_min(1 / 255), rgba[3:]]).clamp(0, 1)
+    """An input image (3 or 4, H, W) as people have pictures: RGBA, colours not multiplied by alpha."""
+    alpha = _alpha(rgba)
+    return torch.cat([rgba[:3] / alpha.clamp_min(1 / 255), alpha]).clamp(0, 1)
+
+
+def _alpha(image):
+    return image[3:] if len(image) == 4 else torch.ones_like(image[:1])
 
 
 def training_sheet(dataset, batch, prediction, size=96, turns=(0.25, 0.5, 0.75)):
@@ -185,7 +190,7 @@ def _sheets(count):
 
 def _contact_sheets(folder, model, names, images, meshes, size=96, blocks=2):
     """Input and mesh from four sides for each image, `blocks` of them in a row, under its name."""
-    looks = (model.dataset.turntable(4) + model.dataset.num_views / 12).to(model.device)
+    looks = model.dataset.turned(model.dataset.turntable(4), 1 / 12).to(model.device)
     width, height = (1 + len(looks)) * size + 12, size + 20
     for page, file in enumerate(_sheets(len(names))):
         mine = range(page * ON_A_SHEET, min((page + 1) * ON_A_SHEET, len(names)))
