@@ -4,13 +4,15 @@
 Conventions (axes, handedness, row order, angles) stand in `neural_renderer.cameras`.
 """
 from .backend import get_backend, set_backend
-from .cameras import get_points_from_angles, look, look_at, perspective, projection
+from .batches import unpack
+from .cameras import from_opencv, get_points_from_angles, look, look_at, perspective, projection
 from .lighting import lighting, vertices_to_faces
+from .mesh import Mesh
 from .obj import load_obj, save_obj
-from .rasterize import rasterize, rasterize_depth, rasterize_rgbad, rasterize_silhouettes
+from .rasterize import Rasterize, rasterize, rasterize_depth, rasterize_rgbad, rasterize_silhouettes
 from .renderer import Renderer
 
 __version__ = "1.0.0"
-__all__ = ["Renderer", "get_backend", "get_points_from_angles", "lighting", "load_obj", "look",
-           "look_at", "perspective", "projection", "rasterize", "rasterize_depth", "rasterize_rgbad",
-           "rasterize_silhouettes", "save_obj", "set_backend", "vertices_to_faces"]
+__all__ = ["Mesh", "Rasterize", "Renderer", "from_opencv", "get_backend", "get_points_from_angles", "lighting",
+           "load_obj", "look", "look_at", "perspective", "projection", "rasterize", "rasterize_depth",
+           "rasterize_rgbad", "rasterize_silhouettes", "save_obj", "set_backend", "unpack", "vertices_to_faces"]

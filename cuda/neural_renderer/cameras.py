@@ -8,10 +8,17 @@ mirror image. Angles are in degrees unless said otherwise. Vertices are (B, V, 3
 """
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .checks import check_vertices, vectors
+from .checks import check_vertices, numbers, vectors
+
+
+def _like(given):
+    """A tensor whose dtype and device the result gets: the first float one that is given, else float64, CPU."""
+    floats = (v for v in given.values() if isinstance(v, torch.Tensor) and v.is_floating_point())
+    return next(floats, torch.zeros((), dtype=torch.float64))
 
 
 def get_points_from_angles(distance, elevation, azimuth, degrees=True):
@@ -21,13 +28,14 @@ def get_points_from_angles(distance, elevation, azimuth, degrees=True):
 
     Returns
     -------
-    A tuple of three floats for numbers; a (B, 3) tensor for tensors of shape (B,).
+    A tuple of three floats for numbers; a (B, 3) tensor for tensors, arrays or lists of shape (B,), of which
+    some may be numbers.
     """
-    if any(isinstance(v, torch.Tensor) for v in (distance, elevation, azimuth)):
-        like = next(v for v in (distance, elevation, azimuth) if isinstance(v, torch.Tensor))
+    given = {"distance": distance, "elevation": elevation, "azimuth": azimuth}
+    if any(isinstance(v, torch.Tensor) or np.ndim(v) for v in given.values()):
+        like = _like(given)
         distance, elevation, azimuth = torch.broadcast_tensors(
-            *(torch.as_tensor(v, dtype=like.dtype, device=like.device)
-              for v in (distance, elevation, azimuth)))
+            *(numbers(name, v, like, "a number or (B,) numbers") for name, v in given.items()))
         if degrees:
             elevation, azimuth = torch.deg2rad(elevation), torch.deg2rad(azimuth)
         return torch.stack([distance * torch.cos(elevation) * torch.sin(azimuth),
@@ -81,13 +89,13 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
     Parameters
     ----------
     K, R : (B, 3, 3); t : (B, 1, 3) or (B, 3); dist_coeffs : (B, 5), k1 k2 p1 p2 k3; B may be 1.
-    orig_size : size in pixels of the image that K is for. u and (orig_size - v) go from
-        [0, orig_size] to [-1, 1].
+    orig_size : size in pixels of the image that K is for, one number or (height, width). u and
+        (orig_size - v) go from [0, orig_size] to [-1, 1].
     """
     check_vertices(vertices)
 
     def camera(name, value, *shape):
-        value = torch.as_tensor(value, dtype=vertices.dtype, device=vertices.device)
+        value = numbers(name, value, vertices, f"a tensor of shape (B, {', '.join(map(str, shape))})")
         if name == "t" and value.dim() == 3 and value.shape[1] == 1:
             value = value[:, 0]
         value = value[None] if value.dim() == len(shape) else value
@@ -106,5 +114,78 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
                              y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
                              torch.ones_like(z)], -1)
     u, v, _ = torch.matmul(distorted, K.transpose(1, 2)).unbind(-1)
-    v = orig_size - v
-    return torch.stack([2 * (u - orig_size / 2) / orig_size, 2 * (v - orig_size / 2) / orig_size, z], -1)
+    height, width = _original_size(orig_size)
+    return torch.stack([2 * u / width - 1, 1 - 2 * v / height, z], -1)
+
+
+def _original_size(size):
+    pair = tuple(size) if np.ndim(size) else (size, size)
+    try:
+        height, width = (float(s) for s in pair)
+    except (TypeError, ValueError):
+        height = width = 0.0
+    if not (0 < height < math.inf and 0 < width < math.inf):
+        raise ValueError(f"orig_size must be a positive number or (height, width), got {size!r}")
+    return height, width
+
+
+def from_opencv(camera_matrix, rotation, translation, dist_coeffs=None, image_size=None):
+    """What `Renderer` and its calls need to see what an OpenCV camera sees.
+
+    >>> renderer = nr.Renderer(image_size=(480, 640), **nr.from_opencv(K, rvec, tvec, dist, (480, 640)))
+
+    OpenCV counts pixels from the centre of the first, this renderer from its outer corner: half a pixel is
+    added to the principal point. Gradients flow to all arguments that are tensors.
+
+    Parameters
+    ----------
+    camera_matrix : (3, 3) or (B, 3, 3)
+    rotation : vectors (3,), (3, 1), (B, 3) or (B, 3, 1), as cv2.calibrateCamera and cv2.solvePnP give them,
+        or matrices (3, 3) or (B, 3, 3). (3, 3) is one matrix.
+    translation : (3,), (3, 1), (B, 3) or (B, 3, 1)
+    dist_coeffs : k1 k2 p1 p2 and perhaps k3: (N,), (1, N), (N, 1) or (B, N)
+    image_size : (height, width) of the images that the camera was calibrated on; cv2 says it the other
+        way round.
+
+    Returns
+    -------
+    dict of K (B, 3, 3), R (B, 3, 3), t (B, 1, 3), dist_coeffs (B, 5) and orig_size; B may be 1. float64 if
+    no argument is a tensor.
+    """
+    if np.size(image_size) != 2:
+        raise ValueError(f"image_size must be (height, width) of the calibrated images, got {image_size!r}")
+    given = {"camera_matrix": camera_matrix, "rotation": rotation, "translation": translation,
+             "dist_coeffs": np.zeros(5) if dist_coeffs is None else dist_coeffs}
+    like = _like(given)
+    K, R, t, distortion = (numbers(name, v, like, "numbers") for name, v in given.items())
+    R = _matrices("rotation", R) if R.shape[-2:] == (3, 3) else _rodrigues(_rows("rotation", R, 3))
+    distortion = _rows("dist_coeffs", distortion, 4, 5)
+    # The centre of the first pixel is 0 in OpenCV, 0.5 here.
+    return {"K": _matrices("camera_matrix", K) + K.new_tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]), "R": R,
+            "t": _rows("translation", t, 3)[:, None],
+            "dist_coeffs": F.pad(distortion, (0, 5 - distortion.shape[1])),
+            "orig_size": _original_size(image_size)}
+
+
+def _matrices(name, value):
+    value = value[None] if value.dim() == 2 else value
+    if value.dim() != 3 or value.shape[1:] != (3, 3):
+        raise ValueError(f"{name} must have shape (3, 3) or (B, 3, 3), got {tuple(value.shape)}")
+    return value
+
+
+def _rows(name, value, *lengths):
+    """(n,), (n, 1), (B, n) or (B, n, 1) as (B, n)."""
+    rows = value[..., 0] if value.dim() > 1 and value.shape[-1] == 1 else value
+    rows = rows[None] if rows.dim() == 1 else rows
+    if rows.dim() != 2 or rows.shape[1] not in lengths:
+        wanted = " or ".join(map(str, lengths))
+        raise ValueError(f"{name} must hold {wanted} numbers for each camera, got shape {tuple(value.shape)}")
+    return rows
+
+
+def _rodrigues(vectors):
+    """Rotation matrices (B, 3, 3) about vectors (B, 3) by their lengths; smooth at zero too."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(-1, 3, 3))

@@ -1,4 +1,5 @@
 """What comes in, checked once, in one sentence that names the argument."""
+import numpy as np
 import torch
 
 
@@ -40,12 +41,40 @@ def check_faces(faces, vertices):
             raise IndexError(f"faces must hold indices into the {V} vertices, got {low} ... {high}")
 
 
+def check_mesh(which, vertices, faces, like=None):
+    """Raise ValueError or IndexError unless vertices (V, 3) and faces (F, 3) are one mesh.
+
+    `which` is added to the names, '[2]' for the third of a list. With `like`, vertices must have its dtype
+    and device.
+    """
+    if not isinstance(vertices, torch.Tensor) or vertices.dim() != 2 or vertices.shape[1] != 3 \
+            or not vertices.is_floating_point():
+        raise ValueError(f"vertices{which} must be a float tensor of shape (V, 3), got {describe(vertices)}")
+    if like is not None and (vertices.dtype, vertices.device) != (like.dtype, like.device):
+        raise ValueError(f"vertices{which} must be {describe(like).split()[0]} on {like.device} as the first "
+                         f"mesh, got {describe(vertices)} on {vertices.device}")
+    if not isinstance(faces, torch.Tensor) or faces.dim() != 2:
+        raise ValueError(f"faces{which} must be an integer tensor of shape (F, 3), got {describe(faces)}")
+    try:
+        check_faces(faces, vertices[None])
+    except (ValueError, IndexError) as error:
+        raise type(error)(str(error).replace("faces", f"faces{which}", 1)) from None
+
+
+def numbers(name, value, like, what):
+    """Numbers of any kind as a tensor of the dtype and device of `like`; lists of tensors keep their graph."""
+    try:
+        if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value):
+            return torch.stack([torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in value])
+        value = np.asarray(value) if isinstance(value, (list, tuple)) else value
+        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be {what}, got {describe(value)}") from None
+
+
 def vectors(name, value, like):
     """(3,) or (B, 3) numbers of any kind as a (1 or B, 3) tensor like the (B, ...) tensor `like`."""
-    try:
-        value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{name} must be three numbers or a (B, 3) tensor, got {describe(value)}") from None
+    value = numbers(name, value, like, "three numbers or a (B, 3) tensor")
     shape = tuple(value.shape)
     if value.dim() == 1:
         value = value[None]

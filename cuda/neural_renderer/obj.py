@@ -277,7 +277,8 @@ def save_obj(filename, vertices, faces, textures=None):
     """
     vertices, faces = _array(vertices), _array(faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or vertices.dtype.kind not in "fiu":
-        raise ValueError(f"vertices must be numbers of shape (V, 3), got {vertices.dtype} of shape {vertices.shape}")
+        raise ValueError(f"vertices must be numbers of shape (V, 3), got {vertices.dtype} of shape "
+                         f"{vertices.shape}")
     if not np.isfinite(vertices).all():
         raise ValueError(f"vertices of shape {vertices.shape} must be finite to be written to {filename}")
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":

@@ -11,6 +11,7 @@ from torch import Tensor
 from . import reference
 from .backend import _kernels, get_backend
 from .checks import check_faces, check_vertices, describe
+from .unseen import warn_if_unseen
 
 RGB, ALPHA, DEPTH = 1, 2, 4
 
@@ -160,6 +161,8 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
         for tensor, result in zip(gradients, results):
             if tensor.numel():
                 tensor.copy_(torch.from_numpy(result))
+    if not grad_vertices.any():
+        warn_if_unseen(vertices, faces, face_index, near, far, fill_back)
     return gradients
 
 

@@ -46,6 +46,27 @@ def rasterize_rgbad(faces, textures=None, image_size=DEFAULT_IMAGE_SIZE,
     return {"rgb": rgb, "alpha": alpha, "depth": depth}
 
 
+class Rasterize(torch.nn.Module):
+    """The bare rasteriser, as the original exports it: rows from the BOTTOM up, colours last, no anti-aliasing.
+
+    `Rasterize(...)(faces (B, F, 3, 3), textures (B, F, T, T, T, 3))` gives rgb (B, H, W, 3), alpha (B, H, W)
+    and depth (B, H, W), None where not asked for.
+    """
+
+    def __init__(self, image_size, near, far, eps, background_color, return_rgb=False, return_alpha=False,
+                 return_depth=False):
+        super().__init__()
+        self.image_size, self.near, self.far, self.eps = image_size, near, far, eps
+        self.background_color = background_color
+        self.return_rgb, self.return_alpha, self.return_depth = return_rgb, return_alpha, return_depth
+
+    def forward(self, faces, textures=None):
+        images = rasterize_rgbad(faces, textures, self.image_size, False, self.near, self.far, self.eps,
+                                 self.background_color, self.return_rgb, self.return_alpha, self.return_depth)
+        rgb, alpha, depth = (None if images[k] is None else images[k].flip(-2) for k in ("rgb", "alpha", "depth"))
+        return None if rgb is None else rgb.permute(0, 2, 3, 1), alpha, depth
+
+
 def rasterize(faces, textures, image_size=DEFAULT_IMAGE_SIZE, anti_aliasing=DEFAULT_ANTI_ALIASING,
               near=DEFAULT_NEAR, far=DEFAULT_FAR, eps=DEFAULT_EPS,
               background_color=DEFAULT_BACKGROUND_COLOR):

@@ -4,14 +4,19 @@ import math
 import torch
 
 from . import ops
+from .batches import pad
 from .cameras import look, look_at, perspective, projection
 from .checks import check_faces, check_vertices
 from .lighting import face_light, vertices_to_faces
 from .rasterize import DEFAULT_EPS
 
 
-class Renderer:
+class Renderer(torch.nn.Module):
     """Draws meshes: `renderer(vertices, faces, textures, mode=None|'rgb'|'silhouettes'|'depth')`.
+
+    vertices (B, V, 3) float, faces (B, F, 3) or (F, 3) integer, textures (B, F, T, T, T, 3) float. For meshes of
+    different sizes: lists of (V_i, 3), (F_i, 3) and (F_i, T, T, T, 3); see `unpack` for packed ones. A face with
+    a corner that is NaN or infinite is drawn as nothing.
 
     Parameters
     ----------
@@ -38,6 +43,7 @@ class Renderer:
                  light_intensity_ambient=0.5, light_intensity_directional=0.5,
                  light_color_ambient=(1, 1, 1), light_color_directional=(1, 1, 1),
                  light_direction=(0, 1, 0)):
+        super().__init__()
         self.image_size = image_size
         self.anti_aliasing = anti_aliasing
         self.background_color = background_color
@@ -57,6 +63,12 @@ class Renderer:
         self.light_direction = light_direction
         self.rasterizer_eps = 1e-3
         self._check_camera_mode()
+
+    def __setattr__(self, name, value):
+        # A Parameter may be followed by numbers: what torch forbids is usual for `eye`.
+        if not isinstance(value, torch.nn.Parameter):
+            self.__dict__.get("_parameters", {}).pop(name, None)
+        super().__setattr__(name, value)
 
     def _check_camera_mode(self):
         if self.camera_mode not in ("projection", "look", "look_at", "none", "None", None):
@@ -98,6 +110,8 @@ class Renderer:
                           self.light_color_directional, self.light_direction)
 
     def _draw(self, vertices, faces, textures, eps, camera, **wanted):
+        if isinstance(vertices, (list, tuple)) or isinstance(faces, (list, tuple)):
+            vertices, faces, textures = pad(vertices, faces, textures)
         screen = self.transform(vertices, *camera)
         check_faces(faces, vertices)
         light = background = None
@@ -136,8 +150,8 @@ class Renderer:
                                        depth=True)
         return rgb, depth, alpha
 
-    def __call__(self, vertices, faces, textures=None, mode=None, K=None, R=None, t=None,
-                 dist_coeffs=None, orig_size=None):
+    def forward(self, vertices, faces, textures=None, mode=None, K=None, R=None, t=None, dist_coeffs=None,
+                orig_size=None):
         camera = (K, R, t, dist_coeffs, orig_size)
         if mode is None:
             return self.render(vertices, faces, textures, *camera)
@@ -148,5 +162,3 @@ class Renderer:
         if mode == "depth":
             return self.render_depth(vertices, faces, *camera)
         raise ValueError(f"mode must be None, 'rgb', 'silhouettes' or 'depth', got {mode!r}")
-
-    forward = __call__

@@ -1,0 +1,94 @@
+"""Batches of meshes of different topology: as lists, or packed one behind the other."""
+import torch
+
+from .checks import check_mesh, check_vertices, describe
+
+
+def unpack(vertices, faces, vertex_offsets, face_offsets, textures=None):
+    """Lists, as `Renderer` takes them, of meshes that stand one behind the other.
+
+    Parameters
+    ----------
+    vertices : (sum of V_i, 3) float
+    faces : (sum of F_i, 3) integer indices into all of `vertices`: a packed batch is itself a mesh.
+    vertex_offsets, face_offsets : B + 1 ascending integers, the first 0, the last the number of all. Mesh i has
+        vertices[vertex_offsets[i]:vertex_offsets[i + 1]], and the same of faces.
+    textures : (sum of F_i, T, T, T, 3) float, optional
+
+    Returns
+    -------
+    lists of vertices (V_i, 3), of faces (F_i, 3) that count from the mesh's own first vertex, and, where
+    textures were given, of textures (F_i, T, T, T, 3). Gradients flow to the packed tensors.
+    """
+    check_mesh("", vertices, faces)
+    sizes = [_sizes(name, offsets, len(all_)) for name, offsets, all_ in (
+        ("vertex_offsets", vertex_offsets, vertices), ("face_offsets", face_offsets, faces))]
+    if len(sizes[0]) != len(sizes[1]):
+        raise ValueError(f"vertex_offsets and face_offsets must be of one length, got {len(sizes[0]) + 1} and "
+                         f"{len(sizes[1]) + 1} offsets")
+    own_vertices, own_faces, first = vertices.split(sizes[0]), [], 0
+    for own, count in zip(faces.split(sizes[1]), sizes[0]):
+        own_faces.append(own - first)
+        first += count
+    if textures is None:
+        return list(own_vertices), own_faces
+    if not isinstance(textures, torch.Tensor) or len(textures) != len(faces):
+        raise ValueError(f"textures must be a tensor of shape ({len(faces)}, T, T, T, 3), got "
+                         f"{describe(textures)}")
+    return list(own_vertices), own_faces, list(textures.split(sizes[1]))
+
+
+def _sizes(name, offsets, total):
+    offsets = offsets.tolist() if hasattr(offsets, "tolist") else list(offsets)
+    sizes = [b - a for a, b in zip(offsets, offsets[1:])]
+    if not sizes or offsets[0] != 0 or offsets[-1] != total or min(sizes) < 0:
+        shown = offsets if len(offsets) < 9 else f"[{offsets[0]}, ... {offsets[-1]}]"
+        raise ValueError(f"{name} must ascend from 0 to {total}, got {shown}")
+    return sizes
+
+
+def pad(vertices, faces, textures=None):
+    """Tensors (B, V, 3), (B, F, 3) and (B, F, T, T, T, 3) or None of meshes of different sizes.
+
+    A tensor in the place of a list is taken mesh by mesh; faces (F, 3) belong to every mesh. What is added
+    are copies of a vertex and faces (0, 0, 0), which have no area: they are not drawn and cost nothing.
+    """
+    if not isinstance(vertices, (list, tuple)):
+        check_vertices(vertices)
+    count = len(vertices)
+    if isinstance(faces, torch.Tensor) and faces.dim() == 2:
+        faces = [faces] * count
+    members = {}
+    for name, value in (("vertices", vertices), ("faces", faces), ("textures", textures)):
+        if value is None and name == "textures":
+            continue
+        if not isinstance(value, (list, tuple, torch.Tensor)) or len(value) != count or not count:
+            got = f"{len(value)} of them" if isinstance(value, (list, tuple)) else describe(value)
+            raise ValueError(f"{name} must be a list of one tensor for each of {count} meshes, got {got}")
+        members[name] = list(value)
+    for i, mesh in enumerate(zip(members["vertices"], members["faces"])):
+        check_mesh(f"[{i}]", *mesh, like=members["vertices"][0])
+    any_vertex = next((v[:1] for v in members["vertices"] if len(v)), None)
+    most = {name: max(len(m) for m in own) for name, own in members.items()}
+
+    def filled(vertices):
+        missing = most["vertices"] - len(vertices)
+        if not missing:
+            return vertices
+        # Not zeros: a vertex at the eye would turn the camera's gradient into NaN.
+        return torch.cat([vertices, (vertices[:1] if len(vertices) else any_vertex).expand(missing, -1)])
+
+    def with_zeros(tensor, length):
+        return torch.cat([tensor, tensor.new_zeros(length - len(tensor), *tensor.shape[1:])])
+
+    out = [torch.stack([filled(v) for v in members["vertices"]]),
+           torch.stack([with_zeros(f.long(), most["faces"]) for f in members["faces"]]), None]
+    if "textures" in members:
+        like = members["textures"][0]
+        for i, (texture, own) in enumerate(zip(members["textures"], members["faces"])):
+            if not isinstance(texture, torch.Tensor) or texture.dim() != 5 or len(texture) != len(own) or \
+                    texture.shape[1:] != like.shape[1:]:
+                raise ValueError(f"textures[{i}] must be a float tensor of shape ({len(own)}, T, T, T, 3), T the "
+                                 f"same for all, got {describe(texture)}")
+        out[2] = torch.stack([with_zeros(t, most["faces"]) for t in members["textures"]])
+    return tuple(out)

@@ -1,0 +1,46 @@
+"""`Mesh`: vertices, faces and textures that belong together."""
+import torch
+
+from .checks import check_mesh, describe
+from .obj import load_obj
+
+
+class Mesh:
+    """One mesh; tensors, arrays or lists go in, tensors come out.
+
+    Attributes
+    ----------
+    vertices : (V, 3) float
+    faces : (F, 3) integer
+    textures : (F, T, T, T, 3) float; where none were given a Parameter of small random numbers, to be
+        optimised
+    num_vertices, num_faces, texture_size : int
+    """
+
+    def __init__(self, vertices, faces, textures=None, texture_size=4):
+        self.vertices, self.faces = _tensor("vertices", vertices), _tensor("faces", faces)
+        check_mesh("", self.vertices, self.faces)
+        self.num_vertices, self.num_faces = len(self.vertices), len(self.faces)
+        if textures is None:
+            shape = (self.num_faces, texture_size, texture_size, texture_size, 3)
+            textures = torch.nn.Parameter(0.05 * torch.randn(shape, dtype=self.vertices.dtype,
+                                                             device=self.vertices.device))
+        self.textures = _tensor("textures", textures)
+        shape = tuple(self.textures.shape)
+        if not self.textures.is_floating_point() or len(shape) != 5 or not shape[1] or \
+                shape != (self.num_faces, *shape[1:2] * 3, 3):
+            raise ValueError(f"textures must be a float tensor of shape ({self.num_faces}, T, T, T, 3), got "
+                             f"{describe(self.textures)}")
+        self.texture_size = shape[1]
+
+    @classmethod
+    def fromobj(cls, filename, normalization=True, load_texture=False, texture_size=4):
+        """The mesh of an OBJ file; see `load_obj`."""
+        return cls(*load_obj(filename, normalization, texture_size, load_texture), texture_size=texture_size)
+
+
+def _tensor(name, value):
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be a tensor or an array, got {describe(value)}") from None

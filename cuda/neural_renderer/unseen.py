@@ -1,0 +1,41 @@
+"""Says why a gradient is zero where nothing at all is visible: the rasteriser moves only what is seen."""
+import warnings
+
+import torch
+
+_said = set()
+
+
+def warn_if_unseen(vertices, faces, face_index, near, far, fill_back):
+    """Warn, once for each cause, where no sample of any image shows a face (`face_index` is all negative)."""
+    if not face_index.numel() or bool((face_index >= 0).any()):
+        return
+    cause = _cause(vertices, faces, near, far, fill_back)
+    if cause not in _said:
+        _said.add(cause)
+        warnings.warn(f"nothing is visible, so the gradient of the rendering is zero: {cause}", RuntimeWarning,
+                      stacklevel=3)
+
+
+def _cause(vertices, faces, near, far, fill_back):
+    if not faces.shape[1]:
+        return "there are no faces"
+    batch = torch.arange(len(vertices), device=vertices.device)[:, None, None]
+    corners = vertices[batch, faces.long()]  # (B, F, 3, 3)
+    low, high = corners.amin(2), corners.amax(2)
+    left = corners.isfinite().all(-1).all(-1)
+    if not left.any():
+        return "every face has a corner that is NaN or infinite"
+    left &= (high[..., 2] > near) & (low[..., 2] < far)
+    if not left.any():
+        return f"every face lies in front of near or behind far ({near:g} and {far:g} along the view)"
+    left &= ((high[..., :2] >= -1) & (low[..., :2] <= 1)).all(-1)
+    if not left.any():
+        return "every face lies beside the picture; does the camera look at it?"
+    a, b, c = corners[..., :2].unbind(2)
+    area = (b - a)[..., 0] * (c - a)[..., 1] - (b - a)[..., 1] * (c - a)[..., 0]
+    if not (left & (area != 0)).any():
+        return "every face has no area on the screen"
+    if not fill_back and not (left & (area > 0)).any():
+        return "every face shows its back; reverse the faces or use fill_back=True"
+    return "no face covers the centre of a pixel between near and far"
