@@ -6,11 +6,11 @@
 namespace py = pybind11;
 
 template <class T>
-void run(uintptr_t triangles, uintptr_t voxels, int64_t B, int64_t F, int n, int rule, int threads) {
+int64_t run(uintptr_t triangles, uintptr_t voxels, int64_t B, int64_t F, int n, int rule, int threads) {
   const nr::VoxelizeArguments arguments{B, F, n, static_cast<nr::VoxelRule>(rule),
                                         reinterpret_cast<uint8_t*>(voxels), threads};
   py::gil_scoped_release release;
-  nr::voxelize(arguments, reinterpret_cast<const T*>(triangles));
+  return nr::voxelize(arguments, reinterpret_cast<const T*>(triangles));
 }
 
 PYBIND11_MODULE(_kernels, module) {

@@ -23,7 +23,8 @@ struct VoxelizeArguments {
   int threads;
 };
 
+// Returns -1, or the first mesh with a coordinate that is not finite; such meshes are left undrawn.
 template <class T>
-void voxelize(const VoxelizeArguments&, const T* triangles /* (B, F, 3, 3), finite */);
+int64_t voxelize(const VoxelizeArguments&, const T* triangles /* (B, F, 3, 3) */);
 
 }  // namespace nr

@@ -33,14 +33,33 @@ def _check(faces, size):
         raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {got}")
     if not isinstance(size, int) or not 1 <= size <= 1024:
         raise ValueError(f"size must be an int from 1 to 1024, got {size!r}")
-    # The extremes tell of NaN and infinity in one pass without a copy.
-    if faces.numel() and not torch.isfinite(torch.stack(faces.aminmax())).all():
-        bad = int((~torch.isfinite(faces)).flatten(1).any(1).nonzero()[0])
+
+
+def _backend():
+    global _warned
+    name = os.environ.get("NR_BACKEND") or ("compiled" if _kernels else "reference")
+    if name not in ("compiled", "reference"):
+        raise ValueError(f"NR_BACKEND must be 'compiled' or 'reference', got {name!r}")
+    if name == "compiled" and _kernels is None:
+        raise ImportError(f"the compiled kernels of voxelization cannot be loaded: {_why}")
+    if _kernels is None and not _warned:
+        warnings.warn(f"the compiled kernels of voxelization cannot be loaded ({_why}); the NumPy "
+                      "reference takes over. Install a C++ compiler and run: pip install ./cuda",
+                      RuntimeWarning, stacklevel=4)
+        _warned = True
+    return name
+
+
+def _first_not_finite(faces):
+    return next((b for b, mesh in enumerate(faces) if not torch.isfinite(mesh).all()), -1)
+
+
+def _refuse_not_finite(bad):
+    if bad >= 0:
         raise ValueError(f"faces must be finite, mesh {bad} of the batch is not")
 
 
 def _run(faces, size, rule, dtype):
-    global _warned
     device = faces.device
     faces = faces.detach().cpu()
     if faces.dtype not in (torch.float32, torch.float64):
@@ -48,23 +67,15 @@ def _run(faces, size, rule, dtype):
     faces = faces.contiguous()
     B, F = faces.shape[:2]
     voxels = torch.empty(B, size, size, size, dtype=torch.bool)
-    backend = os.environ.get("NR_BACKEND") or ("compiled" if _kernels else "reference")
-    if backend not in ("compiled", "reference"):
-        raise ValueError(f"NR_BACKEND must be 'compiled' or 'reference', got {backend!r}")
-    if backend == "compiled":
-        if _kernels is None:
-            raise ImportError(f"the compiled kernels of voxelization cannot be loaded: {_why}")
+    if _backend() == "compiled":
         run = _kernels.voxelize_float32 if faces.dtype == torch.float32 else _kernels.voxelize_float64
-        run(faces.data_ptr(), voxels.data_ptr(), B, F, size, rule, torch.get_num_threads())
+        bad = run(faces.data_ptr(), voxels.data_ptr(), B, F, size, rule, torch.get_num_threads())
     else:
-        if _kernels is None and not _warned:
-            warnings.warn(f"the compiled kernels of voxelization cannot be loaded ({_why}); the NumPy "
-                          "reference takes over. Install a C++ compiler and run: pip install ./cuda",
-                          RuntimeWarning, stacklevel=3)
-            _warned = True
         slow = reference.published if rule == _PUBLISHED else reference.solid
-        for b in range(B):
+        bad = _first_not_finite(faces)
+        for b in range(B if bad < 0 else 0):
             voxels[b] = torch.from_numpy(slow(faces[b].numpy(), size))
+    _refuse_not_finite(bad)
     return voxels.to(device=device, dtype=dtype)
 
 
@@ -94,6 +105,7 @@ def voxelize(faces, size, normalize=False, dtype=torch.int32):
     """
     _check(faces, size)
     if normalize and faces.numel():
+        _refuse_not_finite(_first_not_finite(faces))
         low, high = faces.amin((0, 1, 2)), faces.amax((0, 1, 2))
         extent = (high - low).max().clamp_min(torch.finfo(faces.dtype).tiny)
         faces = (faces - (low + high) / 2) / extent * ((size - 1) / size) + 0.5
