@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from errors import Divergence, InputError
+from errors import Divergence, InputError, Stopped, WriteError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SYNTHETIC = os.path.join(HERE, "data", "synthetic")
@@ -49,10 +49,13 @@ def parser():
     g.add_argument("--ckpt_dir", metavar="DIR", help="the run's folder: options, checkpoints, log, results")
     g.add_argument("--sample_dir", metavar="DIR", help="pictures and meshes (default: CKPT_DIR/samples)")
     g.add_argument("--resume", action="store_true", help="go on with the run that CKPT_DIR holds, exactly")
-    g.add_argument("--eval_flag", choices=("last", "best"), default="last", help="which checkpoint to use")
+    g.add_argument("--eval_flag", type=checkpoint_name, default="last", metavar="WHICH",
+                   help="checkpoint to use: last, best, or the step of one that KEEP_LAST kept")
     g.add_argument("--seed", type=integer(0), default=0, help="of weights and data order")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     g.add_argument("--device_id", type=integer(0), metavar="N", help="the published way to say --device=cuda:N")
+    g.add_argument("--deterministic", action="store_true",
+                   help="repeat to the bit on CUDA too, with slower algorithms; the CPU always does")
     g.add_argument("--threads", type=integer(1), help="CPU threads (default: torch's choice)")
 
     g = p.add_argument_group("data")
@@ -116,6 +119,11 @@ def parser():
     g.add_argument("--amp", action="store_true", help="bfloat16 inside the networks")
     g.add_argument("--log_step", type=integer(1), default=10, help="iterations between two records")
     g.add_argument("--ckpt_step", type=integer(1), default=500, help="... two checkpoints with validation")
+    g.add_argument("--keep_last", type=integer(0), default=0, metavar="N",
+                   help="the newest N checkpoints of these steps stay beside last.pt, as step-00500.pt")
+    g.add_argument("--on_nan", choices=("stop", "skip"), default="stop",
+                   help="a loss or gradient that is not finite stops the run, or its step changes nothing and "
+                        "is counted")
     g.add_argument("--sample_step", type=integer(1), default=500, help="... two pictures")
 
     g = p.add_argument_group("reconstruct and interpolation")
@@ -170,6 +178,12 @@ def number(least, above=False):
         return value
     convert.__name__ = "number"
     return convert
+
+
+def checkpoint_name(text):
+    if text not in ("last", "best") and not (text.isdecimal() and text.isascii()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not last, best or a step")
+    return text
 
 
 def train(options, device):
@@ -298,6 +312,9 @@ def need(options, name):
 def resolve_device(options):
     import torch
     name = f"cuda:{options.device_id}" if options.device_id is not None else options.device
+    if options.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for
+    torch.use_deterministic_algorithms(options.deterministic)
     if options.threads:
         torch.set_num_threads(options.threads)
     if name == "auto":
@@ -336,9 +353,15 @@ def main(arguments=None):
     keep_freed_memory()
     try:
         return MODES[options.mode](options, resolve_device(options))
-    except (InputError, Divergence) as error:
+    except (InputError, Divergence, WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 3
+        return error.exit_code
+    except Stopped as stop:
+        print(stop)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

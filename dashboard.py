@@ -19,6 +19,7 @@ from PIL import Image
 
 import neural_renderer as nr
 import runs
+import strict_json
 from errors import InputError
 
 POINTS = 1000  # of a window: twice its width in pixels; visdom copies a window as a whole, so each one costs
@@ -135,7 +136,7 @@ class Follower:
 
     def _take(self, line):
         try:
-            record = json.loads(line)
+            record = strict_json.loads(line)
             step = float(record.pop("step"))
         except (ValueError, KeyError, TypeError, AttributeError):
             return  # a line that a full disk cut

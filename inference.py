@@ -102,8 +102,9 @@ class Model:
 
 
 def load_run(folder, flag="last", device="cpu"):
-    """The `Model` of a run folder; flag 'last' or 'best'."""
-    state = runs.load_last(folder) if flag == "last" else runs.load(os.path.join(folder, runs.BEST))
+    """The `Model` of a run folder; flag 'last', 'best' or the step of a numbered checkpoint."""
+    name = runs.BEST if flag == "best" else runs.step_name(int(flag)) if flag != "last" else None
+    state = runs.load(os.path.join(folder, name)) if name else runs.load_last(folder)
     try:
         model = Model(state["options"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -4,6 +4,7 @@ import sys
 import time
 
 import strict_json
+from errors import WriteError
 
 
 def duration(seconds):
@@ -66,18 +67,34 @@ class Monitor:
     def record(self, step, values):
         """Append {'step', 'time', **values}; numbers that are not finite become null."""
         self.waiting.append(strict_json.dumps({"step": step, "time": round(self.elapsed, 3), **values}) + "\n")
+        try:
+            self._write()
+        except OSError as error:
+            if not self.failed:
+                self.say(f"warning: cannot write {self.path} ({error.strerror}); records are kept and "
+                         "tried again")
+            self.failed = True
+
+    def sync(self):
+        """All records are on the disk, or WriteError: before a checkpoint says that their steps are done."""
+        try:
+            self._write(sync=True)
+        except OSError as error:
+            raise WriteError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def _write(self, sync=False):
         size = None
         try:
             with open(self.path, "a") as out:
                 size = out.tell()
                 out.write("".join(self.waiting))
-            self.waiting.clear()
-        except OSError as error:
+                out.flush()
+                if sync:
+                    os.fsync(out.fileno())
+        except OSError:
             self._forget_torn_lines(size)
-            if not self.failed:
-                self.say(f"warning: cannot write {self.path} ({error.strerror}); records are kept and "
-                         "tried again")
-            self.failed = True
+            raise
+        self.waiting.clear()
 
     def _forget_torn_lines(self, size):
         """A full disk takes what still fits before it says so: back to the records that are whole."""

@@ -1,35 +1,40 @@
 """The run folder: options, checkpoints, log. Everything in it is whole at any moment.
 
 `options.json` every option, the versions and the commit; `metrics.jsonl` one line a record;
-`last.pt`, the one before it as `last.prev.pt`, and `best.pt` by validation IoU.
+`last.pt`, the one before it as `last.prev.pt`, and `best.pt` by validation IoU; with --keep_last also
+`step-00500.pt` and so on.
 """
 import contextlib
-import json
+import glob
+import io
 import os
 import pickle
 import platform
 import random
+import shutil
 import subprocess
 import sys
+import time
 import zipfile
+import zlib
 
 import numpy as np
 import torch
 
 import strict_json
-from errors import InputError
+from errors import InputError, WriteError
 
 OPTIONS, METRICS = "options.json", "metrics.jsonl"
 LAST, LAST_NEW, PREVIOUS, BEST = "last.pt", "last.pt.new", "last.prev.pt", "best.pt"
 # A resumed run must agree with its checkpoint in everything but these.
 MAY_CHANGE = {"n_iters", "log_step", "ckpt_step", "sample_step", "sample_dir", "device", "device_id",
               "resume", "data_dir", "cache_dir", "ckpt_dir", "threads", "visdom_env", "visdom_server",
-              "visdom_port", "follow"}
+              "visdom_port", "follow", "keep_last", "on_nan"}
 
 
 @contextlib.contextmanager
 def written_whole(path, mode="w"):
-    """A file that appears under its name, synced to disk, only when all of it is written."""
+    """A file that appears under its name, synced to disk, only when all of it is written; or WriteError."""
     beside = f"{path}.{os.getpid()}.part"
     try:
         with open(beside, mode) as out:
@@ -37,14 +42,21 @@ def written_whole(path, mode="w"):
             out.flush()
             os.fsync(out.fileno())
         os.replace(beside, path)
-        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_names(os.path.dirname(os.path.abspath(path)))
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
-        if os.path.exists(beside):
+        with contextlib.suppress(OSError):
             os.remove(beside)
+
+
+def _sync_names(folder):
+    """What was made and renamed in a folder survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path, value):
@@ -53,8 +65,8 @@ def write_json(path, value):
 
 
 def make_folder(path, option):
-    """Create a folder that can be written to, or say in one sentence why not."""
-    make_folders((path, option))
+    """Create a folder that can be written to, or say in one sentence why not. Returns all that were made."""
+    return make_folders((path, option))
 
 
 def make_folders(*wanted):
@@ -78,6 +90,7 @@ def make_folders(*wanted):
             for folder in reversed(made):
                 os.rmdir(folder)
             raise InputError(f"{option}={path} cannot be written: {error.strerror}") from None
+    return made
 
 
 def versions():
@@ -102,16 +115,21 @@ def held(folder, resume):
     return found
 
 
-def start(folder, options, resume, sample_dir=None):
+def start(folder, options, resume, sample_dir=None, data=None):
     """Prepare a run folder, and one for samples. Returns the checkpoint to go on from, or None for a
-    new run. What can be refused is refused before anything is written."""
+    new run. What can be refused is refused before anything is written.
+
+    data : what `describe_data` says of what is trained on; a resumed run must have the same.
+    """
     found = held(folder, resume)
     state = None
     if set(found) - {METRICS}:
         state = load_last(folder)
         _same_options(folder, state["options"], options)
+        _same_data(folder, state.get("data"), data, options.get("data_dir"))
     make_folders((folder, "--ckpt_dir"), *([(sample_dir, "--sample_dir")] if sample_dir else []))
     _put_damaged_aside(folder)
+    _remove_unfinished(folder)
     _forget_after(os.path.join(folder, METRICS), state["step"] if state else 0)
     write_json(os.path.join(folder, OPTIONS), {"options": options, "versions": versions()})
     return state
@@ -134,40 +152,112 @@ def _same_options(folder, before, now):
                              f"--{name}={now.get(name)}; resume with its own options")
 
 
+def describe_data(data, images=16):
+    """{class id: [objects, images, checksum]}: what tells a dataset from another, at little cost.
+
+    The checksum is that of some images, spread evenly, with their views and the voxels of their objects.
+    """
+    described = {}
+    for c, class_id in enumerate(data.class_ids):
+        numbers = data.images_of_class(c)
+        batch = data.gather(numbers[np.linspace(0, len(numbers) - 1, images).astype(int)])
+        checksum = 0
+        for tensor in (batch.images, batch.cameras, batch.poses, data.voxels(batch.objects.unique().numpy())):
+            checksum = zlib.crc32(tensor.contiguous().numpy().tobytes(), checksum)
+        described[class_id] = [int((data.object_class == c).sum()), len(numbers), checksum]
+    return described
+
+
+def _same_data(folder, before, now, data_dir):
+    for split in before or {}:
+        for class_id, (objects, images, checksum) in before[split].items():
+            found = now[split].get(class_id, [0, 0, 0])
+            if found != [objects, images, checksum]:
+                raise InputError(
+                    f"--data_dir={data_dir} holds other data than the run in {folder} was trained on: class "
+                    f"{class_id}, {split}: " + (
+                        f"{found[1]} images of {found[0]} objects, there {images} of {objects}"
+                        if found[:2] != [objects, images] else "as many images, but others"))
+
+
+def _remove_unfinished(folder):
+    """What a kill -9 left of files that were being written."""
+    for name in (OPTIONS, METRICS, LAST_NEW, BEST, ".probe", "run.lock"):
+        for path in glob.glob(os.path.join(glob.escape(folder), name + ".*.part*")):
+            os.remove(path)
+
+
 def _forget_after(path, step):
     """Drop the records of steps that will be done again, and a last line cut short."""
     if not os.path.exists(path):
         return
     kept = []
-    with open(path) as lines:
+    with open(path, errors="replace") as lines:
         for line in lines:
             try:
-                if json.loads(line)["step"] <= step:
+                if strict_json.loads(line)["step"] <= step:
                     kept.append(line.rstrip("\n") + "\n")
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 continue
     with written_whole(path) as out:
         out.writelines(kept)
 
 
-def save_last(folder, state):
-    """Write `last.pt`; the one before it stays as `last.prev.pt`."""
+def save_last(folder, state, keep=0):
+    """Write `last.pt`; the one before it stays as `last.prev.pt`. `keep` so many also as `step-*.pt`."""
     last, previous = os.path.join(folder, LAST), os.path.join(folder, PREVIOUS)
     new = os.path.join(folder, LAST_NEW)
     with written_whole(new, "wb") as out:
-        torch.save(state, out)
-    if os.path.exists(last):
-        os.replace(last, previous)
-    os.replace(new, last)
+        _pack(state, out)
+    try:
+        if keep:
+            _keep(folder, new, state["step"], keep)
+        if os.path.exists(last):
+            os.replace(last, previous)
+        os.replace(new, last)
+        _sync_names(folder)
+    except OSError as error:
+        raise WriteError(f"cannot write {last}: {error.strerror or error}") from None
 
 
 def save_best(folder, state):
     with written_whole(os.path.join(folder, BEST), "wb") as out:
-        torch.save(state, out)
+        _pack(state, out)
+
+
+def _pack(state, out):
+    """By way of memory: an error of the disk reaches us, instead of torch's own words for a half file."""
+    packed = io.BytesIO()
+    torch.save(state, packed)
+    out.write(packed.getbuffer())
+
+
+def step_name(step):
+    return f"step-{step:05d}.pt"
+
+
+def _keep(folder, path, step, count):
+    """Give a checkpoint a second name, that of its step, and let go those before the newest `count`."""
+    target = os.path.join(folder, step_name(step))
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(target)  # of a run that was here before and lost its end
+    try:
+        os.link(path, target)
+    except OSError:  # a file system without hard links
+        with open(path, "rb") as source, written_whole(target, "wb") as out:
+            shutil.copyfileobj(source, out)
+    numbered = {int(n): p for p in glob.glob(os.path.join(glob.escape(folder), "step-*.pt"))
+                if (n := os.path.basename(p)[5:-3]).isdigit()}
+    for old in sorted(s for s in numbered if s <= step)[:-count]:
+        os.remove(numbered[old])
 
 
 def load_last(folder):
     """The newest checkpoint that is whole; a damaged one is named."""
+    for _ in range(5):
+        if os.path.exists(os.path.join(folder, LAST)) or not os.path.exists(os.path.join(folder, LAST_NEW)):
+            break
+        time.sleep(0.1)  # a running training is just moving it into place, or one died doing so
     problem = None
     for name in (LAST, LAST_NEW, PREVIOUS):
         path = os.path.join(folder, name)
@@ -175,6 +265,8 @@ def load_last(folder):
             try:
                 state = load(path)
             except InputError as error:
+                if not os.path.exists(path):  # renamed while we looked: the training runs
+                    return load_last(folder)
                 problem = problem or error
                 continue
             if problem:
@@ -186,15 +278,16 @@ def load_last(folder):
 def load(path):
     """A checkpoint dictionary. Only tensors and plain values are read: nothing in it can run."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             # torch stores its entries plainly; one that says otherwise has a damaged description,
             # and torch would fill tensors from wherever it points.
             odd = [i.filename for i in archive.infolist() if i.external_attr or
                    i.compress_type != zipfile.ZIP_STORED or i.file_size != i.compress_size]
             broken = odd[0] if odd else archive.testzip()
-        if broken:
-            raise InputError(f"{path} is damaged: {broken} in it does not match its checksum or description")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            if broken:
+                raise InputError(f"{path} is damaged: {broken} in it does not match its checksum or description")
+            file.seek(0)  # the file that was verified, whatever has its name by now
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {path}") from None
     except OSError as error:
@@ -214,11 +307,18 @@ def seed_everything(seed):
 
 
 def rng_state():
+    numbers, numpys = random.getstate(), np.random.get_state()
     return {"torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "python": [numbers[0], torch.tensor(numbers[1]), numbers[2]],
+            "numpy": [numpys[0], torch.tensor(numpys[1].tolist()), *numpys[2:]]}
 
 
 def set_rng_state(state):
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
+    name, numbers, *more = state["numpy"]
+    np.random.set_state((name, numbers.numpy().astype(np.uint32), *more))

@@ -16,3 +16,11 @@ def plain(value):
 
 def dumps(value, indent=None):
     return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def loads(text):
+    """As json's; nesting too deep for it is a ValueError too."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

@@ -1,23 +1,22 @@
 """`--mode=train` and `trainCVPR19`: one loop; the adversarial method is a part of it."""
 import contextlib
-import math
 import os
 import pickle
-import signal
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 import dashboard
+import lock
 import losses
 import runs
 from datasets import DATASETS
+from divergence import any_bad, gradient_norms
 from errors import Divergence, InputError
-from inference import Model, score
+from inference import Model
+from interruption import Interruption
+from loop import Loop, learning_rate
 from models import RESNET_SIZE, PoseDiscriminator, ViewDiscriminator
-from monitor import Monitor
-from visualization import training_sheet, write_obj
 
 
 @dataclass
@@ -73,42 +72,6 @@ class ViewPriorLearning:
 
 
 METHODS = {"train": FeatGAN, "trainCVPR19": ViewPriorLearning}
-
-
-class Sampler:
-    """Image numbers of step 1, 2, ...: one endless run of shuffled epochs, cut into batches.
-
-    A pure function of the seed and the step, so that a resumed run sees what it would have seen.
-    """
-
-    def __init__(self, count, batch_size, seed):
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self._epoch = self._order = None
-
-    def batch(self, step):
-        first = (step - 1) * self.batch_size
-        return np.concatenate([self._shuffled(epoch)[a:b] for epoch, a, b in self._pieces(first)])
-
-    def _pieces(self, first):
-        end = first + self.batch_size
-        while first < end:
-            epoch, a = divmod(first, self.count)
-            b = min(self.count, a + end - first)
-            yield epoch, a, b
-            first += b - a
-
-    def _shuffled(self, epoch):
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        return self._order
-
-
-def learning_rate(step, options, base):
-    """From iteration decay_batch on, times decay_order every decay_every iterations."""
-    if step < options.decay_batch:
-        return base
-    return base * options.decay_order ** ((step - options.decay_batch) // options.decay_every + 1)
 
 
 def check_options(options):
@@ -183,11 +146,16 @@ class Trainer:
         self.rates = rates
 
     def step(self, step, batch):
-        """One iteration on a `Batch`; returns {loss name: scalar tensor}."""
+        """One iteration on a `Batch`; returns {loss name: scalar tensor} and {network: norm of its gradient}.
+
+        If one of these is not finite, networks and optimisers are left as they were.
+        """
         o = self.options
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = learning_rate(step, o, self.rates[name])
             optimizer.zero_grad(set_to_none=True)
+        # Of batch normalisation, which the forward pass already changes.
+        statistics = [(b, b.clone()) for m in self.modules.values() for b in m.buffers()]
         images = batch.images.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=o.amp):
             codes = self.model.encoder(images)
@@ -211,16 +179,27 @@ class Trainer:
                 name = self.method.adversarial_name
                 values[name] = self.method.adversarial_loss(shown)
                 total = total + o.lambda_adv * values[name]
-                total.backward()
+                self._backward(total)
         else:
-            total.backward()
-        self.optimizers["E"].step()
-        self.optimizers["G"].step()
+            self._backward(total)
+        learning = {"E": self.modules["E"], "G": self.modules["G"]}
         if self.method and not encoders_turn:
             values["discriminator"] = self.method.discriminator_loss(shown)
-            values["discriminator"].backward()
-            self.optimizers["D"].step()
-        return {k: v.detach() for k, v in values.items()}
+            self._backward(values["discriminator"])
+            learning["D"] = self.modules["D"]
+        norms = gradient_norms(learning)
+        bad = any_bad(values, norms)
+        for name in learning:
+            self.optimizers[name].found_inf = bad  # 1: the fused step changes nothing, without a wait for it
+            self.optimizers[name].step()
+        for statistic, before in statistics:
+            statistic.copy_(torch.where(bad > 0, before, statistic))
+        return {k: v.detach() for k, v in values.items()}, norms
+
+    def _backward(self, loss):
+        """A loss that is not finite teaches nothing; only on the CPU does it cost nothing to look."""
+        if self.device.type != "cpu" or loss.isfinite():
+            loss.backward()
 
     def _render(self, vertices, codes, batch):
         """Silhouettes from the inputs' views and, for a method that wants them, from others, drawn in
@@ -259,130 +238,23 @@ def _frozen(module):
         module.requires_grad_(True)
 
 
-class Interrupted:
-    """SIGTERM and SIGINT become a wish to stop after the step; a second SIGINT stops at once."""
-
-    def __init__(self):
-        self.wanted = None
-
-    def __enter__(self):
-        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def _note(self, number, _frame):
-        if self.wanted == signal.SIGINT == number:
-            raise KeyboardInterrupt
-        self.wanted = signal.Signals(number)
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
 def train(options, device):
     """Train until `n_iters`; returns the exit code: 0, or 75 if asked to stop on the way."""
     check_options(options)
     if options.resume and not os.path.isdir(options.ckpt_dir):
         options.resume = False  # nothing there yet: a new run
-    described = dict(vars(options))
-    runs.held(options.ckpt_dir, options.resume)
-    runs.seed_everything(options.seed)
-
-    dataset = DATASETS[options.dataset]
-    data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
-    validation = dataset.open(described, "val", seed=options.data_seed)
-    trainer = Trainer(options, device, data.num_poses)
-    # Everything that was given has been read; from here on files are written.
-    resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir)
-    first, best, elapsed = 0, -math.inf, 0.0
-    if resumed:
-        trainer.load(resumed)
-        runs.set_rng_state(resumed["rng"])
-        first, best, elapsed = resumed["step"], resumed["best"], resumed["elapsed"]
-    monitor = Monitor(os.path.join(options.ckpt_dir, runs.METRICS), first, options.n_iters, elapsed)
-    parameters = sum(p.numel() for m in trainer.modules.values() for p in m.parameters())
-    monitor.say(f"{'resuming' if resumed else 'training'} in {options.ckpt_dir}: "
-                f"{', '.join(data.class_name(c) for c in data.class_ids)}; {len(data)} images of "
-                f"{data.num_objects} objects; {parameters / 1e6:.1f} M parameters; {device}")
-    if first >= options.n_iters:
-        monitor.say(f"the run has its {first} iterations already; a higher --n_iters goes on")
-        return 0
-    sampler = Sampler(len(data), options.batch_size, options.seed)
-    sheet = _sheet_images(validation)
-    mark, mark_step = monitor.elapsed, first
-
-    def checkpoint(step):
-        trainer.check_finite()
-        state = {"step": step, "options": described, "best": best, "elapsed": monitor.elapsed,
-                 "rng": runs.rng_state(), **trainer.state()}
-        return state
-
-    with Interrupted() as interrupted, dashboard.shown(options):
-        for step in range(first + 1, options.n_iters + 1):
-            try:
-                values = trainer.step(step, data.gather(sampler.batch(step), step))
-                if device.type == "cpu" or step % options.log_step == 0 or step == options.n_iters:
-                    values = {k: float(v) for k, v in values.items()}
-                    bad = [k for k, v in values.items() if not math.isfinite(v)]
-                    if bad:
-                        raise Divergence(f"the {bad[0]} loss is {values[bad[0]]}")
-                last = step == options.n_iters
-                record = {}
-                if step % options.log_step == 0 or last:
-                    now = monitor.elapsed
-                    record = {**values, "lr": learning_rate(step, options, options.lr),
-                              "images_per_s": (step - mark_step) * options.batch_size / max(now - mark, 1e-9)}
-                    mark, mark_step = now, step
-                if step % options.sample_step == 0 or last:
-                    record.update(_write_samples(trainer, step, sheet))
-                if step % options.ckpt_step == 0 or last:
-                    state = checkpoint(step)
-                    scores = score(trainer.model, validation)
-                    val_iou = float(np.mean(list(scores["iou"].values())))
-                    record.update(val_iou=val_iou, val_mmd=float(np.mean(list(scores["mmd"].values()))),
-                                  val_iou_of=scores["iou"])
-                    if val_iou > best:
-                        best = state["best"] = val_iou
-                        runs.save_best(options.ckpt_dir, state)
-                if record:
-                    monitor.record(step, record)
-                if step % options.ckpt_step == 0 or last:
-                    runs.save_last(options.ckpt_dir, state)
-                    mark = monitor.elapsed  # the rate is that of training alone
-                    monitor.progress(step, {"loss": values["silhouette"], "val IoU": record["val_iou"],
-                                            "val MMD": record["val_mmd"]})
-                elif interrupted.wanted:
-                    runs.save_last(options.ckpt_dir, checkpoint(step))
-                elif step % (10 * options.log_step) == 0:
-                    monitor.progress(step, {"loss": values["silhouette"]})
-            except Divergence as error:
-                raise Divergence(f"step {step}: {error}; the last good checkpoint stays in "
-                                 f"{options.ckpt_dir}") from None
-            if interrupted.wanted and not last:
-                monitor.say(f"{interrupted.wanted.name}: stopped and saved after step {step}; go on with "
-                            "--resume")
-                return 75
-    monitor.say(f"done: best validation IoU {best:.4f}; {options.ckpt_dir}")
-    return 0
-
-
-def _sheet_images(validation, count=8):
-    """Some validation images, of objects and views spread evenly."""
-    objects = np.linspace(0, validation.num_objects - 1, min(count, validation.num_objects)).astype(int)
-    views = len(validation) // validation.num_objects
-    return validation.gather([o * views + (7 * i) % views for i, o in enumerate(objects)])
-
-
-def _write_samples(trainer, step, batch):
-    """Picture and mesh of the moment; a disk that is full costs the picture, not the run."""
-    folder = trainer.options.sample_dir
-    names = {"picture": f"{step:05d}.png", "mesh": f"{step:05d}.obj"}
-    prediction = trainer.model.predict(batch.images)
-    try:
-        training_sheet(trainer.dataset, batch, prediction).save(os.path.join(folder, names["picture"]))
-        write_obj(os.path.join(folder, names["mesh"]), trainer.dataset, prediction.vertices[0],
-                  prediction.faces)
-    except OSError as error:
-        print(f"warning: cannot write samples into {folder}: {error.strerror}")
-        return {}
-    return names
+    with Interruption() as interruption:
+        described = dict(vars(options))
+        lock.check(options.ckpt_dir)
+        runs.held(options.ckpt_dir, options.resume)
+        runs.seed_everything(options.seed)
+        dataset = DATASETS[options.dataset]
+        data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
+        validation = dataset.open(described, "val", seed=options.data_seed)
+        trainer = Trainer(options, device, data.num_poses)
+        seen = {"train": runs.describe_data(data), "val": runs.describe_data(validation)}
+        # Everything that was given has been read; from here on files are written.
+        with lock.held(options.ckpt_dir):
+            resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen)
+            loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)
+            return loop.run(interruption)

@@ -15,7 +15,8 @@ import torch
 import common
 import synthetic
 from datasets import CVPR18
-from training import Sampler, Shown, Trainer
+from loop import Sampler
+from training import Shown, Trainer
 
 
 def options(**changed):

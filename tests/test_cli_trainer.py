@@ -52,7 +52,7 @@ def test_the_encoders_turn_leaves_the_discriminator_alone(trainer):
 
 
 def test_learning_rate_is_that_of_a_loop_that_multiplies():
-    from training import learning_rate
+    from loop import learning_rate
     options, rate = SimpleNamespace(decay_batch=7, decay_every=3, decay_order=0.5), 0.1
     for step in range(1, 30):
         if step >= 7 and (step - 7) % 3 == 0:
@@ -62,7 +62,7 @@ def test_learning_rate_is_that_of_a_loop_that_multiplies():
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 27])
 def test_sampler(batch_size):
-    from training import Sampler
+    from loop import Sampler
     sampler, steps = Sampler(10, batch_size, seed=5), 120 // batch_size + 1
     batches = [sampler.batch(step) for step in range(1, steps + 1)]
     assert all(len(b) == batch_size for b in batches)

@@ -1,0 +1,67 @@
+"""Losses and gradients that are not finite: found, counted, never repaired."""
+import math
+
+import torch
+
+from errors import Divergence
+
+SKIPS_IN_A_ROW = 100  # more of them and the run is not going anywhere
+NETWORKS = {"E": "encoder", "G": "decoder", "D": "discriminator"}
+
+
+def gradient_norms(modules):
+    """{name: norm, scalar tensor} of the gradients of each module. A norm too large for its type is as bad as
+    one that is not finite: the squares that Adam keeps would not be either."""
+    return {name: torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+            for name, module in modules.items()}
+
+
+def any_bad(losses, norms):
+    """1.0 if a value is not finite, else 0.0, as a scalar tensor: nobody waits for the device."""
+    together = torch.stack([v.detach().float() for v in (*losses.values(), *norms.values())])
+    return together.isfinite().all().logical_not().float()
+
+
+class Watch:
+    """Reads losses and gradient norms of several steps at once, so that a GPU is waited for once.
+
+    The trainer has applied no update of a bad step when it is noticed here.
+
+    Parameters
+    ----------
+    on_nan : 'stop' raises `Divergence` with the step, the part and the values; 'skip' counts.
+    skipped : steps skipped before, by the run that is resumed.
+    """
+
+    def __init__(self, on_nan, skipped=0):
+        self.on_nan, self.skipped = on_nan, skipped
+        self.in_a_row, self.unread = 0, []
+
+    def add(self, step, losses, norms):
+        self.unread.append((step, losses, norms))
+
+    def read(self):
+        """Losses of the newest step as floats, when all steps up to it were looked at."""
+        numbers = iter(torch.stack([v.detach().float() for _, *both in self.unread for values in both
+                                    for v in values.values()]).tolist())
+        for step, losses, norms in self.unread:
+            losses = {name: next(numbers) for name in losses}
+            self._look(step, losses, {name: next(numbers) for name in norms})
+        self.unread.clear()
+        return losses
+
+    def _look(self, step, losses, norms):
+        named = {**{f"{name} loss": value for name, value in losses.items()},
+                 **{f"gradient of the {NETWORKS[name]}": value for name, value in norms.items()}}
+        bad = [name for name, value in named.items() if not math.isfinite(value)]
+        if not bad:
+            self.in_a_row = 0
+            return
+        self.skipped += 1
+        self.in_a_row += 1
+        what = f"the {bad[0]} is {named[bad[0]]} (" + \
+            ", ".join(f"{name} {value:.4g}" for name, value in named.items()) + ")"
+        if self.on_nan == "stop":
+            raise Divergence(what, step)
+        if self.in_a_row > SKIPS_IN_A_ROW:
+            raise Divergence(f"{what}, as in the {SKIPS_IN_A_ROW} steps before", step)

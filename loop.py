@@ -1,0 +1,187 @@
+"""The loop of a training run: batches in order, records, pictures, checkpoints, and ending well."""
+import math
+import os
+
+import numpy as np
+
+import dashboard
+import runs
+from divergence import Watch
+from errors import Divergence, InputError
+from inference import score
+from monitor import Monitor
+from visualization import training_sheet, write_obj
+
+
+class Sampler:
+    """Image numbers of step 1, 2, ...: one endless run of shuffled epochs, cut into batches.
+
+    A pure function of the seed and the step, so that a resumed run sees what it would have seen.
+    """
+
+    def __init__(self, count, batch_size, seed):
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._epoch = self._order = None
+
+    def batch(self, step):
+        first = (step - 1) * self.batch_size
+        return np.concatenate([self._shuffled(epoch)[a:b] for epoch, a, b in self._pieces(first)])
+
+    def _pieces(self, first):
+        end = first + self.batch_size
+        while first < end:
+            epoch, a = divmod(first, self.count)
+            b = min(self.count, a + end - first)
+            yield epoch, a, b
+            first += b - a
+
+    def _shuffled(self, epoch):
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return self._order
+
+
+def learning_rate(step, options, base):
+    """From iteration decay_batch on, times decay_order every decay_every iterations."""
+    if step < options.decay_batch:
+        return base
+    return base * options.decay_order ** ((step - options.decay_batch) // options.decay_every + 1)
+
+
+class Loop:
+    """Steps, records and checkpoints of one run.
+
+    Parameters
+    ----------
+    constant : what every checkpoint of the run says besides weights.
+    resumed : checkpoint to go on from, or None.
+    """
+
+    def __init__(self, trainer, data, validation, constant, resumed):
+        self.trainer, self.data, self.validation = trainer, data, validation
+        self.options, self.constant = trainer.options, constant
+        self.folder = self.options.ckpt_dir
+        self.first, self.best, elapsed, skipped = 0, -math.inf, 0.0, 0
+        if resumed:
+            try:
+                trainer.load(resumed)
+                runs.set_rng_state(resumed["rng"])
+                self.first, self.best = resumed["step"], resumed["best"]
+                elapsed, skipped = resumed["elapsed"], resumed["skipped"]
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                raise InputError(f"the checkpoint in {self.folder} cannot be gone on from: "
+                                 f"{type(error).__name__}: {str(error).splitlines()[0]}") from None
+        self.watch = Watch(self.options.on_nan, skipped)
+        self.monitor = Monitor(os.path.join(self.folder, runs.METRICS), self.first, self.options.n_iters, elapsed)
+        self.mark = self.monitor.elapsed, self.first
+        self._say_what(resumed)
+
+    def _say_what(self, resumed):
+        data, modules = self.data, self.trainer.modules.values()
+        parameters = sum(p.numel() for m in modules for p in m.parameters())
+        self.monitor.say(f"{'resuming' if resumed else 'training'} in {self.folder}: "
+                         f"{', '.join(data.class_name(c) for c in data.class_ids)}; {len(data)} images of "
+                         f"{data.num_objects} objects; {parameters / 1e6:.1f} M parameters; {self.trainer.device}")
+
+    def run(self, interruption):
+        """From the first step to the last, or to the end of the one in which a signal comes."""
+        o = self.options
+        if self.first >= o.n_iters:
+            self.monitor.say(f"the run has its {self.first} iterations already; a higher --n_iters goes on")
+            return 0
+        sampler = Sampler(len(self.data), o.batch_size, o.seed)
+        sheet = _sheet_images(self.validation)
+        with dashboard.shown(o):
+            interruption.stepping = True
+            for step in range(self.first + 1, o.n_iters + 1):
+                last = step == o.n_iters
+                try:
+                    batch = self.data.gather(sampler.batch(step), step)
+                    self.watch.add(step, *self.trainer.step(step, batch))
+                    self._after(step, last, sheet, interruption)
+                except Divergence as error:
+                    raise Divergence(f"step {error.step or step}: {error}; the last good checkpoint stays in "
+                                     f"{self.folder}") from None
+                if interruption.wanted and not last:
+                    self.monitor.say(f"{interruption.wanted.name}: stopped and saved after step {step}; go on "
+                                     "with --resume")
+                    return 75
+        skipped = f"; {self.watch.skipped} steps skipped, not finite" if self.watch.skipped else ""
+        self.monitor.say(f"done: best validation IoU {self.best:.4f}{skipped}; {self.folder}")
+        return 0
+
+    def _after(self, step, last, sheet, interruption):
+        """What is due after a step: look at its losses, record, draw, validate, save."""
+        o, record = self.options, {}
+        log, draw, check = (last or step % every == 0 for every in (o.log_step, o.sample_step, o.ckpt_step))
+        if log or draw or check or interruption.wanted or self.trainer.device.type == "cpu":
+            losses_now = self.watch.read()
+        if log:
+            record.update(losses_now, lr=learning_rate(step, o, o.lr), images_per_s=self._images_per_s(step))
+            if self.watch.skipped:
+                record["skipped"] = self.watch.skipped
+        if draw:
+            record.update(_write_samples(self.trainer, step, sheet))
+        if check:
+            state = self._state(step)
+            record.update(self._validate(state))
+        if record:
+            self.monitor.record(step, record)
+        if check:
+            self._save(state)
+            self.mark = self.monitor.elapsed, step  # the rate is that of training alone
+            self.monitor.progress(step, {"loss": losses_now["silhouette"], "val IoU": record["val_iou"],
+                                         "val MMD": record["val_mmd"]})
+        elif interruption.wanted:
+            self._save(self._state(step))
+        elif step % (10 * o.log_step) == 0:
+            self.monitor.progress(step, {"loss": losses_now["silhouette"]})
+
+    def _images_per_s(self, step):
+        (time, before), now = self.mark, self.monitor.elapsed
+        self.mark = now, step
+        return (step - before) * self.options.batch_size / max(now - time, 1e-9)
+
+    def _state(self, step):
+        """A checkpoint: all that the steps to come depend on."""
+        self.trainer.check_finite()
+        return {"step": step, **self.constant, "best": self.best, "elapsed": self.monitor.elapsed,
+                "skipped": self.watch.skipped, "rng": runs.rng_state(), **self.trainer.state()}
+
+    def _validate(self, state):
+        """Figures for the record; the best so far is saved, and noted in `state`."""
+        scores = score(self.trainer.model, self.validation)
+        val_iou = float(np.mean(list(scores["iou"].values())))
+        if val_iou > self.best:
+            self.best = state["best"] = val_iou
+            runs.save_best(self.folder, state)
+        return {"val_iou": val_iou, "val_mmd": float(np.mean(list(scores["mmd"].values()))),
+                "val_iou_of": scores["iou"]}
+
+    def _save(self, state):
+        """The records first: a checkpoint promises that those up to its step are on the disk."""
+        self.monitor.sync()
+        runs.save_last(self.folder, state, self.options.keep_last)
+
+
+def _sheet_images(validation, count=8):
+    """Some validation images, of objects and views spread evenly."""
+    objects = np.linspace(0, validation.num_objects - 1, min(count, validation.num_objects)).astype(int)
+    views = len(validation) // validation.num_objects
+    return validation.gather([o * views + (7 * i) % views for i, o in enumerate(objects)])
+
+
+def _write_samples(trainer, step, batch):
+    """Picture and mesh of the moment; a disk that is full costs the picture, not the run."""
+    folder = trainer.options.sample_dir
+    names = {"picture": f"{step:05d}.png", "mesh": f"{step:05d}.obj"}
+    prediction = trainer.model.predict(batch.images)
+    try:
+        training_sheet(trainer.dataset, batch, prediction).save(os.path.join(folder, names["picture"]))
+        write_obj(os.path.join(folder, names["mesh"]), trainer.dataset, prediction.vertices[0],
+                  prediction.faces)
+    except OSError as error:
+        print(f"warning: cannot write samples into {folder}: {error.strerror}")
+        return {}
+    return names
