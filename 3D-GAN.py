@@ -96,6 +96,12 @@ def parser():
     g.add_argument("--resnet_weights", metavar="FILE", help="start the ResNet of 224 px images from torchvision's "
                                                             "published ResNet-18 weights")
 
+    g = p.add_argument_group("weights: state dicts of the published program, or run files (.pt) of this one; "
+                             "train starts from them, other modes take them instead of CKPT_DIR")
+    g.add_argument("--load_E", nargs="+", metavar="FILE", help="encoder (MMD and t_SNE: several, side by side)")
+    g.add_argument("--load_G", metavar="FILE", help="mesh decoder; --obj_dir names its template")
+    g.add_argument("--load_D", metavar="FILE", help="discriminator (train)")
+
     g = p.add_argument_group("training")
     g.add_argument("--n_iters", type=integer(1), help="iterations in all")
     g.add_argument("--batch_size", type=integer(1), default=128, help="images an iteration")
@@ -209,6 +215,9 @@ def train(options, device):
     # Absolute: the run's options are to hold wherever it is looked at from.
     options.data_dir = os.path.abspath(options.data_dir)
     options.obj_dir = options.obj_dir and os.path.abspath(options.obj_dir)
+    options.load_E = options.load_E and [os.path.abspath(path) for path in options.load_E]
+    options.load_G = options.load_G and os.path.abspath(options.load_G)
+    options.load_D = options.load_D and os.path.abspath(options.load_D)
     options.cache_dir = options.cache_dir or os.path.join(options.data_dir, ".cache")
     return training.train(options, device)
 
@@ -220,22 +229,24 @@ def trainCVPR19(options, device):
 
 def evaluation(options, device):
     """voxel IoU, MMD and their controls, as a table and JSON"""
-    need(options, "ckpt_dir")
+    need_model(options)
     import evaluation
     return evaluation.evaluation(options, device)
 
 
 def reconstruct(options, device):
     """meshes from images: OBJ, GLB, pictures, turntable"""
-    need(options, "ckpt_dir")
+    need_model(options)
     import visualization
+    options.sample_dir = options.sample_dir or "results"
     return visualization.reconstruct(options, device)
 
 
 def interpolation(options, device):
     """shapes between those of two images"""
-    need(options, "ckpt_dir")
+    need_model(options)
     import visualization
+    options.sample_dir = options.sample_dir or "results"
     return visualization.interpolation(options, device)
 
 
@@ -307,6 +318,11 @@ def parse(arguments=None):
 def need(options, name):
     if getattr(options, name) is None:
         raise InputError(f"--mode={options.mode} needs --{name}")
+
+
+def need_model(options):
+    if options.load_E is None and options.load_G is None:
+        need(options, "ckpt_dir")
 
 
 def resolve_device(options):

@@ -7,25 +7,39 @@ import torch
 
 import runs
 from errors import InputError
-from inference import load_run, open_split
+from inference import load_run, load_weights, open_split
 from metrics import mmd_matrix
 from monitor import Progress
 
 
 def _open(options, device):
     """[(folder, model, data)] of the runs asked for."""
-    if not (options.runs or options.ckpt_dir):
-        raise InputError(f"--mode={options.mode} needs --ckpt_dir, or --runs with several run folders")
+    folders = options.runs or ([options.ckpt_dir] if options.ckpt_dir and not options.load_E else [])
+    if not (folders or options.load_E):
+        raise InputError(f"--mode={options.mode} needs --ckpt_dir, --runs with several run folders, or --load_E")
+    settings = vars(options)
+    models = [load_run(folder, options.eval_flag, device, settings) for folder in folders]
+    models += [load_weights(path, None, device, settings) for path in options.load_E or []]
     opened = []
-    for folder in options.runs or [options.ckpt_dir]:
-        model = load_run(folder, options.eval_flag, device)
+    for model, folder in zip(models, [*folders, *(options.load_E or [])]):
         opened.append((folder, model, open_split(model, options)))
     return opened
 
 
+def _label(path):
+    """What tells a run from others: its folder's name, with that of a file in it."""
+    path = os.path.normpath(path)
+    return os.path.join(*path.split(os.sep)[-2:]) if os.path.isfile(path) else os.path.basename(path)
+
+
+def _step(step):
+    """Of a state dict, which does not say it, None."""
+    return "?" if step is None else step
+
+
 def _codes(folder, model, data):
     """Codes (M, d), poses (M,) and objects (M,) of every image of a split."""
-    progress = Progress(f"encoding {os.path.basename(os.path.normpath(folder))}", len(data), " images")
+    progress = Progress(f"encoding {_label(folder)}", len(data), " images")
     codes, poses, objects = [], [], []
     for first in range(0, len(data), 256):
         batch = data.gather(range(first, min(first + 256, len(data))))
@@ -87,7 +101,7 @@ def mmd(options, device):
     top = max(max(map(max, r["matrix"])) for r in results) or 1
     for axis, r in zip(axes[0], results):
         shown = axis.imshow(r["matrix"], vmin=0, vmax=top, cmap="magma", origin="lower")
-        axis.set(title=f"{os.path.basename(os.path.normpath(r['run']))}, step {r['step']}\n"
+        axis.set(title=f"{_label(r['run'])}, step {_step(r['step'])}\n"
                        f"mean {r['mean']:.3f}, shuffled {r['mean_shuffled']:.3f}",
                  xlabel="pose", ylabel="pose")
     figure.colorbar(shown, ax=axes[0].tolist(), label="squared MMD", shrink=0.8)
@@ -96,7 +110,8 @@ def mmd(options, device):
     print(protocol)
     print(f"{'run':<40}{'step':>8}{'codes':>8}{'MMD':>10}{'shuffled':>10}")
     for r in results:
-        print(f"{r['run'][-39:]:<40}{r['step']:>8}{r['codes']:>8}{r['mean']:>10.4f}{r['mean_shuffled']:>10.4f}")
+        print(f"{r['run'][-39:]:<40}{_step(r['step']):>8}{r['codes']:>8}{r['mean']:>10.4f}"
+              f"{r['mean_shuffled']:>10.4f}")
     print(f"wrote {stem}.json, .csv, .png, .pdf")
     return 0
 
@@ -128,7 +143,7 @@ def t_sne(options, device):
         several = len(data.class_ids) > 1
         other = data.object_class[thing] if several else thing
         sample = "" if len(chosen) == len(codes) else f", {len(chosen)} of {len(codes)} images"
-        axes[0, column].set_title(f"{os.path.basename(os.path.normpath(folder))}, step {model.step}\n"
+        axes[0, column].set_title(f"{_label(folder)}, step {_step(model.step)}\n"
                                   f"{split}, seed {options.seed}{sample}", fontsize=10)
         # Poses go round: a cyclic map, so that the last is as close to the first as they are.
         by_pose = axes[0, column].scatter(*points.T, c=pose, s=4, cmap="twilight", vmin=0,

@@ -17,10 +17,10 @@ def compare(options, device):
     folders = options.runs
     names = _names(folders)
     if options.split is None:
-        choose_split(options, load_run(folders[0], options.eval_flag).dataset)
+        choose_split(options, load_run(folders[0], options.eval_flag, settings=vars(options)).dataset)
     evaluations = [_evaluation(f, options) for f in folders]
     _same_protocol(folders, evaluations)
-    models = [load_run(f, options.eval_flag, device) for f in folders]
+    models = [load_run(f, options.eval_flag, device, vars(options)) for f in folders]
     _same_images(folders, models)
     runs.make_folder(options.sample_dir, "--sample_dir")
     data = open_split(models[0], options)

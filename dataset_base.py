@@ -56,6 +56,7 @@ class Dataset:
     num_views = None                     # numbered views that all objects share, if there are such
     published = {}                       # options of the published run: what is not given is this
     reads = ()                           # options that the constructor takes
+    published_bgr = False                # the published program read its colours in this order
     mirrors = True                       # its cameras mirror a right-handed scene
     grid_rule = None                     # how voxels come from coordinates, in words
     files = None                         # what a folder of it holds, in words

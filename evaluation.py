@@ -5,7 +5,7 @@ import numpy as np
 
 import runs
 from errors import InputError
-from inference import load_run, mean_shapes, open_split, score
+from inference import load_run, mean_shapes, open_model, open_split, score
 from monitor import Progress
 
 COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
@@ -13,19 +13,28 @@ COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object"
 
 
 def evaluation(options, device):
-    """Evaluate the run in --ckpt_dir, or each run in its subfolders `ckpt3D_<class>`."""
+    """Evaluate the run in --ckpt_dir, or each run in its subfolders `ckpt3D_<class>`, or --load_E and --load_G."""
+    if options.load_E or options.load_G:
+        evaluate_run(options, options.sample_dir or "results", open_model(options, device), options.class_ids)
+        return 0
     folder = options.ckpt_dir
     parts = sorted(d for d in os.listdir(folder) if d.startswith("ckpt3D_")) \
         if os.path.isdir(folder) else []
+
+    def load(path):
+        return load_run(path, options.eval_flag, device, vars(options))
     if not parts:
-        evaluate_run(options, folder, device, options.class_ids)
+        evaluate_run(options, folder, load(folder), options.class_ids)
         return 0
     if options.class_ids:
         absent = [c for c in options.class_ids if f"ckpt3D_{c}" not in parts]
         if absent:
             raise InputError(f"--ckpt_dir={folder} has no ckpt3D_{absent[0]}; it has {', '.join(parts)}")
         parts = [f"ckpt3D_{c}" for c in options.class_ids]
-    results = [evaluate_run(options, os.path.join(folder, part), device) for part in parts]  # each its own class
+    results = []
+    for part in parts:  # each its own class
+        path = os.path.join(folder, part)
+        results.append(evaluate_run(options, path, load(path)))
     merged = {"protocol": {**results[0]["protocol"], "runs": parts,
                            "objects": {k: v for r in results for k, v in r["protocol"]["objects"].items()}}}
     for key, _ in COLUMNS:
@@ -40,22 +49,22 @@ def _file_name(options):
     return f"evaluation_{options.split}_{options.eval_flag}.json"
 
 
-def evaluate_run(options, folder, device, class_ids=None):
-    """Measure one run and write `evaluation_<split>_<flag>.json` into its folder.
+def evaluate_run(options, folder, model, class_ids=None):
+    """Measure one model and write `evaluation_<split>_<flag>.json` into a folder, its run's.
 
     class_ids : default: the classes it was trained on.
     """
-    model = load_run(folder, options.eval_flag, device)
-    trained = model.options
-    class_ids = class_ids or trained["class_ids"]
+    class_ids = class_ids or model.options.get("class_ids")
     data = open_split(model, options, class_ids=class_ids)
     train = open_split(model, options, "train", class_ids=class_ids, only_voxels=True)
+    runs.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
     progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
     figures = score(model, data, full=True, mean_grids=mean_shapes(train), progress=progress.update)
-    objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(class_ids)}
+    objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
     result = {
         "protocol": {
-            "dataset": model.dataset.name, "data_dir": os.path.abspath(options.data_dir or trained["data_dir"]),
+            "dataset": model.dataset.name, "model": model.source,
+            "data_dir": os.path.abspath(options.data_dir or model.options["data_dir"]),
             "split": options.split, "checkpoint": options.eval_flag, "step": model.step,
             "objects": objects, "views": "every view of every object",
             "grid": f"32^3, {model.dataset.grid_rule}",
@@ -69,13 +78,14 @@ def evaluate_run(options, folder, device, class_ids=None):
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
     runs.write_json(os.path.join(folder, _file_name(options)), result)
-    print_table(folder, result, data)
+    print_table(result, data)
     return result
 
 
-def print_table(folder, result, data):
+def print_table(result, data):
     protocol = result["protocol"]
-    print(f"\n{folder}, step {protocol['step']} ({protocol['checkpoint']}); {protocol['dataset']} "
+    step = "?" if protocol["step"] is None else protocol["step"]
+    print(f"\n{protocol['model']}, step {step} ({protocol['checkpoint']}); {protocol['dataset']} "
           f"{protocol['split']}, every view, voxels 32^3 by the published rule")
     print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in COLUMNS))
     for class_id, count in protocol["objects"].items():

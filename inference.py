@@ -12,6 +12,7 @@ import torch
 
 import neural_renderer as nr
 import runs
+import weights
 from datasets import DATASETS
 from errors import Divergence, InputError
 from metrics import mean_mmd, mean_shape, pairwise_iou, voxel_iou
@@ -60,7 +61,8 @@ class Model:
 
     def to(self, device):
         self.encoder.to(device)
-        self.decoder.to(device)
+        if self.decoder is not None:
+            self.decoder.to(device)
         self.faces = self.faces.to(device)
         return self
 
@@ -101,8 +103,21 @@ class Model:
         return torch.cat(codes)
 
 
-def load_run(folder, flag="last", device="cpu"):
-    """The `Model` of a run folder; flag 'last', 'best' or the step of a numbered checkpoint."""
+def load_run(folder, flag="last", device="cpu", settings=None):
+    """The `Model` of a run folder; flag 'last', 'best' or the step of a numbered checkpoint.
+
+    settings : dict, for a folder of the published program, `<flag>-E.ckpt` and `<flag>-G.ckpt`, which does not
+        tell them: options such as dataset and obj_dir (the template).
+    """
+    published = [os.path.join(folder, f"{flag}-{part}.ckpt") for part in "EG"]
+    if os.path.exists(published[0]) and not os.path.exists(os.path.join(folder, runs.BEST)) and not any(
+            os.path.exists(os.path.join(folder, name)) for name in (runs.LAST, runs.LAST_NEW, runs.PREVIOUS)):
+        name = os.path.basename(os.path.normpath(folder))
+        if name.startswith("ckpt3D_"):
+            settings = {**(settings or {}), "class_ids": [name[len("ckpt3D_"):]]}
+        model = load_weights(*published, device, settings)
+        model.source = folder
+        return model
     name = runs.BEST if flag == "best" else runs.step_name(int(flag)) if flag != "last" else None
     state = runs.load(os.path.join(folder, name)) if name else runs.load_last(folder)
     try:
@@ -129,12 +144,61 @@ def choose_split(options, dataset):
 def open_split(model, options, split=None, **more):
     """A split (default: --split) of what a run was trained on, or of the files that are given instead."""
     choose_split(options, model.dataset)
-    class_ids = more.pop("class_ids", None) or options.class_ids
+    data_dir = options.data_dir or model.options.get("data_dir")
+    if data_dir is None:
+        raise InputError(f"{model.source} does not say what it was trained on: give --data_dir, and --dataset if "
+                         f"it is not {model.dataset.name}")
+    class_ids = more.pop("class_ids", None) or options.class_ids or model.options.get("class_ids") \
+        or model.dataset.available(data_dir, model.options)
     trained = {**model.options, **{name: getattr(options, name) for name in ("split_file", "skip_bad", "cache_dir")
                                    if getattr(options, name)}}
     if options.data_dir and not options.cache_dir:
         trained["cache_dir"] = None  # that of the run's own data
     return model.dataset.open(trained, split or options.split, options.data_dir, class_ids, **more)
+
+
+def load_weights(load_E, load_G=None, device="cpu", settings=None):
+    """The `Model` of an encoder and a decoder file: state dicts of the published program, or run files.
+
+    load_G : without it the model has no decoder, it only encodes.
+    settings : dict, options that a state dict does not tell: dataset (CVPR18), obj_dir (the template; an
+        icosphere). A run file tells them itself.
+    """
+    settings = settings or {}
+    encoder, run = weights.read_encoder(load_E, DATASETS[settings.get("dataset") or "CVPR18"])
+    decoder, other_run = weights.read(load_G, "G") if load_G else ({}, {})
+    known = {"dataset": "CVPR18", "latent_dim": 512, "img_size": 64, "enc_width": 64,
+             **{name: value for name, value in settings.items() if value is not None}, **run.get("options", {}),
+             **weights.sizes(encoder, f"--load_E={load_E}")}
+    known["obj_dir"] = settings.get("obj_dir") or other_run.get("options", {}).get("obj_dir")
+    takes = decoder["fclayers.0.weight"].shape[1:] if "fclayers.0.weight" in decoder else ()
+    if takes and takes[0] != known["latent_dim"]:
+        raise InputError(f"--load_E={load_E} gives codes of {known['latent_dim']} numbers, --load_G={load_G} "
+                         f"takes {takes[0]}: they are not of one run")
+    try:
+        model = Model(known)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"--load_E={load_E} has options that make no model: {type(error).__name__}: "
+                         f"{error}") from None
+    weights.put_into(model.encoder, encoder, f"--load_E={load_E}", "E")
+    if load_G:
+        weights.put_into(model.decoder, decoder, f"--load_G={load_G}", "G")
+    else:
+        model.decoder = None
+    model.step, model.source = run.get("step"), load_E
+    return model.to(device)
+
+
+def open_model(options, device):
+    """The `Model` that --load_E and --load_G, or --ckpt_dir, name."""
+    if options.load_E or options.load_G:
+        if not (options.load_E and options.load_G):
+            raise InputError(f"--mode={options.mode} needs --load_E and --load_G together, an encoder and its "
+                             "decoder")
+        if len(options.load_E) > 1:
+            raise InputError(f"--load_E: --mode={options.mode} takes one encoder, got {len(options.load_E)}")
+        return load_weights(options.load_E[0], options.load_G, device, vars(options))
+    return load_run(options.ckpt_dir, options.eval_flag, device, vars(options))
 
 
 def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None):

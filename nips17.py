@@ -30,7 +30,7 @@ class NIPS17(Dataset):
     Voxels of a mesh in the renderer's frame: coordinates * 31/32 + 0.5, published rule at 32^3, then grid
     axes 0 and 2 swapped and axis 0 reversed.
 
-    Images are RGB and mask (the published program's were BGR: its weights want channels 0 and 2 exchanged),
+    Images are RGB and mask (the published program's were BGR; weights of it are turned when they are loaded),
     resized with anti-aliasing to img_size. A training set has the first trainViews views of each object
     (None: all), the others all 20. `mask_from`: 'depth' or 'alpha'. With skip_bad, objects with broken files
     are left out and listed.
@@ -39,6 +39,7 @@ class NIPS17(Dataset):
     name = "NIPS17"
     img_sizes = (64, 128)
     tsne_split = "test"
+    published_bgr = True
     count_of_views = 20
     viewing_angle = float(np.degrees(np.arctan(16 / 60)))
     published = dict(img_size=64, trainViews=1, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0, decay_batch=40000,

@@ -276,7 +276,15 @@ def load_last(folder):
 
 
 def load(path):
-    """A checkpoint dictionary. Only tensors and plain values are read: nothing in it can run."""
+    """A checkpoint dictionary."""
+    state = read(path)
+    if not isinstance(state, dict) or not {"step", "options", "models"} <= set(state):
+        raise InputError(f"{path} is not a checkpoint of this program: it lacks step, options or models")
+    return state
+
+
+def read(path):
+    """What torch.save wrote. Only tensors and plain values are read: nothing in it can run."""
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             # torch stores its entries plainly; one that says otherwise has a damaged description,
@@ -295,8 +303,6 @@ def load(path):
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise InputError(f"{path} is not a checkpoint that can be read safely: "
                          f"{(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
-    if not isinstance(state, dict) or not {"step", "options", "models"} <= set(state):
-        raise InputError(f"{path} is not a checkpoint of this program: it lacks step, options or models")
     return state
 
 

@@ -10,6 +10,7 @@ import dashboard
 import lock
 import losses
 import runs
+import weights
 from datasets import DATASETS
 from divergence import any_bad, gradient_norms
 from errors import Divergence, InputError
@@ -246,12 +247,14 @@ def train(options, device):
     with Interruption() as interruption:
         described = dict(vars(options))
         lock.check(options.ckpt_dir)
-        runs.held(options.ckpt_dir, options.resume)
+        begun = set(runs.held(options.ckpt_dir, options.resume)) - {runs.METRICS}
         runs.seed_everything(options.seed)
         dataset = DATASETS[options.dataset]
         data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
         validation = dataset.open(described, "val", seed=options.data_seed)
         trainer = Trainer(options, device, data.num_poses)
+        if not begun:
+            weights.start_from(trainer.modules, options, dataset)
         seen = {"train": runs.describe_data(data), "val": runs.describe_data(validation)}
         # Everything that was given has been read; from here on files are written.
         with lock.held(options.ckpt_dir):

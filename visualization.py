@@ -11,7 +11,7 @@ import neural_renderer as nr
 import runs
 from errors import InputError
 from images import list_images, load_image
-from inference import load_run
+from inference import open_model
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
 
@@ -139,7 +139,7 @@ def reconstruct(options, device):
     paths = list_images(options.load_im)
     if options.mask and len(paths) > 1:
         raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
-    model = load_run(options.ckpt_dir, options.eval_flag, device)
+    model = open_model(options, device)
     images = [load_image(p, model.options["img_size"], options.mask) for p in paths]
     together = _sheets(len(paths)) + [PAGE] if os.path.isdir(options.load_im) else []
     stems = _distinct_stems(paths, together)
@@ -214,8 +214,8 @@ def _page(options, model, names, stems, images, meshes):
              for name, stem, image, vertices in zip(names, stems, images, meshes)]
     faces = people_mesh(model.dataset, meshes[0], model.faces)[1]
     run = os.path.basename(os.path.normpath(model.source))
-    text = gallery.page(f"Reconstructions by {run}", f"{len(items)} images; step {model.step}, "
-                        f"{options.eval_flag} checkpoint; trained on {model.dataset.name}.", items, faces)
+    told = f"Step {model.step}, {options.eval_flag} checkpoint." if model.step is not None else ""
+    text = gallery.page(f"Reconstructions by {run}", f"{len(items)} images. {told}", items, faces)
     with runs.written_whole(os.path.join(options.sample_dir, PAGE)) as out:
         out.write(text)
 
@@ -224,7 +224,7 @@ def interpolation(options, device):
     """Shapes between those of two images: a strip, an animation, a mesh of each step."""
     if not options.load_im or not options.load_im1:
         raise InputError("--mode=interpolation needs --load_im and --load_im1, two images")
-    model = load_run(options.ckpt_dir, options.eval_flag, device)
+    model = open_model(options, device)
     dataset, size = model.dataset, 144
     images = torch.stack([load_image(p, model.options["img_size"]) for p in (options.load_im, options.load_im1)])
     first, last = model.encode(images)

@@ -1,0 +1,151 @@
+"""Weights from files: bare state dicts, as the published program writes them, or run files of this one.
+
+A bare state dict holds one network: `convBlocks.N.*`, `FC.N.*`, `shapeLayer.*` of an encoder (E), `fclayers.N.*`,
+`bias_layer.*` of a mesh decoder (G), `hidden_layer0.*`, `hidden_layer1.*`, `digit_layer.*` of a pose discriminator
+(D). Layers are taken in the order of their numbers N, whatever the numbers are.
+"""
+import os
+import re
+import warnings
+import zipfile
+
+import torch
+
+import runs
+from errors import InputError
+
+KINDS = {"E": "an encoder", "G": "a mesh decoder", "D": "a discriminator"}
+UNUSED = ("muLayer.", "logvarLayer.")  # of a variational encoder, which no published run uses
+
+
+def read(path, part):
+    """Network E, G or D of a file.
+
+    Returns
+    -------
+    ({name: tensor}, run); run is {'options', 'step'} of a run file, {} for a bare state dict.
+    """
+    state, run = _open(path, f"--load_{part}={path}"), {}
+    if isinstance(state, dict) and {"models", "options", "step"} <= set(state):
+        run = {"options": state["options"], "step": state["step"]}
+        if not isinstance(run["options"], dict) or not isinstance(state["models"], dict):
+            raise InputError(f"{path} is not a run file of this program: options and models must be dictionaries")
+        state = state["models"].get(part)
+        if state is None:
+            raise InputError(f"--load_{part}={path} is of a run without {KINDS[part]}")
+    if not isinstance(state, dict) or not state or not all(
+            isinstance(key, str) and _is_weight(value) for key, value in state.items()):
+        raise InputError(f"--load_{part}={path} is neither a run file nor a state dict, names with their tensors")
+    for key, value in state.items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"--load_{part}={path}: {key} is not finite")
+    return {key: value for key, value in state.items() if not key.startswith(UNUSED)}, run
+
+
+def read_encoder(path, dataset):
+    """The same of an encoder for the images of a dataset. Where the published program read these as BGR, its
+    first layer is put in the order of ours, which are RGB."""
+    weights, run = read(path, "E")
+    first = f"convBlocks.{min(_numbers(weights, 'convBlocks'), default=None)}.weight"
+    if dataset.published_bgr and not run and first in weights and weights[first].dim() == 4:
+        colours = weights[first]
+        weights[first] = torch.cat([colours[:, :3].flip(1), colours[:, 3:]], 1)
+    return weights, run
+
+
+def _open(path, option):
+    """Zip files, or the plain pickles that PyTorch wrote before 1.6. Nothing in them can run."""
+    if not os.path.isfile(path):
+        raise InputError(f"{option}: there is no such file")
+    if zipfile.is_zipfile(path):
+        return runs.read(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that torch did not write
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is none of these can end in any of them
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise InputError(f"{option} is not a file of weights that can be read safely: {reason}") from None
+
+
+def _is_weight(value):
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized \
+        and not value.is_complex()
+
+
+def sizes(weights, option):
+    """{'img_size', 'enc_width', 'latent_dim'} of an encoder; {} where its names do not tell, as a ResNet's."""
+    convolutions = _numbers(weights, "convBlocks")
+    if not convolutions and "shapeLayer.weight" not in weights:
+        return {}
+    try:
+        first, last = weights[f"convBlocks.{convolutions[0]}.weight"], weights["shapeLayer.weight"]
+        return {"img_size": {3: 64, 4: 128}[len(convolutions)], "enc_width": first.shape[0],
+                "latent_dim": last.shape[0]}
+    except (KeyError, IndexError):
+        raise InputError(f"{option} is not an encoder of the published kind: 3 or 4 convBlocks.N, FC.N and "
+                         f"shapeLayer; it has {_some(weights)}") from None
+
+
+def put_into(module, weights, option, part):
+    """Load weights into a module of just these; InputError names the first that does not fit."""
+    own = module.state_dict()
+    names = {}
+    for block in {name.partition(".")[0] for name in own}:
+        theirs, ours = _numbers(weights, block), _numbers(own, block)
+        if len(theirs) == len(ours):
+            names.update(zip(((block, number) for number in theirs), ours))
+    given = {}
+    for name, value in weights.items():
+        block, number, rest = _parts(name)
+        given[name if number is None else f"{block}.{names.get((block, number), number)}.{rest}"] = value
+    for name in own:
+        if name not in given:
+            raise InputError(f"{option} does not fit {KINDS[part]} of this kind: {name} is missing; it has "
+                             f"{_some(weights)}")
+    for name, value in given.items():
+        if name not in own:
+            raise InputError(f"{option} does not fit {KINDS[part]} of this kind: it has {name}, which is none of "
+                             "its weights")
+        if value.shape != own[name].shape:
+            raise InputError(f"{option}: {name} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}"
+                             + (TEMPLATE if name.startswith("bias_layer.") else ""))
+    module.load_state_dict(given)
+
+
+TEMPLATE = ": --obj_dir must name the template mesh it was trained with"
+
+
+def _parts(name):
+    """('convBlocks', 2, 'weight') of 'convBlocks.2.weight'; the number is None where there is none."""
+    found = re.fullmatch(r"(\w+)\.(\d+)\.(.+)", name)
+    return (found[1], int(found[2]), found[3]) if found else (name.partition(".")[0], None, name)
+
+
+def _numbers(weights, block):
+    return sorted({number for b, number, _ in map(_parts, weights) if b == block and number is not None})
+
+
+def _some(weights):
+    names = sorted(weights)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def start_from(modules, options, dataset):
+    """Put --load_E, --load_G and --load_D into the networks of a training that begins."""
+    for part in KINDS:
+        path = getattr(options, f"load_{part}")
+        if path is None:
+            continue
+        if part == "E":
+            if len(path) > 1:
+                raise InputError(f"--load_E: a training starts from one encoder, got {len(path)}")
+            path = path[0]
+        option = f"--load_{part}={path}"
+        if part not in modules:
+            raise InputError(f"{option}: with --lambda_adv=0 there is no discriminator")
+        weights, _ = read_encoder(path, dataset) if part == "E" else read(path, part)
+        for name, value in sizes(weights, option).items() if part == "E" else ():
+            if value != getattr(options, name):
+                raise InputError(f"{option} has --{name}={value}, this run --{name}={getattr(options, name)}")
+        put_into(modules[part], weights, option, part)
