@@ -97,6 +97,21 @@ def test_what_a_camera_sees_where():
     close(side, [[0, 0, 2], [0, 1, 3], [1, 0, 3]], 1e-6)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_straight_above_is_the_limit_of_azimuth_zero(sign, dtype):
+    """There up x z is zero; a picture of nothing would be silently wrong."""
+    vertices = points().to(dtype)
+    for azimuth in (0.0, 70.0):
+        pole = nr.look_at(vertices, nr.get_points_from_angles(3, 90 * sign, azimuth))
+        close(pole, nr.look_at(vertices, nr.get_points_from_angles(3, 89.99 * sign, 0)), 1e-3)
+    eye = torch.tensor([0, 3.0 * sign, 0], dtype=dtype, requires_grad=True)
+    nr.look_at(vertices, eye).square().sum().backward()
+    assert eye.grad.isfinite().all()
+    tilted = nr.look(vertices, (0, 0, 0), (2, 0, 0), up=(0.5, 0, 0))  # parallel whatever their lengths
+    assert torch.linalg.matrix_rank(tilted[0].double(), rtol=1e-5) == 3
+
+
 # ---- perspective and projection -------------------------------------------------------------------
 
 

@@ -115,6 +115,31 @@ def test_depth_agrees_with_ray_casting(each_backend):
     assert np.abs(p[:, 2] @ weights - z[inside]).max() > 0.1
 
 
+def test_colours_agree_with_ray_casting(each_backend):
+    """Perspective-correct colours of a cube with one colour at each corner: where the ray of a pixel meets the
+    triangle in camera space, by its areas there."""
+    angle, size = 30.0, (24, 32)
+    triangle = np.array([[-0.9, -0.8, 1.5], [2.6, -1.2, 6.0], [0.3, 1.4, 2.5]])
+    cube = np.zeros((1, 1, 2, 2, 2, 3))
+    for i, j, k in np.ndindex(2, 2, 2):
+        cube[0, 0, i, j, k] = i, j, k
+    renderer = nr.Renderer(size, False, camera_mode="look", viewing_angle=angle, light_intensity_ambient=1,
+                           light_intensity_directional=0, far=50)
+    renderer.eye, renderer.rasterizer_eps = (0, 0, 0), 0.0
+    rgb, _, alpha = renderer(torch.tensor(triangle)[None], torch.tensor([[0, 1, 2]]), torch.tensor(cube))
+
+    x, y = pixel_centres(*size)
+    slope = np.tan(np.radians(angle))
+    rays = np.stack([x * slope, y * slope, np.ones(size)], -1)
+    normal = np.cross(triangle[1] - triangle[0], triangle[2] - triangle[0])
+    hits = rays * ((normal @ triangle[0]) / (rays @ normal))[..., None]
+    areas = np.stack([np.cross(triangle[(k + 1) % 3] - hits, triangle[(k + 2) % 3] - hits) @ normal
+                      for k in range(3)], -1) / (normal @ normal)
+    inside = (areas >= 0).all(-1)
+    assert inside.sum() > 100 and np.array_equal(alpha[0] > 0, inside)
+    np.testing.assert_allclose(rgb[0].permute(1, 2, 0)[torch.tensor(inside)], areas[inside], atol=1e-9)
+
+
 @pytest.mark.parametrize("near, far, drawn", [(0.1, 100, True), (2, 100, False), (0.1, 2, False),
                                               (1.999, 2.001, True), (3, 100, False)])
 def test_near_and_far_are_exclusive(near, far, drawn, each_backend):

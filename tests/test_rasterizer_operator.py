@@ -170,6 +170,37 @@ def test_wrong_light(name, value):
         renderer.render_rgb(mesh["vertices"], mesh["faces"])
 
 
+@pytest.mark.parametrize("name, value", [
+    ("near", "close"), ("far", None), ("background_color", "red"), ("background_color", [0, 1]),
+    ("viewing_angle", "wide"), ("viewing_angle", 0), ("viewing_angle", 90), ("viewing_angle", float("nan")),
+    ("light_direction", "up"), ("light_intensity_ambient", "strong"), ("light_intensity_directional", [1, 2, 3]),
+    ("light_color_ambient", "red"), ("image_size", 0), ("image_size", 10 ** 9), ("image_size", (4, "a"))])
+def test_wrong_settings_of_a_renderer(name, value):
+    mesh = meshes()
+    with pytest.raises(ValueError, match=name.removesuffix("_color")):
+        renderer = nr.Renderer(**{"image_size": 4, "camera_mode": "look_at", name: value})
+        renderer.render_rgb(mesh["vertices"], mesh["faces"])
+
+
+def test_light_may_be_stronger_on_one_mesh_than_on_another():
+    mesh = meshes()
+    images = [nr.Renderer(4, camera_mode="none", light_intensity_ambient=a, light_intensity_directional=d).render_rgb(
+        mesh["vertices"], mesh["faces"], mesh["textures"])
+        for a, d in ((0.9, 0.4), (0.2, 0.1), ([0.9, 0.2], torch.tensor([0.4, 0.1])))]
+    torch.testing.assert_close(images[2], torch.stack([images[0][0], images[1][1]]), rtol=1e-6, atol=1e-7)
+    assert not torch.equal(images[0], images[1])
+
+
+@pytest.mark.parametrize("name, arguments", [
+    ("faces", (torch.zeros(2, 3, 3), torch.zeros(2, 3, 1, 1, 1, 3))), ("faces", (None, None)),
+    ("textures", (torch.zeros(2, 3, 3, 3), torch.zeros(2, 2, 1, 1, 1, 3))),
+    ("textures", (torch.zeros(2, 3, 3, 3), None)),
+    ("intensity", (torch.zeros(2, 3, 3, 3), torch.zeros(2, 3, 1, 1, 1, 3), "dim"))])
+def test_wrong_arguments_of_lighting(name, arguments):
+    with pytest.raises(ValueError, match=name):
+        nr.lighting(*arguments)
+
+
 def test_wrong_modes():
     mesh = meshes()
     with pytest.raises(ValueError, match="camera_mode"):

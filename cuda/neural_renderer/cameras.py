@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .checks import check_vertices, numbers, vectors
+from .checks import check_vertices, numbers, real, scalars, vectors
 
 
 def _like(given):
@@ -41,6 +41,7 @@ def get_points_from_angles(distance, elevation, azimuth, degrees=True):
         return torch.stack([distance * torch.cos(elevation) * torch.sin(azimuth),
                             distance * torch.sin(elevation),
                             -distance * torch.cos(elevation) * torch.cos(azimuth)], -1)
+    distance, elevation, azimuth = (real(name, v) for name, v in given.items())
     if degrees:
         elevation, azimuth = math.radians(elevation), math.radians(azimuth)
     return (distance * math.cos(elevation) * math.sin(azimuth), distance * math.sin(elevation),
@@ -51,7 +52,8 @@ def look_at(vertices, eye, at=(0, 0, 0), up=(0, 1, 0)):
     """Camera coordinates of vertices for a camera at `eye` that looks at the point `at`.
 
     With z = unit(at - eye), x = unit(up x z), y = unit(z x x) as the rows of R, the result is
-    (v - eye) R^T. `eye`, `at` and `up` are (3,) or (B, 3); gradients flow to them.
+    (v - eye) R^T. `eye`, `at` and `up` are (3,) or (B, 3); gradients flow to them. From straight above or
+    below, where up x z is zero, the picture is the limit at azimuth 0.
     """
     check_vertices(vertices)
     eye, at, up = (vectors(n, v, vertices) for n, v in (("eye", eye), ("at", at), ("up", up)))
@@ -67,18 +69,20 @@ def look(vertices, eye, direction=(0, 1, 0), up=None):
 
 
 def _rotate(vertices, eye, forward, up):
-    z = F.normalize(forward, dim=-1, eps=1e-5)
-    x = F.normalize(torch.linalg.cross(up.expand_as(z), z), dim=-1, eps=1e-5)
+    up, z = torch.broadcast_tensors(up, F.normalize(forward, dim=-1, eps=1e-5))
+    side = torch.linalg.cross(up, z)
+    along = torch.linalg.vector_norm(side, dim=-1, keepdim=True) <= 1e-5
+    above = -(up * z).sum(-1, keepdim=True).sign() * up.roll(1, -1)  # for up = y: z from above, -z from below
+    x = F.normalize(torch.where(along, torch.linalg.cross(above, z), side), dim=-1, eps=1e-5)
     y = F.normalize(torch.linalg.cross(z, x), dim=-1, eps=1e-5)
     rotation = torch.stack([x, y, z], 1)  # (1 or B, 3, 3)
     return torch.matmul(vertices - eye[:, None], rotation.transpose(1, 2))
 
 
 def perspective(vertices, angle=30.0):
-    """x / (z tan angle), y / (z tan angle), z: `angle` is HALF the field of view, in degrees."""
+    """x / (z tan angle), y / (z tan angle), z: `angle`, a number or (B,), is HALF the field of view in degrees."""
     check_vertices(vertices)
-    angle = torch.as_tensor(angle, dtype=vertices.dtype, device=vertices.device)
-    width = torch.tan(torch.deg2rad(angle)).reshape(-1, 1)
+    width = torch.tan(torch.deg2rad(scalars("angle", angle, vertices)))[:, None]
     z = vertices[:, :, 2]
     return torch.stack([vertices[:, :, 0] / z / width, vertices[:, :, 1] / z / width, z], -1)
 

@@ -72,6 +72,22 @@ def numbers(name, value, like, what):
         raise ValueError(f"{name} must be {what}, got {describe(value)}") from None
 
 
+def real(name, value):
+    """A number as a float, or one sentence."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be a number, got {describe(value)}") from None
+
+
+def scalars(name, value, like):
+    """A number or (B,) numbers as a (1 or B,) tensor like the (B, ...) tensor `like`."""
+    value = numbers(name, value, like, "a number or (B,) numbers")
+    if value.dim() > 1 or value.numel() not in (1, like.shape[0]):
+        raise ValueError(f"{name} must be a number or of shape ({like.shape[0]},), got {tuple(value.shape)}")
+    return value.reshape(-1)
+
+
 def vectors(name, value, like):
     """(3,) or (B, 3) numbers of any kind as a (1 or B, 3) tensor like the (B, ...) tensor `like`."""
     value = numbers(name, value, like, "three numbers or a (B, 3) tensor")

@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 
-from .checks import check_faces, check_vertices, vectors
+from .checks import check_faces, check_vertices, describe, scalars, vectors
 
 
 def vertices_to_faces(vertices, faces):
@@ -26,12 +26,18 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     Parameters
     ----------
     corners : (B, F, 3, 3) float
+    intensity_ambient, intensity_directional : number or (B,)
     color_ambient, color_directional, direction : (3,) or (B, 3)
 
     Returns
     -------
     (B, F, 2, 3) float
     """
+    if not isinstance(corners, torch.Tensor) or corners.dim() != 4 or corners.shape[2:] != (3, 3) \
+            or not corners.is_floating_point():
+        raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {describe(corners)}")
+    ambient, directional = (scalars(name, value, corners)[:, None, None, None] for name, value in (
+        ("light_intensity_ambient", intensity_ambient), ("light_intensity_directional", intensity_directional)))
     color_ambient, color_directional, direction = (
         vectors(name, value, corners)[:, None] for name, value in (
             ("light_color_ambient", color_ambient), ("light_color_directional", color_directional),
@@ -39,8 +45,7 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     normal = torch.linalg.cross(corners[:, :, 0] - corners[:, :, 1], corners[:, :, 2] - corners[:, :, 1])
     cosine = (F.normalize(normal, dim=-1, eps=1e-6) * direction).sum(-1)
     sides = torch.stack([cosine, -cosine], -1).relu()[..., None]  # (B, F, 2, 1)
-    return (intensity_ambient * color_ambient[:, :, None]
-            + intensity_directional * color_directional[:, :, None] * sides)
+    return ambient * color_ambient[:, :, None] + directional * color_directional[:, :, None] * sides
 
 
 def lighting(faces, textures, intensity_ambient=0.5, intensity_directional=0.5,
@@ -51,4 +56,8 @@ def lighting(faces, textures, intensity_ambient=0.5, intensity_directional=0.5,
     """
     light = face_light(faces, intensity_ambient, intensity_directional, color_ambient,
                        color_directional, direction)[:, :, 0]
+    if not isinstance(textures, torch.Tensor) or textures.dim() != 6 or textures.shape[:2] != light.shape[:2] \
+            or textures.shape[5] != 3:
+        raise ValueError(f"textures must be a float tensor of shape ({light.shape[0]}, {light.shape[1]}, T, T, T, "
+                         f"3), got {describe(textures)}")
     return textures * light[:, :, None, None, None]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import reference
 from .backend import _kernels, get_backend
-from .checks import check_faces, check_vertices, describe
+from .checks import check_faces, check_vertices, describe, real
 from .unseen import warn_if_unseen
 
 RGB, ALPHA, DEPTH = 1, 2, 4
@@ -257,6 +257,7 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
         raise ValueError(f"faces and vertices must number below 2^28 and 2^31, got {F} and "
                          f"{vertices.shape[1]}")
     height, width = image_shape(image_size)
+    near, far, eps = real("near", near), real("far", far), real("eps", eps)
     if not near < far:
         raise ValueError(f"near must be below far, got {near} and {far}")
 
@@ -286,7 +287,6 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
         textures = light = background = None
     outputs = RGB * bool(rgb) | ALPHA * bool(alpha) | DEPTH * bool(depth)
     images = _rasterize(vertices, faces, textures, light, background, height, width,
-                        2 if anti_aliasing else 1, float(near), float(far), float(eps),
-                        bool(fill_back), outputs)
+                        2 if anti_aliasing else 1, near, far, eps, bool(fill_back), outputs)
     return tuple(image if outputs & flag else None
                  for image, flag in zip(images, (RGB, ALPHA, DEPTH)))

@@ -6,7 +6,7 @@ sides without doubling anything.
 import torch
 
 from . import ops
-from .checks import describe
+from .checks import describe, numbers
 
 DEFAULT_IMAGE_SIZE = 256
 DEFAULT_ANTI_ALIASING = True
@@ -38,7 +38,7 @@ def rasterize_rgbad(faces, textures=None, image_size=DEFAULT_IMAGE_SIZE,
     vertices, indices = _unshared(faces)
     background = None
     if return_rgb:
-        background = torch.as_tensor(background_color, dtype=vertices.dtype, device=vertices.device)
+        background = numbers("background_color", background_color, vertices, "three numbers")
     rgb, alpha, depth = ops.rasterize(
         vertices, indices, textures, None, background, image_size=image_size,
         anti_aliasing=anti_aliasing, near=near, far=far, eps=eps, rgb=return_rgb, alpha=return_alpha,

@@ -6,7 +6,7 @@ import torch
 from . import ops
 from .batches import pad
 from .cameras import look, look_at, perspective, projection
-from .checks import check_faces, check_vertices
+from .checks import check_faces, check_vertices, numbers, real
 from .lighting import face_light, vertices_to_faces
 from .rasterize import DEFAULT_EPS
 
@@ -53,6 +53,8 @@ class Renderer(torch.nn.Module):
         self.orig_size = orig_size
         self.perspective = perspective
         self.viewing_angle = viewing_angle
+        if not 0 < real("viewing_angle", viewing_angle) < 90:
+            raise ValueError(f"viewing_angle must lie between 0 and 90 degrees, got {viewing_angle}")
         self.eye = (0.0, 0.0, -(1.0 / math.tan(math.radians(viewing_angle)) + 1.0))
         self.camera_direction = camera_direction
         self.near, self.far = near, far
@@ -120,7 +122,7 @@ class Renderer(torch.nn.Module):
                 textures = screen.new_ones(1, 1, 1, 1, 1, 3).expand(
                     len(screen), faces.shape[-2], -1, -1, -1, -1)
             light = self.light(vertices.to(screen.dtype), faces)
-            background = torch.as_tensor(self.background_color, dtype=screen.dtype, device=screen.device)
+            background = numbers("background_color", self.background_color, screen, "three numbers")
         return ops.rasterize(screen, faces, textures, light, background, image_size=self.image_size,
                              anti_aliasing=self.anti_aliasing, near=self.near, far=self.far, eps=eps,
                              fill_back=self.fill_back, **wanted)
