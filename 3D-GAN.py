@@ -158,7 +158,9 @@ def parser():
     g.add_argument("--n_train", type=integer(1), default=300, help="objects of a class to train on")
     g.add_argument("--n_val", type=integer(1), default=40, help="... to validate")
     g.add_argument("--n_test", type=integer(1), default=40, help="... to test")
-    g.add_argument("--train_views", type=integer(1), default=24, help="views drawn of a training object")
+    g.add_argument("--layout", choices=list(DATASETS), default="CVPR18", help="of the files")
+    g.add_argument("--train_views", type=integer(1), help="views drawn of a training object (default: all that the "
+                                                          "layout has)")
     g.add_argument("--palette", choices=("own", "shared"), default="own",
                    help="colours of each object's own, or shared so that colour cannot identify it")
     g.add_argument("--data_seed", type=integer(0), default=0, help="of the shapes and of --trainViews")
@@ -282,12 +284,14 @@ def dashboard(options, device):
 
 
 def make_dataset(options, device):
-    """CVPR18-layout files from the embedded shapes or from MESH_DIR"""
+    """files in the published layouts from the embedded shapes or from MESH_DIR"""
     import synthetic
+    if options.layout != "CVPR18":
+        need(options, "data_dir")
     options.data_dir = options.data_dir or SYNTHETIC
     if options.mesh_dir:
         synthetic.make_from_meshes(options.data_dir, options.mesh_dir, options.up, options.data_seed,
-                                   options.train_views)
+                                   options.train_views, options.layout)
     else:
         options.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
         make_synthetic(options)
@@ -297,7 +301,8 @@ def make_dataset(options, device):
 def make_synthetic(options):
     import synthetic
     synthetic.make_synthetic(options.data_dir, options.class_ids, options.n_train, options.n_val,
-                             options.n_test, options.train_views, options.palette, options.data_seed)
+                             options.n_test, options.train_views, options.palette, options.data_seed,
+                             options.layout)
 
 
 MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "reconstruct": reconstruct,

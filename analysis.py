@@ -8,7 +8,7 @@ import torch
 import runs
 from errors import InputError
 from inference import load_run, load_weights, open_split
-from metrics import mmd_matrix
+from metrics import mmd_matrix, shared_bins
 from monitor import Progress
 
 
@@ -72,8 +72,7 @@ def mmd(options, device):
     split = options.split
     kept_poses = []
     for folder, _, data in opened:
-        counts = torch.bincount(data.all_poses(), minlength=data.num_poses)
-        kept_poses.append([p for p in range(data.num_poses) if counts[p] >= 2])
+        kept_poses.append(shared_bins(data.all_poses(), data.all_objects(), data.num_poses))
         if len(kept_poses[-1]) < 2:
             raise InputError(f"the {split} split of {folder} has {len(kept_poses[-1])} poses with two objects or "
                              "more; MMD compares at least two")

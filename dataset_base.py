@@ -71,6 +71,11 @@ class Dataset:
         raise NotImplementedError
 
     @classmethod
+    def for_pictures(cls, vertices, cameras):
+        """`project` with depths that a picture may be shaded by."""
+        return cls.project(vertices, cameras)
+
+    @classmethod
     def turntable(cls, count):
         """Cameras (count, ...) of one turn around an object."""
         raise NotImplementedError
@@ -115,6 +120,11 @@ class Dataset:
     def available(cls, data_dir, options=None):
         """Class ids that a folder holds."""
         raise NotImplementedError
+
+    @classmethod
+    def held(cls, data_dir):
+        """Whether a folder holds any files of this layout."""
+        return bool(cls.available(data_dir))
 
     @classmethod
     def defaults(cls, given):
@@ -200,6 +210,10 @@ class Dataset:
         """(M,) int64 pose bins of all images."""
         raise NotImplementedError
 
+    def all_objects(self):
+        """(M,) int64 objects of all images, counted through all classes."""
+        return torch.from_numpy(self._first_object[self.rows[:, 0]] + self.rows[:, 1])
+
     def voxels(self, objects):
         """(len(objects), 32, 32, 32) bool of objects counted through all classes."""
         classes = self.object_class[objects]
@@ -232,3 +246,26 @@ class Dataset:
 def check_folder(data_dir, example):
     if not os.path.isdir(data_dir):
         raise InputError(f"--data_dir={data_dir} is not a folder; expected one with {example}")
+
+
+def tell_left_out(problems, say):
+    if problems:
+        say(f"left out, for their files are broken ({len(problems)}):")
+        for problem in problems:
+            say(f"  {problem}")
+
+
+class Rows:
+    """Chosen rows of mapped arrays, one after the other: parts is a list of (array, row numbers)."""
+
+    def __init__(self, parts):
+        self.arrays = [array for array, _ in parts]
+        self.rows = np.concatenate([np.stack([np.full(len(chosen), p), chosen], 1)
+                                    for p, (_, chosen) in enumerate(parts)])
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        part, row = self.rows[i]
+        return self.arrays[part][row]

@@ -10,6 +10,7 @@ from cache import open_npz
 from dataset_base import VOXEL_GRID, Batch, Dataset, check_folder
 from errors import InputError
 from nips17 import NIPS17
+from pascal3d import Pascal3D
 
 
 class CVPR18(Dataset):
@@ -177,6 +178,6 @@ class CVPR18(Dataset):
         return open_npz(os.path.join(data_dir, stem + ".npz"), cache_dir, say)
 
 
-DATASETS = {"CVPR18": CVPR18, "NIPS17": NIPS17}
+DATASETS = {"CVPR18": CVPR18, "NIPS17": NIPS17, "Pascal3D": Pascal3D}
 
 

@@ -15,7 +15,7 @@ import runs
 import weights
 from datasets import DATASETS
 from errors import Divergence, InputError
-from metrics import mean_mmd, mean_shape, pairwise_iou, voxel_iou
+from metrics import mean_mmd, mean_shape, pairwise_iou, shared_bins, voxel_iou
 from models import MeshDecoder, SymmetricMeshDecoder, icosphere, make_encoder
 
 
@@ -226,7 +226,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         views = len(numbers) // len(objects)
         truth = data.voxels(objects)
         sums = {"iou": 0.0, "iou_wrong_object": 0.0, "view_agreement": 0.0}
-        codes, poses = [], []
+        codes, poses, shown = [], [], []
         for first in range(0, len(objects), objects_at_once):
             mine = numbers[first * views:(first + objects_at_once) * views]
             batch = data.gather(mine)
@@ -234,6 +234,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
             grids = data.voxelize(prediction.vertices, prediction.faces).cpu()
             codes.append(prediction.codes.float().cpu())
             poses.append(batch.poses)
+            shown.append(batch.objects)
             for o, shapes in enumerate(grids.split(views), first):
                 sums["iou"] += float(voxel_iou(shapes, truth[o]).mean())
                 if full:
@@ -247,6 +248,8 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
             if progress:
                 progress(done)
         codes, poses = torch.cat(codes), torch.cat(poses)
+        shared = shared_bins(poses, torch.cat(shown), data.num_poses)
+        poses = torch.where(torch.isin(poses, torch.tensor(shared)), poses, -1)
         result["iou"][class_id] = sums["iou"] / len(objects)
         result["mmd"][class_id] = mean_mmd(codes, poses, data.num_poses)
         if full:

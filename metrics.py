@@ -89,6 +89,16 @@ def mmd_matrix(groups):
     return result
 
 
+def shared_bins(poses, objects, num_poses):
+    """Pose bins that show at least two objects: codes of one object alone say nothing of a pose.
+
+    poses, objects : (M,) int, of M images.
+    """
+    pairs = torch.stack([poses, objects], 1).unique(dim=0)
+    counts = torch.bincount(pairs[:, 0], minlength=num_poses)
+    return [p for p in range(num_poses) if counts[p] >= 2]
+
+
 def mean_mmd(codes, poses, num_poses):
     """Mean over all pairs of poses that have at least two codes each, NaN with fewer than two poses.
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import neural_renderer as nr
 from cache import build, fingerprint
-from dataset_base import VOXEL_GRID, Batch, Dataset, check_folder
+from dataset_base import VOXEL_GRID, Batch, Dataset, Rows, check_folder, tell_left_out
 from errors import InputError
 from monitor import Progress
 
@@ -97,6 +97,10 @@ class NIPS17(Dataset):
         splits, _ = _read_splits(data_dir, (options or {}).get("split_file"))
         return sorted(splits)
 
+    @classmethod
+    def held(cls, data_dir):
+        return any(os.path.exists(os.path.join(data_dir, name)) for name in ("splits.json", "renders", "voxels"))
+
     # ---- files ----------------------------------------------------------------------------------
 
     def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False, say=print,
@@ -119,7 +123,7 @@ class NIPS17(Dataset):
             if not len(kept):
                 raise InputError(f"--skip_bad leaves no object of {class_id} in {split}; the first one: {problems[0]}")
             self._images.append(found["images"])
-            self._voxels.append(_Chosen(found["voxels"], kept))
+            self._voxels.append(Rows([(found["voxels"], kept)]))
             self.names.append([objects[class_id][k] for k in kept])
             cameras.append(found["cameras"][kept].reshape(-1, 3))
             n = len(kept)
@@ -157,26 +161,6 @@ class NIPS17(Dataset):
 def _bins(wAzimuth, wElevation):
     """Numbers of bins in azimuth and elevation; the last of each may be narrower."""
     return int(np.ceil(360 / wAzimuth - 1e-9)), int(np.ceil(60 / wElevation - 1e-9))
-
-
-class _Chosen:
-    """Some rows of a mapped array."""
-
-    def __init__(self, array, chosen):
-        self.array, self.chosen = array, chosen
-
-    def __len__(self):
-        return len(self.chosen)
-
-    def __getitem__(self, i):
-        return self.array[self.chosen[i]]
-
-
-def tell_left_out(problems, say):
-    if problems:
-        say(f"left out, for their files are broken ({len(problems)}):")
-        for problem in problems:
-            say(f"  {problem}")
 
 
 # ---- what is in the files -------------------------------------------------------------------------

@@ -1,7 +1,6 @@
-"""Datasets in the CVPR18 layout: the embedded one from procedural shapes, and one from your meshes.
+"""Datasets in the published layouts: the embedded one from procedural shapes, and one from your meshes.
 
-Every picture is drawn by our renderer from the 24 views, every grid by our voxeliser, so that what is
-written agrees with the conventions of `datasets.CVPR18` by construction.
+`writers` has the layouts.
 """
 import json
 import os
@@ -11,76 +10,14 @@ import torch
 
 import runs
 import shapes
-from dataset_base import VOXEL_GRID
-from datasets import CVPR18
+from datasets import CVPR18, DATASETS
 from errors import InputError
-from monitor import Progress
-from neural_renderer.lighting import face_light, vertices_to_faces
-from neural_renderer.ops import rasterize
+from writers import WRITERS
 
 SPLITS = ("train", "val", "test")
 MAIN_CLASSES = ("02691156", "02958343", "03001627", "04379243", "04256520")
 DESCRIPTION = "dataset.json"
 MESH_ENDINGS = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
-LIGHT = (0.35, 0.85, -0.4)  # towards the light, renderer's frame: above, a little right and in front
-
-
-def draw_views(vertices, faces, colors, views):
-    """RGBA pictures, uint8 (v, 4, 64, 64), of a mesh in the frame of people.
-
-    vertices (V, 3), right-handed, y up; faces (F, 3), outward; colors (F, 3) in [0, 1]; views (v,).
-    Colours are natural, on black, so that edge pixels are multiplied by alpha.
-    """
-    world = CVPR18.flip_handedness(vertices)[None].expand(len(views), -1, -1)
-    light = face_light(vertices_to_faces(world[:1], faces), 0.5, 0.5, direction=LIGHT)
-    texture = colors.to(world)[None, :, None, None, None].expand(len(views), -1, 1, 1, 1, 3)
-    rgb, alpha, _ = rasterize(CVPR18.project(world, views), faces, texture,
-                              light.expand(len(views), -1, -1, -1), image_size=CVPR18.img_size,
-                              anti_aliasing=True, near=0.1, far=100, eps=1e-3, fill_back=True,
-                              rgb=True, alpha=True)
-    rgba = torch.cat([rgb, alpha[:, None]], 1)
-    return (rgba.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-
-
-def voxel_grid(vertices, faces):
-    """(32, 32, 32) bool, in the dataset's axes, of a mesh in the frame of people."""
-    return CVPR18.voxelize(CVPR18.flip_handedness(vertices)[None], faces)[0].numpy()
-
-
-def write_class(folder, class_id, sizes, make, train_views, seed, name):
-    """Write the six files of one class.
-
-    sizes : {split: number of objects}; make(split, i) : (vertices, faces, colors) of one object;
-    train_views : views kept of each training object, drawn by `seed`.
-    """
-    total = sum(sizes.values())
-    progress, done = Progress(f"  {name}", total, " objects"), 0
-    for split in SPLITS:
-        kept = train_views if split == "train" else CVPR18.num_views
-        images = np.empty((sizes[split], kept, 4, CVPR18.img_size, CVPR18.img_size), np.uint8)
-        voxels = np.empty((sizes[split],) + (VOXEL_GRID,) * 3, bool)
-        shown = np.empty((sizes[split], kept), np.uint8)
-        for i in range(sizes[split]):
-            vertices, faces, colors = make(split, i)
-            rng = np.random.default_rng([seed, SPLITS.index(split), i])
-            shown[i] = np.sort(rng.permutation(CVPR18.num_views)[:kept])
-            views = torch.from_numpy(shown[i].astype(np.int64))
-            images[i] = draw_views(vertices, faces, colors, views)
-            voxels[i] = voxel_grid(vertices, faces)
-            done += 1
-            progress.update(done)
-        if split == "train" and kept < CVPR18.num_views:
-            _write_npz(folder, f"{class_id}_train_views", shown)
-        _write_npz(folder, f"{class_id}_{split}_images", images)
-        _write_npz(folder, f"{class_id}_{split}_voxels", voxels)
-
-
-def _write_npz(folder, stem, array):
-    try:
-        with runs.written_whole(os.path.join(folder, stem + ".npz"), "wb") as out:
-            np.savez_compressed(out, array)
-    except OSError as error:
-        raise InputError(f"cannot write {folder}/{stem}.npz: {error.strerror}") from None
 
 
 def _tensors(vertices, faces, colors):
@@ -91,22 +28,22 @@ def _tensors(vertices, faces, colors):
 
 # ---- procedural shapes --------------------------------------------------------------------------
 
-def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=300, n_val=40, n_test=40, train_views=24,
-                   palette="own", seed=0):
+def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=300, n_val=40, n_test=40, train_views=None,
+                   palette="own", seed=0, layout="CVPR18"):
     """Make the embedded dataset, or complete it: classes that are there already are kept.
 
     Object i of a split is a function of the seed, the class, the split and i alone.
     """
+    train_views = _views(layout, train_views)
     settings = {"made_by": "synthetic shapes", "n_train": n_train, "n_val": n_val, "n_test": n_test,
                 "train_views": train_views, "palette": palette, "data_seed": seed}
     unknown = [c for c in class_ids if c not in shapes.CLASSES]
     if unknown:
         known = ", ".join(f"{k} {v}" for k, v in shapes.CLASSES.items())
         raise InputError(f"--class_ids={unknown[0]} is not a class of the embedded data; known: {known}")
-    if min(n_train, n_val, n_test) < 1 or not 1 <= train_views <= CVPR18.num_views:
-        raise InputError(f"--n_train={n_train}, --n_val={n_val}, --n_test={n_test} must be at least 1 and "
-                         f"--train_views={train_views} from 1 to {CVPR18.num_views}")
-    done = _begin(folder, settings)
+    if min(n_train, n_val, n_test) < 1:
+        raise InputError(f"--n_train={n_train}, --n_val={n_val}, --n_test={n_test} must be at least 1")
+    done = _begin(folder, settings, layout)
     for class_id in class_ids:
         if class_id in done:
             continue
@@ -115,15 +52,32 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=300, n_val=40, n_test
             rng = np.random.default_rng([seed, int(class_id), SPLITS.index(split), i])
             return _tensors(*shapes.make_object(class_id, rng, palette))
 
-        write_class(folder, class_id, dict(zip(SPLITS, (n_train, n_val, n_test))), make, train_views,
-                    seed, f"{class_id} {shapes.CLASSES[class_id]}")
+        WRITERS[layout](folder, class_id, _sizes(layout, n_train, n_val, n_test), make, train_views,
+                        seed, f"{class_id} {shapes.CLASSES[class_id]}")
         done.append(class_id)
         _describe(folder, settings, done)
     return folder
 
 
-def _begin(folder, settings):
+def _views(layout, train_views):
+    """Views of a training object: those asked for, or all that the layout has."""
+    dataset = DATASETS[layout]
+    most = dataset.num_views or dataset.count_of_views
+    train_views = most if train_views is None else train_views
+    if not 1 <= train_views <= most:
+        raise InputError(f"--train_views={train_views} must be from 1 to {most}, the views of an object in "
+                         f"{layout}'s layout")
+    return train_views
+
+
+def _sizes(layout, *counts):
+    return {split: count for split, count in zip(SPLITS, counts) if split in DATASETS[layout].splits}
+
+
+def _begin(folder, settings, layout):
     """Class ids that a folder holds already, made with the same settings."""
+    if layout != "CVPR18":  # the first one, which needs no mention
+        settings["layout"] = layout
     path = os.path.join(folder, DESCRIPTION)
     if os.path.exists(path):
         try:
@@ -137,7 +91,7 @@ def _begin(folder, settings):
             raise InputError(f"--data_dir={folder} was made with {other}={before.get(other)}, now "
                              f"{other}={settings.get(other)}; choose another folder or remove this one")
         return done
-    if os.path.isdir(folder) and CVPR18.available(folder):
+    if os.path.isdir(folder) and DATASETS[layout].held(folder):
         raise InputError(f"--data_dir={folder} holds a dataset that this program did not make; choose "
                          "another folder")
     runs.make_folder(folder, "--data_dir")
@@ -200,7 +154,7 @@ def _scale_to_fit(vertices, margin=0.97):
     return scale
 
 
-def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=24):
+def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout="CVPR18"):
     """Make a dataset from a folder of meshes: each subfolder is a class.
 
     Classes of fewer than 3 meshes are left out, with a line that names them. A tenth of the objects of a
@@ -224,19 +178,18 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=24):
                          f"test: {', '.join(small)}")
     if small:
         print(f"left out, for they have fewer than 3 meshes: {', '.join(small)}")
-    if not 1 <= train_views <= CVPR18.num_views:
-        raise InputError(f"--train_views={train_views} must be from 1 to {CVPR18.num_views}")
+    train_views = _views(layout, train_views)
     settings = {"made_by": "meshes", "mesh_dir": os.path.abspath(mesh_dir), "up": up, "data_seed": seed,
                 "train_views": train_views}
-    done = _begin(folder, settings)
+    done = _begin(folder, settings, layout)
     for class_id, files in classes.items():
         if class_id in done:
             continue
         order = np.random.default_rng(seed).permutation(len(files))
         n_val, n_test = max(1, len(files) // 10), max(1, len(files) // 5)
         split = {"val": order[:n_val], "test": order[n_val:n_val + n_test], "train": order[n_val + n_test:]}
-        write_class(folder, class_id, {s: len(split[s]) for s in SPLITS},
-                    lambda s, i: load_mesh(files[split[s][i]], up), train_views, seed, class_id)
+        WRITERS[layout](folder, class_id, _sizes(layout, *(len(split[s]) for s in SPLITS)),
+                        lambda s, i: load_mesh(files[split[s][i]], up), train_views, seed, class_id)
         runs.write_json(os.path.join(folder, f"{class_id}_objects.json"),
                         {s: [os.path.relpath(files[j], mesh_dir) for j in split[s]] for s in SPLITS})
         done.append(class_id)

@@ -29,7 +29,7 @@ def draw(dataset, vertices, faces, cameras, size=128, color=CLAY):
     texture = torch.as_tensor(color, dtype=vertices.dtype, device=vertices.device)
     texture = texture.expand(len(vertices), faces.shape[-2], 1, 1, 1, 3)
     background = torch.as_tensor(PAPER, dtype=vertices.dtype, device=vertices.device)
-    images, _, _ = rasterize(dataset.project(vertices, cameras), faces, texture, light, background,
+    images, _, _ = rasterize(dataset.for_pictures(vertices, cameras), faces, texture, light, background,
                              image_size=size, anti_aliasing=True, near=0.1, far=100, eps=1e-3,
                              fill_back=True, rgb=True)
     return images.clamp(0, 1)

@@ -1,0 +1,272 @@
+"""Pascal3D: photographs of Pascal 3D+ and ImageNet, as Kato & Harada (CVPR 2019) publish them."""
+import glob
+import os
+import warnings
+
+import numpy as np
+import torch
+
+import pascal3d_files as files
+from dataset_base import Batch, Dataset, Rows, check_folder, tell_left_out
+from errors import InputError
+
+MARGIN, JITTER = 0.15, 0.15  # of the box, on each side
+FLIP_X, MIRROR_Z = torch.diag(torch.tensor([-1.0, 1, 1])), torch.diag(torch.tensor([1.0, 1, -1]))
+
+
+class Pascal3D(Dataset):
+    """Photographs of aeroplanes, cars and chairs, each with the voxels of a similar object.
+
+    Files: `<name>_train.npz`, `<name>_imagenet.npz` (added to train) and `<name>_val.npz`, name being the
+    class in words or as id, with `images`, an object array of (H, W, 3) uint8 RGB, each of its own size;
+    `images_ref` (N, H, W, 4) uint8, reference crops whose channel 3 is the mask; `bounding_boxes` (N, 4),
+    left, top, width, height in pixels; `rotation_matrices` (N, 3, 3); `voxels` (N, 32, 32, 32).
+
+    Images are cropped to the box and 15 % of it on each side, clipped, and resized with anti-aliasing. In
+    training each side is jittered by up to 15 % of the box, and half of the images are mirrored. A mirrored
+    image shows the object's mirror image (z negated), so its mask is mirrored and its rotation R becomes
+    diag(-1, 1, 1) R diag(1, 1, -1); the published program mirrors the image alone (`published_flip`). The
+    jitter leaves mask and camera alone, in both.
+
+    Cameras are the file's rotations R (3, 3), orthographic: R' = diag(-1, 1, 1) R turns vertices into x
+    right, y up, z forward, and 1 + 1e-5 is added to z. They do not mirror.
+
+    Pose bins: Euler angles of R in scipy's extrinsic order y, z, x, 8 bins of 45 degrees each; those that
+    have training images (mirrored ones included, unless published_flip) are numbered in ascending order,
+    and so they are for validation. Bins that only validation has come after them.
+
+    Voxels of a mesh in the renderer's frame: (coordinates + 1) / 2, published rule at 32^3, then grid axes 1
+    and 2 swapped and all three reversed.
+    """
+
+    name = "Pascal3D"
+    channels = 3
+    img_sizes = (64, 128, 224)
+    splits = ("train", "val")
+    eval_split, tsne_split = "val", "train"
+    count_of_views = 1
+    published = dict(img_size=224, n_iters=40000, lambda_Gprior=0.01, lambda_adv=0.01, decay_batch=60000,
+                     symmetric=True)
+    reads = ("img_size", "skip_bad", "published_flip")
+    mirrors = False
+    grid_rule = "(coordinates + 1) / 2, grid axes 1 and 2 swapped, all three reversed"
+    files = "<name>_train.npz, <name>_imagenet.npz and <name>_val.npz"
+    source = "https://github.com/hiroharu-kato/view_prior_learning"
+    class_names = {"02691156": "aeroplane", "02958343": "car", "03001627": "chair"}
+
+    # ---- conventions: need no files -------------------------------------------------------------
+
+    @classmethod
+    def defaults(cls, given):
+        """At 64 and 128 px the published program predicts meshes that need not be symmetric."""
+        return {**cls.published, "symmetric": given.get("img_size") in (None, 224)}
+
+    @classmethod
+    def silhouette_size(cls, img_size):
+        return files.MASK_SIZE
+
+    @classmethod
+    def project(cls, vertices, cameras):
+        """Renderer frame to NDC: vertices (B, V, 3), cameras (B, 3, 3)."""
+        rotation = FLIP_X.to(vertices) @ cameras.to(vertices.dtype)
+        return vertices @ rotation.transpose(1, 2) + vertices.new_tensor([0, 0, 1 + 1e-5])
+
+    @classmethod
+    def for_pictures(cls, vertices, cameras):
+        """From afar: the rasteriser interpolates 1/z, which is right in perspective alone."""
+        return cls.project(vertices, cameras) + vertices.new_tensor([0, 0, 20])
+
+    @classmethod
+    def turntable(cls, count):
+        """One turn, from 20 degrees above: (count, 3, 3)."""
+        return turntable_rotations(torch.arange(count) * (360 / count), torch.full((count,), 20.0))
+
+    @classmethod
+    def turned(cls, cameras, turns):
+        angle = torch.tensor(2 * np.pi * turns)
+        c, s = torch.cos(angle), torch.sin(angle)
+        turn = cameras.new_tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        return cameras @ turn
+
+    @staticmethod
+    def to_grid(vertices):
+        return (vertices + 1) / 2
+
+    @staticmethod
+    def from_grid(vertices):
+        return 2 * vertices - 1
+
+    @staticmethod
+    def grid_axes(grid):
+        return grid.transpose(-2, -1).flip(-3, -2, -1)
+
+    @staticmethod
+    def mesh_axes(grid):
+        return grid.flip(-3, -2, -1).transpose(-2, -1)
+
+    @classmethod
+    def place(cls, vertices):
+        """Turned by (x, y, z) -> (z, y, -x): left and right are along z, in which `symmetric` meshes are."""
+        return torch.stack([vertices[:, 2], vertices[:, 1], -vertices[:, 0]], 1)
+
+    @classmethod
+    def count_poses(cls, options):
+        return None
+
+    @classmethod
+    def available(cls, data_dir, options=None):
+        found = glob.glob(os.path.join(glob.escape(data_dir), "*_train.npz")) + \
+            glob.glob(os.path.join(glob.escape(data_dir), "*_val.npz"))
+        ids = {word: class_id for class_id, word in cls.class_names.items()}
+        words = {os.path.basename(f).rsplit("_", 1)[0] for f in found}
+        return sorted({ids.get(word, word) for word in words})
+
+    @classmethod
+    def path(cls, data_dir, class_id, part):
+        """Of a file, named by word or by id; the first one if there is neither."""
+        ids = {word: known for known, word in cls.class_names.items()}
+        names = [cls.class_name(class_id), class_id, ids.get(class_id, class_id)]
+        paths = [os.path.join(data_dir, f"{name}_{part}.npz") for name in dict.fromkeys(names)]
+        return next((path for path in paths if os.path.exists(path)), paths[0])
+
+    # ---- files ----------------------------------------------------------------------------------
+
+    def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False, say=print,
+                 img_size=224, skip_bad=False, published_flip=False):
+        check_folder(data_dir, self.files)
+        self.class_ids, self.split, self.img_size = list(class_ids), split, img_size
+        self.seed, self.published_flip = seed, published_flip
+        if trainViews not in (None, 1):
+            raise InputError(f"--trainViews={trainViews}: objects of Pascal3D have one view each")
+        for class_id in self.class_ids:
+            if not os.path.exists(self.path(data_dir, class_id, split)):
+                raise InputError(f"there is no {self.path(data_dir, class_id, split)}; classes there: "
+                                 f"{', '.join(self.available(data_dir)) or 'none'}")
+        self._parts, self._voxels, rows, problems = [], [], [], []
+        for c, class_id in enumerate(self.class_ids):
+            mine, count = [], 0
+            for path in self._files(data_dir, class_id, split, say):
+                part = files.open_part(path, cache_dir, only_voxels, say)
+                if part["problems"] and not skip_bad:
+                    raise InputError(part["problems"][0])
+                problems += part["problems"]
+                kept = part["kept"]
+                rows.append(np.stack([np.full(len(kept), c), count + np.arange(len(kept)),
+                                      np.full(len(kept), len(self._parts)), kept], 1))
+                self._parts.append(part)
+                mine.append((part["voxels"], kept))
+                count += len(kept)
+            if not count:
+                raise InputError(f"{self.path(data_dir, class_id, split)} has no images" + (
+                    f" that are whole; the first one: {problems[0]}" if problems else ""))
+            self._voxels.append(Rows(mine))
+        self._count_objects([len(v) for v in self._voxels])
+        self.rows = np.concatenate(rows)
+        self._cameras = torch.from_numpy(np.concatenate(
+            [part["rotations"][part["kept"]] for part in self._parts])).float()
+        self._numbers = self._number_bins(data_dir)
+        self.num_poses = int((self._numbers >= 0).sum())
+        self._poses = self.pose_bins(self._cameras)
+        tell_left_out(problems, say)
+
+    @classmethod
+    def _files(cls, data_dir, class_id, split, say=lambda line: None):
+        found = [cls.path(data_dir, class_id, split)]
+        if split == "train":
+            more = cls.path(data_dir, class_id, "imagenet")
+            if os.path.exists(more):
+                found.append(more)
+            else:
+                say(f"note: there is no {more}; training without the images of ImageNet")
+        return found
+
+    def _number_bins(self, data_dir):
+        """(512,) the number of each bin of the training images, -1 where there are none."""
+        rotations = self._cameras
+        if self.split != "train":
+            paths = [path for c in self.class_ids for path in self._files(data_dir, c, "train")]
+            missing = [path for path in paths if not os.path.exists(path)]
+            if missing:
+                raise InputError(f"there is no {missing[0]}, whose poses number the pose bins of {self.split} too")
+            rotations = torch.from_numpy(np.concatenate([files.whole_rotations(p) for p in paths])).float()
+        if not self.published_flip:
+            rotations = torch.cat([rotations, mirrored(rotations)])
+        numbers = torch.full((512,), -1)
+        found = euler_bins(rotations).unique()
+        numbers[found] = torch.arange(len(found))
+        return numbers
+
+    def pose_bins(self, rotations):
+        """(B,) int64; bins without training images come after the others."""
+        bins = euler_bins(rotations)
+        numbers = self._numbers[bins]
+        return torch.where(numbers >= 0, numbers, self.num_poses + bins)
+
+    def all_poses(self):
+        return self._poses
+
+    def gather(self, indices, step=None):
+        indices = np.asarray(indices)
+        jitter, flips = np.zeros((len(indices), 4)), np.zeros(len(indices), bool)
+        if step is not None:
+            rng = np.random.default_rng([self.seed, step])
+            jitter, flips = rng.uniform(-JITTER, JITTER, jitter.shape), rng.random(len(indices)) < 0.5
+        images = torch.empty(len(indices), 3, self.img_size, self.img_size, dtype=torch.uint8)
+        masks = torch.empty(len(indices), files.MASK_SIZE, files.MASK_SIZE)
+        for k, (_, _, part, i) in enumerate(self.rows[indices]):
+            part = self._parts[part]
+            images[k] = cropped(files.picture(part, i), part["boxes"][i], jitter[k], self.img_size)
+            masks[k] = torch.from_numpy(part["masks"][i].astype(np.float32)) / 255
+        where = torch.from_numpy(indices)
+        cameras, poses, flips = self._cameras[where], self._poses[where], torch.from_numpy(flips)
+        images = torch.where(flips[:, None, None, None], images.flip(-1), images)
+        if flips.any() and not self.published_flip:
+            masks = torch.where(flips[:, None, None], masks.flip(-1), masks)
+            cameras = torch.where(flips[:, None, None], mirrored(cameras), cameras)
+            poses = self.pose_bins(cameras)
+        return Batch(images.float().mul_(1 / 255), masks, cameras, poses, self.all_objects()[where])
+
+
+def mirrored(rotations):
+    """Rotations (B, 3, 3) that see the objects' mirror images (z negated) as the mirror images of what the
+    given ones see."""
+    return FLIP_X.to(rotations) @ rotations @ MIRROR_Z.to(rotations)
+
+
+def euler_bins(rotations):
+    """(B,) int64 in [0, 512): 64 b0 + 8 b1 + b2, b = floor((angle + 180) / 45) of scipy's extrinsic Euler
+    angles y, z, x; +-180 degrees count as +-179.9."""
+    from scipy.spatial.transform import Rotation
+    if not len(rotations):
+        return torch.empty(0, dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # gimbal lock: any of the equivalent angles will do
+        angles = Rotation.from_matrix(rotations.double().numpy()).as_euler("yzx", degrees=True)
+    bins = np.floor((angles.clip(-179.9, 179.9) + 180) / 45).astype(np.int64)
+    return torch.from_numpy(bins @ np.array([64, 8, 1]))
+
+
+def turntable_rotations(azimuth, elevation):
+    """Rotations (B, 3, 3) of a right-handed viewer who stands at these angles (degrees) around +z, y up, and
+    looks at the origin; the camera's x is reversed, as in the files."""
+    a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
+    zero = torch.zeros_like(a)
+    forward = -torch.stack([torch.cos(e) * torch.sin(a), torch.sin(e), torch.cos(e) * torch.cos(a)], 1)
+    right = torch.stack([torch.cos(a), zero, -torch.sin(a)], 1)
+    return torch.stack([-right, torch.linalg.cross(right, forward), forward], 1)
+
+
+def cropped(image, box, jitter, size):
+    """The crop (3, size, size) uint8 of an image (H, W, 3) that a box asks for.
+
+    box : left, top, width, height; jitter : (4,) of left, top, right, bottom, as fractions of the box.
+    """
+    left, top, width, height = box
+    h, w = image.shape[:2]
+    x0, y0 = left + width * (jitter[0] - MARGIN), top + height * (jitter[1] - MARGIN)
+    x1, y1 = left + width * (1 + MARGIN + jitter[2]), top + height * (1 + MARGIN + jitter[3])
+    x0, y0 = int(np.clip(round(x0), 0, w - 1)), int(np.clip(round(y0), 0, h - 1))
+    x1, y1 = int(np.clip(round(x1), x0 + 1, w)), int(np.clip(round(y1), y0 + 1, h))
+    # Channels last and in bytes: that is what torch resizes fastest.
+    pixels = torch.from_numpy(np.ascontiguousarray(image[y0:y1, x0:x1])).permute(2, 0, 1)[None]
+    return torch.nn.functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)[0]

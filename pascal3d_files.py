@@ -1,0 +1,189 @@
+"""What is in an npz file of Pascal3D, unpacked once into the cache."""
+import os
+import tokenize
+import zipfile
+import zlib
+
+import numpy as np
+
+from cache import build, fingerprint
+from dataset_base import VOXEL_GRID
+from errors import InputError
+from monitor import Progress
+from object_arrays import read_objects
+
+MASK_SIZE = 64  # px, of the silhouettes that the method compares
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError, tokenize.TokenError)
+
+
+def open_part(path, cache_dir, only_rest, say):
+    """dict of the arrays of a file, mapped.
+
+    pixels and places (N, 3): images one after the other, and offset, height, width of each (not with
+    only_rest); masks (N, 64, 64) uint8; boxes (N, 4); rotations (N, 3, 3); voxels (N, 32, 32, 32) bool; `kept`,
+    the numbers of whole items, and `problems`, a sentence for each of the others.
+    """
+    stem = "Pascal3D_" + os.path.basename(path)[:-len(".npz")]
+    key = fingerprint([], [path])
+    part = build(cache_dir, stem + "_rest", path, key, lambda make: _reading(path, _read_rest, make))
+    if not only_rest:
+        part.update(build(cache_dir, stem + "_images", path, key, lambda make: _reading(path, _read_images, make)))
+        if len(part["places"]) != len(part["boxes"]):
+            raise InputError(f"{path} has {len(part['places'])} images and {len(part['boxes'])} bounding_boxes")
+    problems = _problems(path, part)
+    part["kept"] = np.array([i for i in range(len(part["boxes"])) if i not in problems], np.int64)
+    part["problems"] = list(problems.values())
+    return part
+
+
+def whole_rotations(path):
+    """(n, 3, 3) the rotations of a file that are rotations."""
+    rotations = _reading(path, lambda path, archive, _: _array(archive, "rotation_matrices", (None, 3, 3)))
+    return rotations[[_is_rotation(r) for r in rotations]]
+
+
+def picture(part, i):
+    """(H, W, 3) uint8, mapped."""
+    offset, height, width = part["places"][i]
+    return part["pixels"][offset:offset + 3 * height * width].reshape(height, width, 3)
+
+
+def _reading(path, read, make=None):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return read(path, archive, make)
+    except DAMAGED as error:
+        reason = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        raise InputError(f"{path} is damaged or not a file of Pascal3D: {reason}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _header(stream):
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"an npy header of version {version}; expected 1.0 or 2.0")
+    shape, fortran, dtype = read(stream)
+    if fortran and len(shape) > 1 and not dtype.hasobject:
+        raise ValueError("an array is stored in Fortran order; expected C order")
+    return shape, dtype
+
+
+def _rows(archive, name, shape):
+    """The rows of an array, one by one; shape has None where anything goes."""
+    with archive.open(name + ".npy") as stream:
+        found, dtype = _header(stream)
+        if dtype.kind not in "buif" or len(found) != len(shape) or any(
+                wanted not in (None, n) for n, wanted in zip(found, shape)):
+            expected = ", ".join("N" if n is None else str(n) for n in shape)
+            raise ValueError(f"{name} must be numbers of shape ({expected}), got {dtype} {found}")
+        row = int(np.prod(found[1:], dtype=np.int64)) * dtype.itemsize
+        yield found[0]
+        for i in range(found[0]):
+            data = stream.read(row)
+            if len(data) != row:
+                raise ValueError(f"{name} is cut short at row {i} of {found[0]}")
+            yield np.frombuffer(data, dtype).reshape(found[1:])
+        if stream.read(1):
+            raise ValueError(f"{name} holds more bytes than its shape {found} says")
+
+
+def _array(archive, name, shape):
+    rows = _rows(archive, name, shape)
+    count = next(rows)
+    return np.stack(list(rows)).astype(np.float64) if count else np.empty((0,) + shape[1:])
+
+
+def _read_rest(path, archive, make):
+    boxes = _array(archive, "bounding_boxes", (None, 4))
+    rotations = _array(archive, "rotation_matrices", (None, 3, 3))
+    count = len(boxes)
+    grids = _rows(archive, "voxels", (None,) + (VOXEL_GRID,) * 3)
+    crops = _rows(archive, "images_ref", (None, None, None, 4))
+    for name, found in (("rotation_matrices", len(rotations)), ("voxels", next(grids)), ("images_ref", next(crops))):
+        if found != count:
+            raise InputError(f"{path} has {count} bounding_boxes and {found} {name}")
+    voxels = make("voxels", (count,) + (VOXEL_GRID,) * 3, bool)
+    masks = make("masks", (count, MASK_SIZE, MASK_SIZE), np.uint8)
+    binary = np.zeros(count, bool)
+    progress = Progress(f"unpacking {os.path.basename(path)}, this time only", count, " masks")
+    for i, (grid, crop) in enumerate(zip(grids, crops, strict=True)):
+        if crop.dtype != np.uint8:
+            raise InputError(f"{path}: images_ref must be uint8, got {crop.dtype}")
+        voxels[i] = grid != 0
+        binary[i] = np.isin(grid, (0, 1)).all()
+        # Nearest neighbour, as published.
+        y, x = (np.arange(MASK_SIZE) * n // MASK_SIZE for n in crop.shape[:2])
+        masks[i] = crop[..., 3][np.ix_(y, x)]
+        progress.update(i + 1)
+    return {"boxes": boxes, "rotations": rotations, "binary": binary}
+
+
+def _read_images(path, archive, make):
+    # The file's length is at least that of the pixels; what is over stays unused.
+    pixels = make("pixels", (archive.getinfo("images.npy").file_size,), np.uint8)
+    places, end = [], 0
+    progress = Progress(f"unpacking {os.path.basename(path)}, this time only", max(1, pixels.size >> 20), " MB")
+
+    def keep(image):
+        nonlocal end
+        if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            return None
+        begin, end = end, end + image.size
+        pixels[begin:end] = image.reshape(-1)
+        progress.update(end >> 20)
+        return begin, *image.shape[:2]
+
+    with archive.open("images.npy") as stream:
+        shape, dtype = _header(stream)
+        if dtype.hasobject:
+            try:
+                places = read_objects(stream, keep)
+            except ValueError as error:
+                raise InputError(f"{path}: the array `images` {error}; expected an object array of uint8 "
+                                 "images") from None
+            if (len(places),) != shape:
+                raise InputError(f"{path}: the array `images` says shape {shape}, and holds {len(places)}")
+        elif dtype == np.uint8 and len(shape) == 4:  # numpy's choice where all are of one size
+            size = int(np.prod(shape[1:]))
+            for _ in range(shape[0]):
+                data = stream.read(size)
+                if len(data) != size:
+                    raise ValueError("images is cut short")
+                places.append(keep(np.frombuffer(data, np.uint8).reshape(shape[1:])))
+        else:
+            raise InputError(f"{path}: the array `images` must hold uint8 images, got {dtype} {shape}")
+        if stream.read(1):
+            raise ValueError("images holds more than an array")
+    return {"places": np.array([place or (-1, 0, 0) for place in places], np.int64).reshape(-1, 3)}
+
+
+def _is_rotation(matrix, tolerance=1e-3):
+    return bool(np.isfinite(matrix).all() and np.abs(matrix @ matrix.T - np.eye(3)).max() < tolerance
+                and np.linalg.det(matrix) > 0)
+
+
+def _problems(path, part):
+    """{number: sentence} of items that are broken."""
+    problems = {}
+    for i, (box, rotation) in enumerate(zip(part["boxes"], part["rotations"])):
+        height = width = np.inf
+        if "places" in part:
+            offset, height, width = part["places"][i]
+            if offset < 0:
+                problems[i] = f"{path}: image {i} must be a uint8 array (H, W, 3)"
+                continue
+        left, top, w, h = box
+        if not (np.isfinite(box).all() and w > 0 and h > 0 and left < width and top < height
+                and left + w > 0 and top + h > 0):
+            size = "" if height == np.inf else f", {width}x{height} pixels"
+            problems[i] = (f"{path}: bounding box {i} (left {left:g}, top {top:g}, width {w:g}, height {h:g}) lies "
+                           f"outside its image{size}")
+        elif not _is_rotation(rotation):
+            problems[i] = f"{path}: rotation matrix {i} is not a rotation: {np.round(rotation, 3).tolist()}"
+        elif not part["binary"][i]:
+            problems[i] = f"{path}: the voxels of image {i} must be 0 and 1"
+        elif part["masks"][i].max() < 128:
+            problems[i] = f"{path}: the mask of image {i} (images_ref, channel 3) is empty; expected 255 on the object"
+    return problems
