@@ -134,6 +134,7 @@ def parser():
 
     g = p.add_argument_group("reconstruct and interpolation")
     g.add_argument("--load_im", metavar="PATH", help="an image, or a folder of them")
+    g.add_argument("--n_images", type=integer(1), default=24, help="images of SPLIT to reconstruct, without LOAD_IM")
     g.add_argument("--load_im1", metavar="PATH", help="the image to interpolate to")
     g.add_argument("--steps", type=integer(2), default=6, help="shapes of an interpolation, with both ends")
     g.add_argument("--mask", metavar="PNG", help="where the object is, for an image without alpha")
@@ -244,6 +245,11 @@ def reconstruct(options, device):
     return visualization.reconstruct(options, device)
 
 
+def reconstruct_Pascal(options, device):
+    """the published name for reconstruct on images of the run's dataset, without LOAD_IM"""
+    return reconstruct(options, device)
+
+
 def interpolation(options, device):
     """shapes between those of two images"""
     need_model(options)
@@ -306,6 +312,7 @@ def make_synthetic(options):
 
 
 MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "reconstruct": reconstruct,
+         "reconstruct_Pascal": reconstruct_Pascal,
          "t_SNE": t_SNE, "interpolation": interpolation, "MMD": MMD, "compare": compare,
          "dashboard": dashboard, "make_dataset": make_dataset}
 

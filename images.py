@@ -26,11 +26,7 @@ def load_image(path, size, mask_path=None):
     rgba = _unit_rgba(image)
     rgb, alpha, shown_by = rgba[..., :3], rgba[..., 3], "alpha"
     if mask_path:
-        mask = _open_image(mask_path)
-        if mask.size != image.size:
-            raise InputError(f"--mask={mask_path} is {mask.size[0]}x{mask.size[1]}, the image {path} is "
-                             f"{image.size[0]}x{image.size[1]}")
-        alpha, shown_by = _unit_rgba(mask)[..., :3].mean(2), "mask"
+        alpha, shown_by = _mask_of(mask_path, image, path), "mask"
     elif not has_alpha or alpha.min() == 1:
         alpha, shown_by = _ground(rgb, path), "difference from its background"
     if alpha.max() < 0.5:
@@ -46,6 +42,44 @@ def load_image(path, size, mask_path=None):
         tensor = torch.nn.functional.interpolate(tensor, size=(size, size), mode="bilinear",
                                                  antialias=True)
     return tensor[0].clamp(0, 1)
+
+
+def load_photo(path, size, mask_path=None, margin=0.15):
+    """Any picture of one object as (3, size, size) float in [0, 1], its ground left as it is.
+
+    Where alpha or `mask_path` (white on black) says where the object is, its box and `margin` of it on each
+    side is taken, clipped to the picture; otherwise the whole picture. What is transparent becomes black.
+    Resized with anti-aliasing, as boxes of training images are, whatever their proportions.
+    """
+    image = _open_image(path)
+    rgba = _unit_rgba(image)
+    alpha = _mask_of(mask_path, image, path) if mask_path else rgba[..., 3]
+    rows, columns = (np.flatnonzero((alpha >= 0.5).any(axis)) for axis in (1, 0))
+    if not len(rows):
+        raise InputError(f"{path} shows no object: its {'mask' if mask_path else 'alpha'} is empty")
+    shown = rgba[..., :3] * rgba[..., 3:]
+    if alpha.min() < 0.5:
+        (top, bottom), (left, right) = (_widened(n[0], n[-1] + 1, margin) for n in (rows, columns))
+        shown = shown[top:bottom, left:right]
+    tensor = torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1)[None]
+    return torch.nn.functional.interpolate(tensor, size=(size, size), mode="bilinear", antialias=True)[0].clamp(0, 1)
+
+
+def _widened(first, end, margin):
+    return max(round(first - margin * (end - first)), 0), round(end + margin * (end - first))
+
+
+def load_input(path, size, channels, mask_path=None):
+    """A picture as networks of so many channels take it: cut out, its mask the fourth, or a photo."""
+    return load_image(path, size, mask_path) if channels == 4 else load_photo(path, size, mask_path)
+
+
+def _mask_of(mask_path, image, path):
+    mask = _open_image(mask_path)
+    if mask.size != image.size:
+        raise InputError(f"--mask={mask_path} is {mask.size[0]}x{mask.size[1]}, the image {path} is "
+                         f"{image.size[0]}x{image.size[1]}")
+    return _unit_rgba(mask)[..., :3].mean(2)
 
 
 def _open_image(path):

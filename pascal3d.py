@@ -268,5 +268,5 @@ def cropped(image, box, jitter, size):
     x0, y0 = int(np.clip(round(x0), 0, w - 1)), int(np.clip(round(y0), 0, h - 1))
     x1, y1 = int(np.clip(round(x1), x0 + 1, w)), int(np.clip(round(y1), y0 + 1, h))
     # Channels last and in bytes: that is what torch resizes fastest.
-    pixels = torch.from_numpy(np.ascontiguousarray(image[y0:y1, x0:x1])).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(image[y0:y1, x0:x1].copy()).permute(2, 0, 1)[None]
     return torch.nn.functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)[0]

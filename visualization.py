@@ -10,8 +10,8 @@ import gallery
 import neural_renderer as nr
 import runs
 from errors import InputError
-from images import list_images, load_image
-from inference import open_model
+from images import list_images, load_input
+from inference import open_model, open_split
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
 
@@ -134,18 +134,23 @@ def _write_gif(path, pictures):
 def reconstruct(options, device):
     """Meshes from images: OBJ, GLB, a grid of the dataset's views and a turntable of each; of a folder also
     one sheet and one page of all."""
-    if not options.load_im:
-        raise InputError("--mode=reconstruct needs --load_im, an image or a folder of images")
-    paths = list_images(options.load_im)
-    if options.mask and len(paths) > 1:
-        raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
-    model = open_model(options, device)
-    images = [load_image(p, model.options["img_size"], options.mask) for p in paths]
-    together = _sheets(len(paths)) + [PAGE] if os.path.isdir(options.load_im) else []
+    if options.load_im:
+        paths = list_images(options.load_im)
+        if options.mask and len(paths) > 1:
+            raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
+        model = open_model(options, device)
+        images = [load_input(p, model.options["img_size"], model.dataset.channels, options.mask) for p in paths]
+    elif options.mode == "reconstruct_Pascal" or options.split:
+        model = open_model(options, device)
+        paths, images = _of_split(open_split(model, options), options.split, options.n_images)
+    else:
+        raise InputError("--mode=reconstruct needs --load_im, an image or a folder of images, or --split, for images "
+                         "of the dataset")
+    together = _sheets(len(paths)) + [PAGE] if len(paths) > 1 or os.path.isdir(options.load_im or "") else []
     stems = _distinct_stems(paths, together)
     ours = {os.path.join(options.sample_dir, name) for stem in stems for name in _results(stem)}
     ours |= {os.path.join(options.sample_dir, name) for name in together}
-    there = [path for path in ours if os.path.dirname(os.path.realpath(path)) ==
+    there = [path for path in ours if options.load_im and os.path.dirname(os.path.realpath(path)) ==
              os.path.dirname(os.path.realpath(paths[0])) and os.path.exists(path)]
     if there:
         raise InputError(f"--sample_dir={options.sample_dir} is where the images are, and {sorted(there)[0]} "
@@ -172,6 +177,16 @@ def reconstruct(options, device):
         _page(options, model, names, stems, images, meshes)
         _say(f"all together: {os.path.join(options.sample_dir, PAGE)}, {', '.join(together[:-1])}")
     return 0
+
+
+def _of_split(data, split, count):
+    """Names and images of a split, spread evenly over its objects, and over the views of these."""
+    objects = np.linspace(0, data.num_objects - 1, min(count, data.num_objects)).astype(int)
+    owners = data.all_objects().numpy()
+    chosen = [np.flatnonzero(owners == o) for o in objects]
+    chosen = [numbers[7 * k % len(numbers)] for k, numbers in enumerate(chosen)]
+    names = [f"{data.class_ids[data.object_class[o]]}_{split}_{o:04d}_image_{n:05d}" for o, n in zip(objects, chosen)]
+    return names, list(data.gather(chosen).images)
 
 
 def _say(line):
@@ -226,7 +241,8 @@ def interpolation(options, device):
         raise InputError("--mode=interpolation needs --load_im and --load_im1, two images")
     model = open_model(options, device)
     dataset, size = model.dataset, 144
-    images = torch.stack([load_image(p, model.options["img_size"]) for p in (options.load_im, options.load_im1)])
+    images = torch.stack([load_input(p, model.options["img_size"], dataset.channels)
+                          for p in (options.load_im, options.load_im1)])
     first, last = model.encode(images)
     runs.make_folder(options.sample_dir, "--sample_dir")
 

@@ -16,7 +16,7 @@ from PIL import Image
 import runs
 from dataset_base import VOXEL_GRID
 from datasets import CVPR18, NIPS17, Pascal3D
-from errors import InputError
+from errors import WriteError
 from monitor import Progress
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
@@ -83,11 +83,8 @@ def write_cvpr18(folder, class_id, sizes, make, train_views, seed, name):
 
 
 def _write_npz(folder, stem, array=None, **arrays):
-    try:
-        with runs.written_whole(os.path.join(folder, stem + ".npz"), "wb") as out:
-            np.savez_compressed(out, *([] if array is None else [array]), **arrays)
-    except OSError as error:
-        raise InputError(f"cannot write {folder}/{stem}.npz: {error.strerror}") from None
+    with runs.written_whole(os.path.join(folder, stem + ".npz"), "wb") as out:
+        np.savez_compressed(out, *([] if array is None else [array]), **arrays)
 
 
 # ---- NIPS17 ---------------------------------------------------------------------------------------
@@ -127,8 +124,10 @@ def write_nips17(folder, class_id, sizes, make, train_views, seed, name, size=22
             with open(path) as file:
                 known = json.load(file)
         runs.write_json(path, {**known, class_id: splits})
+    except WriteError:
+        raise
     except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror or error}") from None
+        raise WriteError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
 def _write_views(folder, vertices, faces, colors, angles, size):

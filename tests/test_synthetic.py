@@ -10,7 +10,7 @@ import synthetic
 import torch
 import writers
 from datasets import CVPR18
-from errors import InputError
+from errors import InputError, WriteError
 from test_conventions import agreement, distance_to
 
 SOFA, TABLE = "04256520", "04379243"
@@ -217,7 +217,7 @@ def test_a_full_disk_is_said_in_a_sentence(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(InputError, match=f"cannot write .*{SOFA}_train_images.npz: No space left"):
+    with pytest.raises(WriteError, match=f"cannot write .*{SOFA}_train_images.npz: No space left"):
         synthetic.make_synthetic(str(tmp_path / "set"), [SOFA], **SMALL)
     assert not any(name.endswith((".npz", ".part")) for name in os.listdir(tmp_path / "set"))
 
