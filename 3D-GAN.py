@@ -342,7 +342,8 @@ def resolve_device(options):
     name = f"cuda:{options.device_id}" if options.device_id is not None else options.device
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for
-    torch.use_deterministic_algorithms(options.deterministic)
+    if options.deterministic != torch.are_deterministic_algorithms_enabled():  # saying it takes torch seconds
+        torch.use_deterministic_algorithms(options.deterministic)
     if options.threads:
         torch.set_num_threads(options.threads)
     if name == "auto":

@@ -33,9 +33,7 @@ def held(folder):
                 if _content(path) == mine:
                     os.remove(path)
     finally:
-        with contextlib.suppress(OSError):
-            for above in reversed(made):
-                os.rmdir(above)
+        runs.remove_folders(made)
 
 
 def check(folder):
@@ -72,7 +70,7 @@ def _take(folder, path, mine):
     except OSError as error:
         raise InputError(f"--ckpt_dir={folder} cannot be written: {error.strerror}") from None
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.remove(beside)
 
 

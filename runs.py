@@ -87,10 +87,16 @@ def make_folders(*wanted):
                 pass
             os.remove(probe)
         except OSError as error:
-            for folder in reversed(made):
-                os.rmdir(folder)
+            remove_folders(made)
             raise InputError(f"{option}={path} cannot be written: {error.strerror}") from None
     return made
+
+
+def remove_folders(made):
+    """Undo `make_folders`; folders that something was put into since stay."""
+    with contextlib.suppress(OSError):
+        for folder in reversed(made):
+            os.rmdir(folder)
 
 
 def versions():
