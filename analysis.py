@@ -20,10 +20,13 @@ def _open(options, device):
     settings = vars(options)
     models = [load_run(folder, options.eval_flag, device, settings) for folder in folders]
     models += [load_weights(path, None, device, settings) for path in options.load_E or []]
-    opened = []
-    for model, folder in zip(models, [*folders, *(options.load_E or [])]):
-        opened.append((folder, model, open_split(model, options)))
-    return opened
+    names = [*folders, *(options.load_E or [])]
+    for model, name in zip(models, names):
+        if model.options["latent_dim"] != models[0].options["latent_dim"]:
+            raise InputError(f"{names[0]} and {name} have codes of different --latent_dim, "
+                             f"{models[0].options['latent_dim']} and {model.options['latent_dim']}, whose figures "
+                             "cannot be compared: give them one by one")
+    return [(name, model, open_split(model, options)) for name, model in zip(names, models)]
 
 
 def _label(path):
@@ -111,6 +114,9 @@ def mmd(options, device):
     for r in results:
         print(f"{r['run'][-39:]:<40}{_step(r['step']):>8}{r['codes']:>8}{r['mean']:>10.4f}"
               f"{r['mean_shuffled']:>10.4f}")
+        if r["poses_left_out"]:
+            print(f"  without {len(r['poses_left_out'])} of {len(r['poses']) + len(r['poses_left_out'])} poses, in "
+                  "which fewer than two objects are seen")
     print(f"wrote {stem}.json, .csv, .png, .pdf")
     return 0
 

@@ -77,6 +77,64 @@ def test_interpolation_goes_straight_from_one_shape_to_the_other(featgan, data, 
     assert Image.open(tmp_path / "out" / "interpolation.png").width > 8 * 100
 
 
+def test_images_of_different_sizes_are_each_fitted_to_the_network(featgan, data, tmp_path):  # noqa: F811
+    import neural_renderer as nr
+    from images import load_image
+    from inference import load_run
+    images = np.load(data / f"{CAR}_test_images.npz")["arr_0"][:, 3].transpose(0, 2, 3, 1)
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    large = Image.fromarray(images[1]).resize((256, 256), Image.Resampling.NEAREST)
+    wide = Image.new("RGBA", (300, 256))
+    wide.paste(large, (22, 0))
+    wide.save(tmp_path / "b.png")
+    assert call("--mode=interpolation", "--ckpt_dir", featgan, "--load_im", tmp_path / "a.png", "--load_im1",
+                tmp_path / "b.png", "--sample_dir", tmp_path / "out", "--device=cpu", "--steps=2") == 0
+    model = load_run(featgan)
+    for i, name in enumerate(("a.png", "b.png")):
+        vertices, _ = nr.load_obj(tmp_path / "out" / f"interpolation_{i:02d}.obj", normalization=False)
+        wanted = model.predict(load_image(str(tmp_path / name), 64)[None]).vertices[0]
+        torch.testing.assert_close(vertices * torch.tensor([1, 1, -1.0]), wanted, atol=2e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def narrow(data, template, tmp_path_factory):  # noqa: F811
+    """A run with shorter codes than the others."""
+    folder = tmp_path_factory.mktemp("narrow") / "run"
+    assert call("--mode=train", "--data_dir", data, "--obj_dir", template, *TINY, "--latent_dim=8", "--n_iters=1",
+                "--lambda_adv=0", "--ckpt_dir", folder) == 0
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["MMD", "t_SNE"])
+def test_codes_of_different_length_are_not_put_side_by_side(mode, ae, narrow, refused, tmp_path):  # noqa: F811
+    line = refused(f"--mode={mode}", "--runs", ae, narrow, "--sample_dir", tmp_path / "no", "--perplexity=5")
+    assert str(ae) in line and str(narrow) in line and "--latent_dim, 16 and 8" in line
+
+
+@pytest.mark.parametrize("mode", ["MMD", "t_SNE", "interpolation", "compare", "evaluation", "reconstruct"])
+def test_a_run_without_checkpoints(mode, ae, refused, tmp_path):  # noqa: F811
+    """Stopped before its first: options and records are there."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("options.json", "metrics.jsonl"):
+        (run / name).write_bytes((ae / name).read_bytes())
+    Image.new("RGBA", (64, 64), (200, 0, 0, 255)).save(tmp_path / "a.png")
+    more = {"compare": ("--runs", run)}.get(mode, ("--ckpt_dir", run))
+    line = refused(f"--mode={mode}", *more, "--sample_dir", tmp_path / "no", "--load_im", tmp_path / "a.png",
+                   "--load_im1", tmp_path / "a.png")
+    assert str(run) in line and "last.pt" in line
+
+
+def test_mmd_of_poses_with_one_object(ae, refused, tmp_path):  # noqa: F811
+    """One object a split: each pose is seen once."""
+    few = tmp_path / "few"
+    assert call("--mode=make_dataset", "--data_dir", few, "--class_ids", CAR, "--n_train=1", "--n_val=1",
+                "--n_test=1") == 0
+    line = refused("--mode=MMD", "--ckpt_dir", ae, "--data_dir", few, "--cache_dir", tmp_path / ".cache",
+                   "--sample_dir", tmp_path / "no")
+    assert "test split" in line and "0 poses with two objects" in line
+
+
 def test_one_image_is_not_enough_to_interpolate(featgan, refused, tmp_path):  # noqa: F811
     assert "--load_im1" in refused("--mode=interpolation", "--ckpt_dir", featgan, "--load_im", "a.png",
                                    "--sample_dir", tmp_path / "no")
