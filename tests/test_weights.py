@@ -13,7 +13,7 @@ from inference import load_run, load_weights
 from models import icosphere
 from torch.nn import functional as F
 
-LATENT, WIDTH, TEMPLATE_VERTICES = 20, 2, 42
+LATENT, WIDTH, TEMPLATE_VERTICES = 16, 2, 42
 
 
 def random(*shape):
@@ -148,7 +148,7 @@ def test_training_starts_from_them(files, template, data, tmp_path):
     """A first step at a rate of nearly nothing leaves the weights as they were given; resuming does not read
     them again."""
     command = ["--mode=train", "--data_dir", data, "--ckpt_dir", tmp_path / "run", *TINY, "--enc_width=2",
-               "--latent_dim=20", "--n_iters=2", "--lr=1e-12", *weights_of(files, template, "E", "G", "D")]
+               "--n_iters=2", "--lr=1e-12", *weights_of(files, template, "E", "G", "D")]
     assert call(*command) == 0
     models = checkpoint(tmp_path / "run")["models"]
     for part in "EGD":
@@ -225,7 +225,7 @@ def changed(path, change):
     ("E", lambda s: s["FC.0.bias"].fill_(torch.nan), ["FC.0.bias is not finite"]),
     ("E", lambda s: s.update({"FC.0.bias": torch.ones(3)}), ["FC.0.bias has shape (3,), expected (32,)"]),
     ("G", lambda s: s.update(layer("bias_layer", 3 * 642, 2048)), ["(1926, 2048)", "(126, 2048)", "--obj_dir"]),
-    ("G", lambda s: s.update(layer("fclayers.0", 1024, 512)), ["codes of 20", "takes 512"])])
+    ("G", lambda s: s.update(layer("fclayers.0", 1024, 512)), ["codes of 16", "takes 512"])])
 def test_weights_that_do_not_fit(part, change, words, told, files):
     changed(files[part], change)
     line = told("E", "G")
@@ -247,7 +247,8 @@ def test_combinations(told, files, tmp_path, refused):
     assert "gone.ckpt: there is no such file" in told("G", more=("--load_E", tmp_path / "gone.ckpt"))
     assert "--load_E" in told(mode="MMD")
     new = ("--ckpt_dir", tmp_path / "new", *TINY)
-    assert "--latent_dim=20, this run --latent_dim=16" in told("E", mode="train", more=(*new, "--enc_width=2"))
+    line = told("E", mode="train", more=(*new, "--enc_width=2", "--latent_dim=20"))
+    assert "--latent_dim=16, this run --latent_dim=20" in line
     assert "--lambda_adv=0" in told("D", mode="train", more=(*new, "--lambda_adv=0"))
     line = refused("--mode=MMD", "--load_E", files["E"], "--sample_dir", tmp_path / "no")
     assert "--data_dir" in line
