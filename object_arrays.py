@@ -158,7 +158,7 @@ def _global(module, attribute):
 
 def _make(function, arguments):
     what = function.what if isinstance(function, _Global) else None
-    if what == "reconstruct" and getattr(arguments[0], "what", None) == "ndarray":
+    if what == "reconstruct" and getattr(arguments[0], "what", None) == "ndarray" and arguments[1] == (0,):
         return _Array()
     if what == "dtype":
         kind = arguments[0].decode() if isinstance(arguments[0], bytes) else arguments[0]

@@ -1,0 +1,245 @@
+"""A chiral mesh written in each published layout and read back: masks, cameras and voxels against formulas
+typed here."""
+import io
+import itertools
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from datasets import CVPR18, DATASETS, NIPS17, Pascal3D
+from flat import bars, covered, eye_at, overlap, pinhole
+from inference import score
+from PIL import Image
+from voxelization import reference
+from writers import WRITERS
+
+CLASS = "02958343"
+VERTICES, FACES = bars()
+OPEN = {"CVPR18": {}, "NIPS17": {"img_size": 128}, "Pascal3D": {"img_size": 64}}
+
+
+def placed(layout):
+    """The mesh as it lies in the renderer's frame of each dataset."""
+    x, y, z = VERTICES.T
+    if layout == "CVPR18":
+        return np.stack([x, y, -z], 1)
+    if layout == "NIPS17":  # (x, y, z) -> (z, y, -x), as released; z negated, for the camera mirrors
+        points = np.stack([z, y, x], 1)
+        return points * min(1, .5 / np.linalg.norm(points, axis=1).max())
+    points = np.stack([z, y, -x], 1)
+    return points / 1.3 / np.linalg.norm(points, axis=1).max()
+
+
+def seen(layout, points, camera):
+    """NDC of points in the renderer's frame."""
+    if layout == "CVPR18":
+        return pinhole(points, eye_at(2.732, 30, -15 * camera), np.tan(np.radians(15)))
+    if layout == "NIPS17":
+        return pinhole(points, eye_at(camera[2], camera[1], camera[0]), 16 / 60)
+    return points @ (np.diag([-1, 1, 1]) @ camera).T[:, :2]
+
+
+def in_the_axes(layout, grid):
+    if layout == "CVPR18":
+        return np.swapaxes(grid, 0, 1)[:, :, ::-1]
+    if layout == "NIPS17":
+        return np.swapaxes(grid, 0, 2)[::-1]
+    return np.swapaxes(grid, 1, 2)[::-1, ::-1, ::-1]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    made = {}
+    mesh = torch.tensor(VERTICES).float(), torch.tensor(FACES), torch.full((len(FACES), 3), .7)
+    for layout, write in WRITERS.items():
+        made[layout] = tmp_path_factory.mktemp(layout)
+        sizes = {split: n for split, n in (("train", 4), ("val", 2), ("test", 1)) if split in DATASETS[layout].splits}
+        write(str(made[layout]), CLASS, sizes, lambda split, i: mesh, None, 0, layout)
+    return made
+
+
+def read(folders, layout, split="val", **more):
+    return DATASETS[layout](str(folders[layout]), [CLASS], split, str(folders[layout] / "cache"), **OPEN[layout], **more)
+
+
+def files_of_object(folders, layout):
+    """(masks (v, S, S) bool, cameras (v, ...), voxels) of the first training object, by other means than the reader."""
+    folder = folders[layout]
+    if layout == "CVPR18":
+        images, voxels = (np.load(folder / f"{CLASS}_train_{kind}.npz")["arr_0"] for kind in ("images", "voxels"))
+        return images[0, :, 3] >= 127, np.arange(24), voxels[0]
+    if layout == "NIPS17":
+        name = json.loads((folder / "splits.json").read_text())[CLASS]["train"][0]
+        here = folder / "renders" / CLASS / name
+        depths = np.stack([np.asarray(Image.open(here / f"depth_{i}.png")) for i in range(20)])
+        assert depths.dtype == np.uint16 and depths.shape == (20, 224, 224)
+        volume = scipy.io.loadmat(folder / "voxels/modelVoxels32" / CLASS / f"{name}.mat")["Volume"]
+        return depths >> 8 < 250, np.loadtxt(here / "view.txt")[:, [0, 1, 3]], volume.astype(bool)
+    with np.load(folder / "car_train.npz", allow_pickle=True) as file:
+        assert file["images"].dtype == object and file["images_ref"].shape[1:] == (224, 224, 4)
+        return file["images_ref"][..., 3] > 127, file["rotation_matrices"], file["voxels"][0]
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_masks_of_the_files_are_the_projected_mesh(folders, layout):
+    masks, cameras, _ = files_of_object(folders, layout)
+    points = placed(layout)
+    for mask, camera in zip(masks, cameras):
+        size = len(mask)
+        if layout == "NIPS17":
+            wanted = covered(seen(layout, points, camera), FACES, size)
+        else:  # four samples a pixel
+            fine = covered(seen(layout, points, camera), FACES, 2 * size)
+            wanted = fine.reshape(size, 2, size, 2).mean((1, 3)) >= .5
+        assert overlap(mask, wanted) >= .97
+    wrong = [np.mean([overlap(mask, covered(seen(layout, points * signs, camera), FACES, len(mask)))
+                      for mask, camera in zip(masks, cameras)]) for signs in itertools.product((1, -1), repeat=3)]
+    assert all(value < .8 for value in wrong[1:]), "a mirrored axis must fail"
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_what_is_read_is_the_mesh_seen_by_the_datasets_camera(folders, layout):
+    data = read(folders, layout)
+    batch = data.gather(np.arange(len(data)))
+    points = torch.tensor(placed(layout)).float()[None].expand(len(data), -1, -1)
+    side = {"CVPR18": 64, "NIPS17": 512, "Pascal3D": 224}[layout]
+    shown = data.renderer(side).render_silhouettes(data.project(points, batch.cameras), torch.tensor(FACES))
+    if layout == "NIPS17":  # resized with anti-aliasing
+        shown = torch.nn.functional.avg_pool2d(shown, 4)
+    if layout == "Pascal3D":  # nearest neighbour
+        nearest = torch.arange(64) * 224 // 64
+        shown = shown[:, nearest][:, :, nearest]
+    pairs = [(a.numpy(), b.numpy()) for a, b in zip(batch.silhouettes >= .5, shown >= .5)]
+    assert np.mean([overlap(*pair) for pair in pairs]) >= .97
+    assert np.mean([overlap(a[:, ::-1], b) for a, b in pairs]) < .8
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_voxels_are_those_of_the_published_rule_in_the_datasets_axes(folders, layout):
+    corners = placed(layout)
+    corners = (corners + 1) / 2 if layout == "Pascal3D" else corners * 31 / 32 + .5
+    wanted = in_the_axes(layout, reference.published(corners[FACES].astype(np.float32), 32).astype(bool))
+    _, _, stored = files_of_object(folders, layout)
+    assert overlap(stored, wanted) >= .95
+    assert np.array_equal(read(folders, layout).voxels(np.array([0]))[0], stored)
+    for axes in itertools.permutations(range(3)):
+        for flips in itertools.product((1, -1), repeat=3):
+            if axes != (0, 1, 2) or flips != (1, 1, 1):
+                turned = stored.transpose(axes)[::flips[0], ::flips[1], ::flips[2]]
+                assert overlap(turned, wanted) < .8, (axes, flips)
+
+
+class Oracle:
+    """A model that predicts one mesh, whatever it sees."""
+
+    def __init__(self, vertices):
+        self.vertices = torch.tensor(vertices).float()
+
+    def predict(self, images):
+        return SimpleNamespace(vertices=self.vertices.expand(len(images), -1, -1), faces=torch.tensor(FACES),
+                               codes=torch.rand(len(images), 3))
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_evaluation_of_a_perfect_prediction(folders, layout):
+    data, points = read(folders, layout), placed(layout)
+    assert score(Oracle(points), data)["iou"][CLASS] >= .95
+    for wrong in (points * (1, 1, -1), points * (-1, 1, 1), points * (1, -1, 1), points[:, [1, 0, 2]], points[:, [2, 1, 0]]):
+        assert score(Oracle(wrong), data)["iou"][CLASS] < .8
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_meshes_for_people_look_as_the_files_meshes(folders, layout):
+    """Right-handed: the predicted mesh, turned back, is the one that people made, up to a turn about y and
+    a scale."""
+    data = DATASETS[layout]
+    back = data.flip_handedness(torch.tensor(placed(layout))).numpy()
+    scale = np.linalg.norm(back, axis=1).max() / np.linalg.norm(VERTICES, axis=1).max()
+    turns = [VERTICES @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]).T for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
+    assert min(np.abs(back / scale - turned).max() for turned in turns) < 1e-6
+    a, b, c = back[data.people_faces(torch.tensor(FACES if not data.mirrors else FACES[:, ::-1].copy())).numpy()].swapaxes(0, 1)
+    normals, middle = np.cross(b - a, c - a), (a + b + c) / 3
+    boxes = middle.reshape(4, 12, 3)
+    assert ((normals.reshape(4, 12, 3) * (boxes - boxes.mean(1, keepdims=True))).sum(2) > 0).all(), "outward"
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_voxel_mesh_is_the_inverse_of_voxelize(folders, layout):
+    data = DATASETS[layout]
+    grid = torch.tensor(np.random.default_rng(0).random((32, 32, 32)) < .01)
+    vertices, faces = data.voxel_mesh(grid)
+    cubes = vertices[0].reshape(-1, 4, 3)
+    shrunk = data.from_grid(data.to_grid(vertices))
+    torch.testing.assert_close(shrunk, vertices, atol=1e-6, rtol=0)
+    again = data.voxelize(vertices * .999, faces)[0]
+    assert cubes.shape[1:] == (4, 3) and bool((again & grid).sum() == grid.sum())
+    place = torch.zeros(32, 32, 32, dtype=torch.bool)
+    place[5, 11, 26] = True
+    assert torch.equal(data.mesh_axes(data.grid_axes(place)), place) and torch.equal(
+        data.grid_axes(place), torch.tensor(in_the_axes(layout, place.numpy()).copy()))
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_turntable_turns_about_the_upright_axis(layout):
+    data = DATASETS[layout]
+    cameras = data.turntable(4)
+    post = torch.tensor([[[0, -.3, 0], [0, .3, 0], [.2, 0, 0]]]).expand(4, -1, -1)
+    ndc = data.project(post, cameras)[..., :2]
+    torch.testing.assert_close(ndc[:, :2], ndc[:1, :2].expand(4, -1, -1), atol=1e-5, rtol=0)
+    assert float(ndc[0, 1, 1] - ndc[0, 0, 1]) > .2, "up is up"
+    assert float((ndc[1:, 2] - ndc[0, 2]).norm(dim=1).min()) > .1
+    quarter = data.project(post[:1], data.turned(cameras[:1], .25))[..., :2]
+    apart = (ndc[:, 2] - quarter[0, 2]).norm(dim=1)
+    assert float(apart.min()) < 1e-4 and float(apart[0]) > .1
+    torch.testing.assert_close(data.project(post[:1], data.turned(cameras[:1], 1.)), data.project(post[:1], cameras[:1]),
+                               atol=1e-5, rtol=0)
+
+
+def test_other_views_are_other_images(folders):
+    for layout in ("NIPS17", "Pascal3D"):
+        data = read(folders, layout, "train")
+        batch = data.gather(np.arange(4))
+        torch.manual_seed(0)
+        cameras, poses = data.other_views(batch.cameras, batch.poses)
+        found = [int((batch.cameras.flatten(1) == camera.flatten()).all(1).nonzero()[0]) for camera in cameras]
+        assert sorted(found) == [0, 1, 2, 3] and all(k != i for i, k in enumerate(found))
+        assert torch.equal(poses, batch.poses[torch.tensor(found)])
+
+
+def test_classes_are_added_and_nothing_half_written_stays(folders, tmp_path):
+    mesh = torch.tensor(VERTICES).float(), torch.tensor(FACES), torch.full((len(FACES), 3), .7)
+
+    def make(split, i):
+        if split == "val":
+            raise RuntimeError("in the middle")
+        return mesh
+
+    for layout in ("NIPS17", "Pascal3D"):
+        folder = tmp_path / layout
+        folder.mkdir()
+        with pytest.raises(RuntimeError):
+            WRITERS[layout](str(folder), CLASS, {"train": 1, "val": 1}, make, 1, 0, layout)
+        assert not list(folder.rglob("*.part")) and not (folder / "splits.json").exists()
+        WRITERS[layout](str(folder), "03001627", {"train": 1}, make, 1, 0, layout)
+        WRITERS[layout](str(folder), CLASS, {"train": 1}, make, 1, 0, layout)
+        assert DATASETS[layout].available(str(folder)) == [CLASS, "03001627"]
+
+
+def test_views_are_a_function_of_the_seed(tmp_path):
+    mesh = torch.tensor(VERTICES).float(), torch.tensor(FACES), torch.full((len(FACES), 3), .7)
+    views = []
+    for k, seed in enumerate((0, 0, 1)):
+        folder = tmp_path / str(k)
+        WRITERS["NIPS17"](str(folder), CLASS, {"train": 1}, lambda split, i: mesh, 2, seed, "")
+        views.append((folder / "renders" / CLASS / "train_00000" / "view.txt").read_bytes())
+    assert views[0] == views[1] != views[2]
+    rows = np.loadtxt(io.BytesIO(views[0]))
+    assert rows.shape == (2, 4) and (rows[:, 3] == 2).all() and (rows[:, 2] == 0).all()
+
+
+def test_names_of_the_conventions():
+    assert [d.mirrors for d in (CVPR18, NIPS17, Pascal3D)] == [True, True, False]
+    assert NIPS17.viewing_angle == pytest.approx(14.9314, abs=1e-4)
