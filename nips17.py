@@ -144,7 +144,7 @@ class NIPS17(Dataset):
         images = torch.from_numpy(pixels).float().mul_(1 / 255)
         cameras = self._cameras[torch.from_numpy(indices)]
         objects = torch.from_numpy(self._first_object[rows[:, 0]] + rows[:, 1])
-        return Batch(images, images[:, 3], cameras, self.pose_bins(cameras), objects)
+        return Batch(images, images[:, 3], cameras.float(), self.pose_bins(cameras), objects)
 
     def pose_bins(self, cameras):
         """(B,) int64: floor((azimuth + 180) / wAzimuth) * n + floor((elevation + 20) / wElevation), n being
@@ -235,7 +235,7 @@ class _ClassReader:
         count = len(self.objects)
         images = make("images", (count, self.views, 4, self.side, self.side), np.uint8)
         voxels = make("voxels", (count,) + (VOXEL_GRID,) * 3, bool)
-        cameras, kept, problems = np.zeros((count, self.views, 3), np.float32), [], []
+        cameras, kept, problems = np.zeros((count, self.views, 3)), [], []
         turned = 0.0
         progress = Progress(f"decoding NIPS17 {self.class_id}, this time only", count, " objects")
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

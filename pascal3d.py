@@ -216,12 +216,12 @@ class Pascal3D(Dataset):
         for k, (_, _, part, i) in enumerate(self.rows[indices]):
             part = self._parts[part]
             images[k] = cropped(files.picture(part, i), part["boxes"][i], jitter[k], self.img_size)
-            masks[k] = torch.from_numpy(part["masks"][i].astype(np.float32)) / 255
+            mirror = int(flips[k] and not self.published_flip)
+            masks[k] = torch.from_numpy(part["masks"][i, mirror].astype(np.float32)) / 255
         where = torch.from_numpy(indices)
         cameras, poses, flips = self._cameras[where], self._poses[where], torch.from_numpy(flips)
         images = torch.where(flips[:, None, None, None], images.flip(-1), images)
         if flips.any() and not self.published_flip:
-            masks = torch.where(flips[:, None, None], masks.flip(-1), masks)
             cameras = torch.where(flips[:, None, None], mirrored(cameras), cameras)
             poses = self.pose_bins(cameras)
         return Batch(images.float().mul_(1 / 255), masks, cameras, poses, self.all_objects()[where])

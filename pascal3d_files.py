@@ -20,7 +20,7 @@ def open_part(path, cache_dir, only_rest, say):
     """dict of the arrays of a file, mapped.
 
     pixels and places (N, 3): images one after the other, and offset, height, width of each (not with
-    only_rest); masks (N, 64, 64) uint8; boxes (N, 4); rotations (N, 3, 3); voxels (N, 32, 32, 32) bool; `kept`,
+    only_rest); masks (N, 2, 64, 64) uint8, as it is and mirrored; boxes (N, 4); rotations (N, 3, 3); voxels (N, 32, 32, 32) bool; `kept`,
     the numbers of whole items, and `problems`, a sentence for each of the others.
     """
     stem = "Pascal3D_" + os.path.basename(path)[:-len(".npz")]
@@ -105,7 +105,7 @@ def _read_rest(path, archive, make):
         if found != count:
             raise InputError(f"{path} has {count} bounding_boxes and {found} {name}")
     voxels = make("voxels", (count,) + (VOXEL_GRID,) * 3, bool)
-    masks = make("masks", (count, MASK_SIZE, MASK_SIZE), np.uint8)
+    masks = make("masks", (count, 2, MASK_SIZE, MASK_SIZE), np.uint8)
     binary = np.zeros(count, bool)
     progress = Progress(f"unpacking {os.path.basename(path)}, this time only", count, " masks")
     for i, (grid, crop) in enumerate(zip(grids, crops, strict=True)):
@@ -113,9 +113,9 @@ def _read_rest(path, archive, make):
             raise InputError(f"{path}: images_ref must be uint8, got {crop.dtype}")
         voxels[i] = grid != 0
         binary[i] = np.isin(grid, (0, 1)).all()
-        # Nearest neighbour, as published.
+        # Nearest neighbour, as published; mirrored before, for it takes the upper left of the pixels.
         y, x = (np.arange(MASK_SIZE) * n // MASK_SIZE for n in crop.shape[:2])
-        masks[i] = crop[..., 3][np.ix_(y, x)]
+        masks[i] = crop[..., 3][np.ix_(y, x)], crop[:, ::-1, 3][np.ix_(y, x)]
         progress.update(i + 1)
     return {"boxes": boxes, "rotations": rotations, "binary": binary}
 
@@ -184,6 +184,6 @@ def _problems(path, part):
             problems[i] = f"{path}: rotation matrix {i} is not a rotation: {np.round(rotation, 3).tolist()}"
         elif not part["binary"][i]:
             problems[i] = f"{path}: the voxels of image {i} must be 0 and 1"
-        elif part["masks"][i].max() < 128:
+        elif part["masks"][i, 0].max() < 128:
             problems[i] = f"{path}: the mask of image {i} (images_ref, channel 3) is empty; expected 255 on the object"
     return problems
