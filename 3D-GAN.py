@@ -385,6 +385,11 @@ def main(arguments=None):
     except (InputError, Divergence, WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return WriteError.exit_code
     except Stopped as stop:
         print(stop)
         return stop.exit_code

@@ -134,21 +134,28 @@ def start(folder, options, resume, sample_dir=None, data=None):
         _same_options(folder, state["options"], options)
         _same_data(folder, state.get("data"), data, options.get("data_dir"))
     make_folders((folder, "--ckpt_dir"), *([(sample_dir, "--sample_dir")] if sample_dir else []))
-    _put_damaged_aside(folder)
+    _settle_names(folder)
     _remove_unfinished(folder)
     _forget_after(os.path.join(folder, METRICS), state["step"] if state else 0)
     write_json(os.path.join(folder, OPTIONS), {"options": options, "versions": versions()})
     return state
 
 
-def _put_damaged_aside(folder):
-    """A damaged last.pt must not take the place of the whole one before it at the next save."""
-    last = os.path.join(folder, LAST)
-    if os.path.exists(last):
-        try:
-            load(last)
-        except InputError:
-            os.replace(last, os.path.join(folder, "last.damaged.pt"))
+def _settle_names(folder):
+    """A damaged last.pt must not take the place of the whole one before it at the next save; and a save that
+    ended between its renames is brought to its end."""
+    last, new = os.path.join(folder, LAST), os.path.join(folder, LAST_NEW)
+    if os.path.exists(last) and not _whole(last):
+        os.replace(last, os.path.join(folder, "last.damaged.pt"))
+    if os.path.exists(new) and not os.path.exists(last) and _whole(new):
+        os.replace(new, last)
+
+
+def _whole(path):
+    try:
+        return bool(load(path))
+    except InputError:
+        return False
 
 
 def _same_options(folder, before, now):

@@ -192,6 +192,7 @@ class Range:
         self.template = command._template(base)
         self.counts, self.phases, self.wrong = collections.Counter(), collections.Counter(), []
         self.folders = (base / f"run{n}" for n in itertools.count())
+        command.script()  # read now: what is worked on meanwhile is not tested half
         start = time.monotonic()
         self.whole = self.new_folder()
         code, said = self.finish(self.run(self.whole))

@@ -2,6 +2,7 @@
 import os
 import pickle
 import shutil
+import threading
 
 import pytest
 import runs
@@ -69,6 +70,44 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
         runs.save_last(tmp_path, state(2))
     assert not (tmp_path / "last.pt").exists()
     assert runs.load_last(tmp_path)["step"] == 2
+    monkeypatch.undo()
+    assert runs.start(tmp_path, OPTIONS, resume=True)["step"] == 2
+    assert [runs.load(tmp_path / n)["step"] for n in ("last.pt", "last.prev.pt")] == [2, 1], "as if nothing had been"
+    assert not (tmp_path / "last.pt.new").exists()
+
+
+def test_a_reader_never_meets_less_than_a_whole_checkpoint(tmp_path):
+    """While checkpoints are saved without a pause, each reading gives one of the newest two, without a word."""
+    runs.save_last(tmp_path, state(0))
+    done = threading.Event()
+
+    def save():
+        for step in range(1, 150):
+            runs.save_last(tmp_path, state(step))
+        done.set()
+    writer = threading.Thread(target=save)
+    writer.start()
+    seen = []
+    while not done.is_set():
+        read = runs.load_last(tmp_path)
+        assert torch.equal(read["models"]["E"]["w"], torch.arange(6.) + read["step"])
+        seen.append(read["step"])
+    writer.join()
+    assert len(set(seen)) > 5 and sorted(seen) == seen, "never older than one that was read before"
+
+
+def test_a_reader_of_a_running_training_hears_no_warning(tmp_path, capsys, monkeypatch):
+    """last.pt moves away just before it is opened, as it does when a training saves."""
+    for step in (1, 2):
+        runs.save_last(tmp_path, state(step))
+    load, moves = runs.load, iter([lambda: runs.save_last(tmp_path, state(3))])
+
+    def disturbed(path):
+        next(moves, lambda: None)()
+        return load(path)
+    monkeypatch.setattr(runs, "load", disturbed)
+    os.replace(tmp_path / "last.pt", tmp_path / "last.pt.new")
+    assert runs.load_last(tmp_path)["step"] == 3 and capsys.readouterr().err == ""
 
 
 def cut(path):
