@@ -28,8 +28,9 @@ def extension(name, sources, headers):
 ParallelCompile("MAX_JOBS", default=2).install()
 setup(
     ext_modules=[
-        extension("neural_renderer._kernels", ["renderer_module.cpp", "rasterize_cpu.cpp"],
-                  ["rasterize.h", "raster_math.h"]),
+        extension("neural_renderer._kernels", ["renderer_module.cpp", "rasterize_forward_cpu.cpp",
+                                              "rasterize_backward_cpu.cpp"],
+                  ["rasterize.h", "raster_math.h", "raster_samples.h"]),
         extension("voxelization._kernels", ["voxel_module.cpp", "voxelize_cpu.cpp"],
                   ["voxelize.h", "voxel_math.h"]),
     ],

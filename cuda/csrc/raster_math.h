@@ -106,40 +106,34 @@ struct Crossing {
   double lever_a, lever_b;  // how much of the crossing's movement each end passes on; sum 1
 };
 
-// Visits every crossing at which both neighbouring pixels lie in the image, except on lines where
-// wanted(axis, line, direction) says that nothing can come of it. begin_edge(a, b) comes before the
-// lines of each edge.
-template <class Begin, class Wanted, class Visit>
-NR_HD NR_INLINE void for_each_crossing(const ScreenFace& f, int H, int W, Begin&& begin_edge,
+// Visits every crossing of edge `a`, along `axis`, at which both neighbouring pixels lie in the
+// image, except on lines where wanted(axis, line, direction) says that nothing can come of it.
+template <class Wanted, class Visit>
+NR_HD NR_INLINE void for_each_crossing(const ScreenFace& f, int H, int W, int a, int axis,
                                        Wanted&& wanted, Visit&& visit) {
-  for (int a = 0; a < 3; ++a) {
-    const int b = a == 2 ? 0 : a + 1;
-    begin_edge(a, b);
-    for (int axis = 0; axis < 2; ++axis) {
-      const double* across = axis == 0 ? f.y : f.x;  // coordinate that numbers the lines
-      const double* along = axis == 0 ? f.x : f.y;   // coordinate that moves
-      const int lines = axis == 0 ? H : W, length = axis == 0 ? W : H;
-      const double a0 = across[a], b0 = across[b], a1 = along[a], b1 = along[b];
-      if (a0 == b0) continue;  // parallel to the lines: crosses none
-      Crossing c;
-      c.axis = axis, c.a = a, c.b = b;
-      c.direction = (a0 < b0) == (axis == 0) ? 1 : -1;  // the interior lies left of a -> b
-      const int from = first_in(a0 < b0 ? a0 : b0, lines);
-      const int to = last_in(a0 < b0 ? b0 : a0, lines);
-      for (c.line = from; c.line <= to; ++c.line) {
-        if (!wanted(axis, c.line, c.direction)) continue;
-        // Product before quotient: exact at both ends of the edge.
-        c.at = a1 + (b1 - a1) * (c.line - a0) / (b0 - a0);
-        const double rounded = c.direction > 0 ? floor(c.at) : ceil(c.at);
-        if (!(rounded >= 0.0 && rounded <= length - 1)) continue;
-        c.inside = static_cast<int>(rounded);
-        c.outside = c.inside + c.direction;
-        if (c.outside < 0 || c.outside >= length) continue;
-        c.lever_a = (b0 - c.line) / (b0 - a0);
-        c.lever_b = 1.0 - c.lever_a;
-        visit(c);
-      }
-    }
+  const int b = a == 2 ? 0 : a + 1;
+  const double* across = axis == 0 ? f.y : f.x;  // coordinate that numbers the lines
+  const double* along = axis == 0 ? f.x : f.y;   // coordinate that moves
+  const int lines = axis == 0 ? H : W, length = axis == 0 ? W : H;
+  const double a0 = across[a], b0 = across[b], a1 = along[a], b1 = along[b];
+  if (a0 == b0) return;  // parallel to the lines: crosses none
+  Crossing c;
+  c.axis = axis, c.a = a, c.b = b;
+  c.direction = (a0 < b0) == (axis == 0) ? 1 : -1;  // the interior lies left of a -> b
+  const int from = first_in(a0 < b0 ? a0 : b0, lines);
+  const int to = last_in(a0 < b0 ? b0 : a0, lines);
+  for (c.line = from; c.line <= to; ++c.line) {
+    if (!wanted(axis, c.line, c.direction)) continue;
+    // Product before quotient: exact at both ends of the edge.
+    c.at = a1 + (b1 - a1) * (c.line - a0) / (b0 - a0);
+    const double rounded = c.direction > 0 ? floor(c.at) : ceil(c.at);
+    if (!(rounded >= 0.0 && rounded <= length - 1)) continue;
+    c.inside = static_cast<int>(rounded);
+    c.outside = c.inside + c.direction;
+    if (c.outside < 0 || c.outside >= length) continue;
+    c.lever_a = (b0 - c.line) / (b0 - a0);
+    c.lever_b = 1.0 - c.lever_a;
+    visit(c);
   }
 }
 

@@ -3,6 +3,9 @@
 #include <pybind11/pybind11.h>
 
 #include "rasterize.h"
+#ifdef NR_WITH_CUDA
+#include "rasterize_cuda.h"
+#endif
 
 namespace py = pybind11;
 
@@ -34,30 +37,58 @@ nr::RasterizeInputs<T> inputs_from(const py::dict& a) {
 }
 
 template <class T>
+nr::RasterizeOutputs<T> outputs_from(const py::dict& a) {
+  return {address<int32_t>(a, "face_index"), address<T>(a, "rgb_samples"), address<T>(a, "rgb"),
+          address<T>(a, "alpha"), address<T>(a, "depth")};
+}
+
+template <class T>
+nr::RasterizeCotangents<T> cotangents_from(const py::dict& a) {
+  return {address<const int32_t>(a, "face_index"), address<const T>(a, "rgb_samples"),
+          address<const T>(a, "grad_rgb"), address<const T>(a, "grad_alpha"),
+          address<const T>(a, "grad_depth")};
+}
+
+template <class T>
+nr::RasterizeGradients<T> gradients_from(const py::dict& a) {
+  return {address<T>(a, "grad_vertices"), address<T>(a, "grad_textures"), address<T>(a, "grad_light")};
+}
+
+template <class T>
 void forward(const py::dict& a) {
-  const nr::RasterizeScene scene = scene_from(a);
+  const auto scene = scene_from(a);
   const auto inputs = inputs_from<T>(a);
-  const nr::RasterizeOutputs<T> outputs{address<int32_t>(a, "face_index"),
-                                        address<T>(a, "rgb_samples"), address<T>(a, "rgb"),
-                                        address<T>(a, "alpha"), address<T>(a, "depth")};
+  const auto outputs = outputs_from<T>(a);
   py::gil_scoped_release release;
   nr::rasterize_forward(scene, inputs, outputs);
 }
 
 template <class T>
 void backward(const py::dict& a) {
-  const nr::RasterizeScene scene = scene_from(a);
+  const auto scene = scene_from(a);
   const auto inputs = inputs_from<T>(a);
-  const nr::RasterizeCotangents<T> cotangents{
-      address<const int32_t>(a, "face_index"), address<const T>(a, "rgb_samples"),
-      address<const T>(a, "grad_rgb"), address<const T>(a, "grad_alpha"),
-      address<const T>(a, "grad_depth")};
-  const nr::RasterizeGradients<T> gradients{address<T>(a, "grad_vertices"),
-                                            address<T>(a, "grad_textures"),
-                                            address<T>(a, "grad_light")};
+  const auto cotangents = cotangents_from<T>(a);
+  const auto gradients = gradients_from<T>(a);
   py::gil_scoped_release release;
   nr::rasterize_backward(scene, inputs, cotangents, gradients);
 }
+
+#ifdef NR_WITH_CUDA
+nr::CudaCall call_from(const py::dict& a) {
+  return {a["device"].cast<int>(), address<void>(a, "stream"), address<void>(a, "workspace")};
+}
+
+template <class T>
+void forward_cuda(const py::dict& a) {
+  nr::rasterize_forward_cuda(call_from(a), scene_from(a), inputs_from<T>(a), outputs_from<T>(a));
+}
+
+template <class T>
+void backward_cuda(const py::dict& a) {
+  nr::rasterize_backward_cuda(call_from(a), scene_from(a), inputs_from<T>(a), cotangents_from<T>(a),
+                              gradients_from<T>(a), address<T>(a, "edge_shares"));
+}
+#endif
 
 }  // namespace
 
@@ -67,4 +98,15 @@ PYBIND11_MODULE(_kernels, module) {
   module.def("forward_float64", &forward<double>);
   module.def("backward_float32", &backward<float>);
   module.def("backward_float64", &backward<double>);
+#ifdef NR_WITH_CUDA
+  module.attr("cuda_architectures") = NR_WITH_CUDA;
+  module.def("forward_workspace", [](const py::dict& a) { return nr::rasterize_forward_workspace(scene_from(a)); });
+  module.def("backward_workspace", [](const py::dict& a) { return nr::rasterize_backward_workspace(scene_from(a)); });
+  module.def("forward_cuda_float32", &forward_cuda<float>);
+  module.def("forward_cuda_float64", &forward_cuda<double>);
+  module.def("backward_cuda_float32", &backward_cuda<float>);
+  module.def("backward_cuda_float64", &backward_cuda<double>);
+#else
+  module.attr("cuda_architectures") = py::none();
+#endif
 }

@@ -80,4 +80,25 @@ NR_HD NR_INLINE uint64_t flood_down(uint64_t seed, uint64_t open) {
   return seed;
 }
 
+// All open cells of a row that hang together with those known to be outside.
+NR_HD NR_INLINE void flood_row(const uint64_t* wall, uint64_t* known, int words) {
+  uint64_t carry = 0;
+  for (int k = 0; k < words; ++k) {
+    known[k] = flood_up(known[k] | carry, ~wall[k]);
+    carry = known[k] >> 63;
+  }
+  carry = 0;
+  for (int k = words - 1; k >= 0; --k) {
+    known[k] = flood_down(known[k] | carry << 63, ~wall[k]);
+    carry = known[k] & 1;
+  }
+}
+
+// Eight bits that are not set as bytes: each bit kept in its own byte, then moved to the bottom of it
+// by a carry into its top.
+NR_HD NR_INLINE uint64_t unset_as_bytes(uint64_t bits) {
+  const uint64_t spread = (~bits & 0xff) * 0x0101010101010101 & 0x8040201008040201;
+  return (spread + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
+}
+
 }  // namespace nr

@@ -187,20 +187,6 @@ NR_CLONES void mark_surface_of(const double* triangles, int64_t F, int n, VoxelS
   mark_surface(triangles, F, n, s);
 }
 
-// All open cells of a row that hang together with those known to be outside.
-NR_INLINE void flood_row(const uint64_t* wall, uint64_t* known, int words) {
-  uint64_t carry = 0;
-  for (int k = 0; k < words; ++k) {
-    known[k] = flood_up(known[k] | carry, ~wall[k]);
-    carry = known[k] >> 63;
-  }
-  carry = 0;
-  for (int k = words - 1; k >= 0; --k) {
-    known[k] = flood_down(known[k] | carry << 63, ~wall[k]);
-    carry = known[k] & 1;
-  }
-}
-
 // Takes over what the planes on both sides know to be outside and spreads it; true if that was news.
 template <bool one_word>
 NR_INLINE bool flood_plane(const uint64_t* wall, uint64_t* known, int n, int words, bool fresh) {
@@ -227,12 +213,7 @@ NR_INLINE bool flood_plane(const uint64_t* wall, uint64_t* known, int n, int wor
   return true;
 }
 
-// Eight bits that are not set as bytes: each bit kept in its own byte, then moved to the bottom of it
-// by a carry into its top.
-NR_INLINE uint64_t unset_as_bytes(uint64_t bits) {
-  const uint64_t spread = (~bits & 0xff) * 0x0101010101010101 & 0x8040201008040201;
-  return (spread + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
-}
+// A row's cells that are not outside, a byte each.
 NR_INLINE void write_row(const uint64_t* row, int n, uint8_t* voxels) {
   int from = 0;
   for (; from + 8 <= n; from += 8) {

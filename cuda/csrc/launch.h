@@ -1,0 +1,43 @@
+// Launching kernels and saying what went wrong. tests/cuda_on_cpu.h stands in for the CUDA runtime
+// where the kernels are tested without a GPU.
+#pragma once
+
+#ifndef NR_CUDA_ON_CPU
+#include <cuda_runtime.h>
+#define NR_LAUNCH(kernel, grid, block, shared, stream, ...) \
+  kernel<<<grid, block, shared, stream>>>(__VA_ARGS__)
+#define NR_DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#endif
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace nr {
+
+inline void check(cudaError_t code, const char* what) {
+  if (code != cudaSuccess)
+    throw std::runtime_error(std::string(what) + " on the GPU: " + cudaGetErrorString(code));
+}
+
+// Makes a device current for as long as it lives.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device) {
+    check(cudaGetDevice(&before_), "choosing a device");
+    if (device != before_) check(cudaSetDevice(device), "choosing a device");
+  }
+  ~DeviceGuard() { cudaSetDevice(before_); }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+inline unsigned blocks_for(int64_t items, int threads, int64_t most = INT32_MAX) {
+  const int64_t blocks = (items + threads - 1) / threads;
+  return static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most);
+}
+
+}  // namespace nr

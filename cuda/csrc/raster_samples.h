@@ -1,0 +1,209 @@
+// What single samples show and what they give back: for CPU and CUDA.
+#pragma once
+
+#include "raster_math.h"
+#include "rasterize.h"
+
+namespace nr {
+
+// One mesh of the batch and its slices of all arrays.
+template <class T>
+struct Member {
+  const RasterizeScene& scene;
+  const RasterizeInputs<T>& in;
+  int64_t b;
+  int sH, sW, shift;  // size in samples; samples to pixels
+  int64_t samples;
+
+  NR_HD Member(const RasterizeScene& s, const RasterizeInputs<T>& i, int64_t member)
+      : scene(s), in(i), b(member), sH(s.S * s.H), sW(s.S * s.W),
+        shift(s.S - 1), samples(static_cast<int64_t>(sH) * sW) {}
+
+  NR_HD const T* vertices() const { return in.vertices + b * scene.V * 3; }
+  NR_HD const int32_t* faces() const { return scene.faces + b * scene.faces_stride; }
+  NR_HD bool valid(int64_t face) const {  // Python refuses other indices where it can look at them
+    const int32_t* f = faces() + 3 * face;
+    for (int k = 0; k < 3; ++k)
+      if (f[k] < 0 || f[k] >= scene.V) return false;
+    return true;
+  }
+  NR_HD bool load(int64_t face, ScreenFace& screen) const {
+    return load_face(vertices(), faces() + 3 * face, sH, sW, scene.fill_back, screen);
+  }
+  NR_HD const T* texture(int64_t face) const {
+    const int64_t cube = 3LL * scene.T * scene.T * scene.T;
+    return in.textures + b * in.textures_stride + face * cube;
+  }
+  NR_HD int64_t light_index(int64_t face, bool reversed) const {
+    return ((b * scene.F + face) * 2 + reversed) * 3;
+  }
+};
+
+// The face that a sample shows, loaded again only where it differs from the sample before.
+template <class T>
+struct ShownFace {
+  const Member<T>& member;
+  int32_t order = -1;
+  int64_t face = -1;
+  ScreenFace screen{};
+  double inverse_z[3] = {};
+
+  NR_HD explicit ShownFace(const Member<T>& m) : member(m) {}
+  NR_HD void show(int32_t wanted) {
+    if (wanted == order) return;
+    order = wanted;
+    face = wanted < member.scene.F ? wanted : wanted - member.scene.F;
+    member.load(face, screen);
+    for (int k = 0; k < 3; ++k) inverse_z[k] = 1.0 / screen.z[k];
+  }
+  NR_HD double depth(int x, int y) const {
+    double e[3];
+    edge_functions(screen, x, y, e);
+    return depth_at(e, inverse_z);
+  }
+};
+
+// Colour of the sample (x, y), y up.
+template <class T>
+NR_HD void shade(const ShownFace<T>& shown, int x, int y, T colour[3]) {
+  const Member<T>& m = shown.member;
+  double e[3];
+  edge_functions(shown.screen, x, y, e);
+  const TexelWeights texels = texel_weights(shown.screen, e, shown.inverse_z, m.scene.T, m.scene.eps);
+  const T* cube = m.texture(shown.face);
+  const T* light = m.in.light ? m.in.light + m.light_index(shown.face, shown.screen.reversed) : nullptr;
+  for (int c = 0; c < 3; ++c) {
+    double value = 0.0;
+    for (int n = 0; n < 8; ++n) value += texels.weight[n] * cube[3 * texels.index[n] + c];
+    colour[c] = static_cast<T>(light ? value * light[c] : value);
+  }
+}
+
+// Values and incoming gradients of single samples. An offset counts from the sample (0, 0) at the
+// bottom left: x - y * sW, since rows of images run down and y runs up.
+template <class T>
+struct SampleView {
+  int sW, sH, shift;
+  const int32_t* faces;
+  const T* samples;      // rgb, or null
+  const T* alpha;        // gradients of the pixel at the bottom left, or null
+  const T* rgb;
+  const T* depth;
+  int64_t W, plane;      // pixels in a row and in an image
+  T share;
+
+  NR_HD SampleView(const Member<T>& m, const RasterizeCotangents<T>& g)
+      : sW(m.sW), sH(m.sH), shift(m.shift), W(m.scene.W), plane(W * m.scene.H),
+        share(T(1) / (m.scene.S * m.scene.S)) {
+    const int64_t bottom = m.b * m.samples + static_cast<int64_t>(sH - 1) * sW;
+    faces = g.face_index + bottom;
+    samples = g.rgb_samples ? g.rgb_samples + 3 * bottom : nullptr;
+    alpha = g.alpha ? g.alpha + m.b * plane + plane - W : nullptr;
+    rgb = g.rgb ? g.rgb + 3 * m.b * plane + plane - W : nullptr;
+    depth = g.depth ? g.depth + m.b * plane + plane - W : nullptr;
+  }
+  NR_HD NR_INLINE int64_t offset(int x, int y) const { return x - static_cast<int64_t>(y) * sW; }
+  NR_HD NR_INLINE int64_t pixel(int x, int y) const { return (x >> shift) - (y >> shift) * W; }
+  NR_HD NR_INLINE int32_t face(int64_t offset) const { return faces[offset]; }
+  NR_HD NR_INLINE T rgb_value(int64_t offset, int c) const { return samples[3 * offset + c]; }
+  NR_HD NR_INLINE T alpha_gradient(int x, int y) const { return alpha[pixel(x, y)] * share; }
+  NR_HD NR_INLINE T rgb_gradient(int x, int y, int c) const { return rgb[c * plane + pixel(x, y)] * share; }
+  NR_HD NR_INLINE T depth_gradient(int x, int y) const { return depth[pixel(x, y)] * share; }
+  // rgb and alpha as one vector.
+  NR_HD NR_INLINE void values(int64_t offset, T value[4]) const {
+    for (int c = 0; c < 3; ++c) value[c] = rgb_value(offset, c);
+    value[3] = static_cast<T>(face(offset) >= 0);
+  }
+  NR_HD NR_INLINE void gradients(int x, int y, T gradient[4]) const {
+    for (int c = 0; c < 3; ++c) gradient[c] = rgb_gradient(x, y, c);
+    gradient[3] = alpha ? alpha_gradient(x, y) : T(0);
+  }
+};
+
+// The NMR rules: what the loss would lose if a sample took the value of another one, to first order;
+// only what is above 0 moves an edge. With rgb, channels are summed before the sign is looked at.
+template <class T>
+struct SilhouetteRule {
+  SampleView<T> view;
+  NR_HD NR_INLINE bool may_pull(int x, int y) const {  // an edge outwards
+    return view.face(view.offset(x, y)) < 0 && view.alpha_gradient(x, y) < 0;
+  }
+  NR_HD NR_INLINE bool may_push(int64_t outside) const { return view.face(outside) < 0; }
+  NR_HD NR_INLINE T gain(int x, int y, int64_t other) const {
+    const int change = (view.face(view.offset(x, y)) >= 0) - (view.face(other) >= 0);
+    return T(change) * view.alpha_gradient(x, y);
+  }
+};
+
+template <class T>
+struct RgbRule {
+  SampleView<T> view;
+  NR_HD NR_INLINE bool may_pull(int x, int y) const {
+    T g[4];
+    view.gradients(x, y, g);
+    return !(g[0] == 0 && g[1] == 0 && g[2] == 0 && g[3] == 0);
+  }
+  NR_HD NR_INLINE bool may_push(int64_t) const { return true; }
+  NR_HD NR_INLINE T gain(int x, int y, int64_t other) const {
+    T value[4], taken[4], gradient[4], sum = 0;
+    view.gradients(x, y, gradient);
+    view.values(view.offset(x, y), value);
+    view.values(other, taken);
+    for (int c = 0; c < 4; ++c) sum += (value[c] - taken[c]) * gradient[c];
+    return sum;
+  }
+};
+
+// Gradients of what one covered sample shows, handed to add(address, value). Textures and light are
+// linear in what they give; depth is differentiated exactly: 1/z = sum(w_k / z_k), and a corner that
+// moves by d changes w_k at a fixed sample by -w_corner * grad(w_k) . d.
+template <class T, class Add>
+NR_HD void sample_backward(const ShownFace<T>& shown, const SampleView<T>& view, int x, int y,
+                           const RasterizeGradients<T>& out, Add&& add) {
+  const Member<T>& m = shown.member;
+  const RasterizeScene& s = m.scene;
+  const ScreenFace& f = shown.screen;
+  double e[3];
+  edge_functions(f, x, y, e);
+  if (view.rgb && (out.textures || out.light)) {
+    const TexelWeights texels = texel_weights(f, e, shown.inverse_z, s.T, s.eps);
+    const int64_t light_index = m.light_index(shown.face, f.reversed);
+    const int64_t cube_size = 3LL * s.T * s.T * s.T;
+    const T* cube = m.texture(shown.face);
+    for (int c = 0; c < 3; ++c) {
+      const T g = view.rgb_gradient(x, y, c);
+      if (g == 0) continue;
+      const T light = m.in.light ? m.in.light[light_index + c] : T(1);
+      double value = 0.0;
+      for (int n = 0; n < 8; ++n) {
+        value += texels.weight[n] * cube[3 * texels.index[n] + c];
+        if (out.textures)
+          add(out.textures + (m.b * s.F + shown.face) * cube_size + 3 * texels.index[n] + c,
+              static_cast<T>(texels.weight[n] * light * g));
+      }
+      if (out.light) add(out.light + light_index + c, static_cast<T>(value * g));
+    }
+  }
+  if (view.depth && out.vertices) {
+    const double g = view.depth_gradient(x, y);
+    if (g == 0.0) return;
+    const double sum = e[0] + e[1] + e[2], z = depth_at(e, shown.inverse_z);
+    double slope_x = 0.0, slope_y = 0.0;  // of 1/z on the screen
+    for (int k = 0; k < 3; ++k) {
+      const int a = (k + 1) % 3, b = (k + 2) % 3;
+      slope_x -= (f.y[b] - f.y[a]) * shown.inverse_z[k];
+      slope_y += (f.x[b] - f.x[a]) * shown.inverse_z[k];
+    }
+    const int32_t* face = m.faces() + 3 * shown.face;
+    T* vertices = out.vertices + m.b * s.V * 3;
+    for (int k = 0; k < 3; ++k) {
+      const double scale = g * z * z * (e[k] / sum);
+      T* to = vertices + 3 * static_cast<int64_t>(face[f.corner[k]]);
+      add(to, static_cast<T>(scale * slope_x / sum * (0.5 * m.sW)));
+      add(to + 1, static_cast<T>(scale * slope_y / sum * (0.5 * m.sH)));
+      add(to + 2, static_cast<T>(scale * shown.inverse_z[k] * shown.inverse_z[k]));
+    }
+  }
+}
+
+}  // namespace nr

@@ -1,0 +1,32 @@
+// The rasteriser on a GPU: same scene, same arrays, same results as rasterize.h. Arrays lie on the
+// device, launches go to the caller's stream, nothing waits and nothing is allocated: the caller
+// brings a workspace. A face with an index outside [0, V) is drawn as nothing.
+#pragma once
+
+#include <cstddef>
+
+#include "rasterize.h"
+
+namespace nr {
+
+struct CudaCall {
+  int device;
+  void* stream;     // cudaStream_t
+  void* workspace;  // of *_workspace() bytes, aligned to 8
+};
+
+size_t rasterize_forward_workspace(const RasterizeScene&);
+size_t rasterize_backward_workspace(const RasterizeScene&);
+
+template <class T>
+void rasterize_forward_cuda(const CudaCall&, const RasterizeScene&, const RasterizeInputs<T>&,
+                            const RasterizeOutputs<T>&);
+
+// `edge_shares` (B, F, 3, 2, 2), zeroed: if given, what each edge adds to its two ends along x and y
+// goes there instead of to the vertices, where floating-point atomics would add it in any order.
+template <class T>
+void rasterize_backward_cuda(const CudaCall&, const RasterizeScene&, const RasterizeInputs<T>&,
+                             const RasterizeCotangents<T>&, const RasterizeGradients<T>&,
+                             T* edge_shares);
+
+}  // namespace nr
