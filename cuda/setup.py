@@ -1,38 +1,120 @@
 """Builds the two extension modules: `pip install ./cuda`.
 
-Needs a C++17 compiler and pybind11. Neither torch nor nvcc is needed: the modules take raw
-pointers and link nothing of torch, so they outlive its upgrades.
+Needs a C++17 compiler (GCC or Clang) and pybind11. Neither torch nor nvcc is needed: the modules take raw
+pointers and link nothing of torch, so they outlive its upgrades. With nvcc they also hold CUDA kernels:
+
+    NR_CUDA=auto|0|1     with them where nvcc is found (default), never, or fail without it
+    NR_CUDA_ARCHS=80;90  compute capabilities (default: of the GPUs here, else all current ones, and PTX)
 """
+import os
+import re
+import shlex
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
-if sys.platform == "win32":
-    flags = ["/O2", "/fp:precise", "/openmp:experimental"]
-else:
-    # No contraction to FMA: which pixel is covered must not depend on the processor.
-    # -fopenmp-simd only reads the `omp simd` hints; no OpenMP runtime is linked.
-    flags = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd",
-             "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+CURRENT = ["75", "80", "90", "100", "120"]  # each serves the later ones of its generation too
 
-HEADERS = ["csrc/portable.h", "csrc/parallel.h"]
+# No contraction to FMA: which pixel is covered must not depend on the processor.
+# -fopenmp-simd only reads the `omp simd` hints; no OpenMP runtime is linked.
+FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd",
+         "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
 
 
-def extension(name, sources, headers):
-    return Pybind11Extension(name, [f"csrc/{s}" for s in sources], cxx_std=17,
-                             extra_compile_args=flags,
-                             depends=HEADERS + [f"csrc/{h}" for h in headers])
+def find_nvcc():
+    """Path of the CUDA compiler: on PATH, under CUDA_HOME, or in NVIDIA's pip packages."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    packaged = [str(found) for entry in sys.path for found in Path(entry or ".").glob("nvidia/*/bin/nvcc")]
+    places = [shutil.which("nvcc"), *(os.path.join(home, "bin", "nvcc") for home in homes if home), *packaged]
+    return next((nvcc for nvcc in places if nvcc and os.access(nvcc, os.X_OK)), None)
+
+
+def output_of(*command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def architectures(nvcc):
+    """Compute capabilities to compile for, as in ['80', '90']."""
+    wanted = os.environ.get("NR_CUDA_ARCHS")
+    if wanted:
+        chosen = [a.strip().replace(".", "") for a in re.split("[;, ]+", wanted.strip())]
+        if not all(re.fullmatch(r"\d+", a) for a in chosen):
+            sys.exit(f"NR_CUDA_ARCHS={wanted} is not a list of compute capabilities like 80;90")
+        return chosen
+    here = output_of("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
+    known = set(re.findall(r"compute_(\d+)", output_of(nvcc, "--list-gpu-arch")))
+    found = sorted({c.replace(".", "") for c in re.findall(r"\d+\.\d+", here)} & known, key=int)
+    return found or [a for a in CURRENT if a in known]
+
+
+class Build(build_ext):
+    """Compiles the .cu sources with nvcc, where there is one, and links the CUDA runtime statically."""
+
+    def build_extensions(self):
+        wanted = os.environ.get("NR_CUDA", "auto")
+        if wanted not in ("auto", "0", "1"):
+            sys.exit(f"NR_CUDA={wanted} is not one of auto, 0, 1")
+        nvcc = None if wanted == "0" else find_nvcc()
+        if wanted == "1" and nvcc is None:
+            sys.exit("NR_CUDA=1, but there is no nvcc on PATH, under CUDA_HOME or in NVIDIA's pip packages")
+        if nvcc:
+            try:
+                self.add_cuda(nvcc)
+            except subprocess.CalledProcessError as error:
+                if wanted == "1":
+                    raise
+                print(f"warning: nvcc failed, so the kernels are built for the CPU alone (NR_CUDA=1 insists on "
+                      f"CUDA): {shlex.join(error.cmd)}", file=sys.stderr)
+        super().build_extensions()
+
+    def add_cuda(self, nvcc):
+        archs = architectures(nvcc)
+        code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
+        code.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")  # PTX, for later ones
+        folder = Path(self.build_temp).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        commands = {}
+        for extension in self.extensions:
+            for source in extension.cuda_sources:
+                commands[folder / f"{Path(source).stem}.o"] = (extension, source)
+        running = [(target, subprocess.Popen(
+            command := [nvcc, "-c", "-O3", "-std=c++17", "--fmad=false", "-Xcompiler=-fPIC,-fvisibility=hidden",
+                        *code, source, "-o", str(target)]), command)
+            for target, (_, source) in commands.items()]
+        for _, process, command in running:
+            if process.wait():
+                raise subprocess.CalledProcessError(process.returncode, command)
+        # Where nvcc would look for its runtime.
+        dry = subprocess.run([nvcc, "--dryrun", "-o", "x", "x.o"], capture_output=True, text=True).stderr
+        places = list(dict.fromkeys(re.findall(r'"-L([^"]+)"', dry))) + [str(Path(nvcc).resolve().parent.parent / "lib")]
+        for target, (extension, _) in commands.items():
+            extension.extra_objects.append(str(target))
+            extension.define_macros.append(("NR_WITH_CUDA", '"' + ";".join(archs) + '"'))
+            extension.library_dirs += places
+            extension.extra_link_args += ["-Wl,-Bstatic", "-lcudart_static", "-Wl,-Bdynamic", "-ldl", "-lrt",
+                                          "-lpthread"]
+
+
+def extension(name, sources, cuda_sources):
+    made = Pybind11Extension(name, [f"csrc/{s}" for s in sources], cxx_std=17, extra_compile_args=FLAGS,
+                             depends=[str(h) for h in Path("csrc").glob("*.h")])
+    made.cuda_sources = [f"csrc/{s}" for s in cuda_sources]
+    return made
 
 
 ParallelCompile("MAX_JOBS", default=2).install()
 setup(
     ext_modules=[
         extension("neural_renderer._kernels", ["renderer_module.cpp", "rasterize_forward_cpu.cpp",
-                                              "rasterize_backward_cpu.cpp"],
-                  ["rasterize.h", "raster_math.h", "raster_samples.h"]),
-        extension("voxelization._kernels", ["voxel_module.cpp", "voxelize_cpu.cpp"],
-                  ["voxelize.h", "voxel_math.h"]),
+                                               "rasterize_backward_cpu.cpp"], ["rasterize_cuda.cu"]),
+        extension("voxelization._kernels", ["voxel_module.cpp", "voxelize_cpu.cpp"], ["voxelize_cuda.cu"]),
     ],
-    cmdclass={"build_ext": build_ext},
+    cmdclass={"build_ext": Build},
 )

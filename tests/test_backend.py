@@ -48,3 +48,10 @@ def test_asked_for_by_name():
 def test_a_name_that_is_none_is_refused(backend):
     with pytest.raises(ValueError, match="'compiled' or 'reference', got 'fast'"):
         nr.set_backend("fast")
+
+
+def test_the_package_tells_what_was_built_and_what_works():
+    run = subprocess.run([sys.executable, "-m", "neural_renderer"], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "compiled kernels: CPU" in run.stdout
+    assert "cpu: works" in run.stdout

@@ -219,8 +219,9 @@ __global__ void pull_edges(RasterizeScene s, RasterizeInputs<T> in, RasterizeCot
           if (view.face(sample(d)) == order) add(c, d, outside);
     });
     if (edge_shares) {
-      edge_shares[((b * s.F + face) * 3 + a) * 4 + axis] = static_cast<T>(pull_a);
-      edge_shares[((b * s.F + face) * 3 + a) * 4 + 2 + axis] = static_cast<T>(pull_b);
+      T* to = edge_shares + (b * s.F + face) * 12 + axis;
+      to[4 * f.corner[a]] = static_cast<T>(pull_a);
+      to[4 * f.corner[end] + 2] = static_cast<T>(pull_b);
     } else {
       const int32_t* corners = m.faces() + 3 * face;
       T* to = grad_vertices + b * s.V * 3 + axis;

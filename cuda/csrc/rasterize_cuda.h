@@ -22,8 +22,8 @@ template <class T>
 void rasterize_forward_cuda(const CudaCall&, const RasterizeScene&, const RasterizeInputs<T>&,
                             const RasterizeOutputs<T>&);
 
-// `edge_shares` (B, F, 3, 2, 2), zeroed: if given, what each edge adds to its two ends along x and y
-// goes there instead of to the vertices, where floating-point atomics would add it in any order.
+// `edge_shares` (B, F, 3, 2, 2), zeroed: if given, what each corner of a face gets from its two edges,
+// along x and y, goes there instead of to the vertices, where atomics would add it in any order.
 template <class T>
 void rasterize_backward_cuda(const CudaCall&, const RasterizeScene&, const RasterizeInputs<T>&,
                              const RasterizeCotangents<T>&, const RasterizeGradients<T>&,

@@ -21,7 +21,8 @@ def check_faces(faces, vertices):
     """Raise ValueError unless faces is an integer tensor (F, 3) or (B, F, 3) on vertices' device, and
     IndexError if an index is out of range.
 
-    On the CPU alone: elsewhere looking at the indices would make the host wait for the device.
+    On a GPU, looking at the indices makes the host wait for the device: it happens once for each tensor,
+    not while a CUDA graph is captured, and the kernels draw faces that are out of range as nothing.
     """
     B, V = vertices.shape[:2]
     if not isinstance(faces, torch.Tensor) or faces.is_floating_point() or faces.is_complex() \
@@ -31,8 +32,13 @@ def check_faces(faces, vertices):
                          f"{describe(faces)}")
     if faces.device != vertices.device:
         raise ValueError(f"faces must be on the device of vertices, {vertices.device}, got {faces.device}")
-    if faces.device.type != "cpu" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         return
+    if faces.is_cuda:
+        seen = (0 if faces.is_inference() else faces._version, V)
+        if getattr(faces, "_indices_seen", None) == seen or torch.cuda.is_current_stream_capturing():
+            return
+        faces._indices_seen = seen
     shared = faces.dim() == 3 and B and faces.stride(0) == 0
     own = faces[:1] if shared else faces
     if own.numel():

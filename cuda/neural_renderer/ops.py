@@ -50,19 +50,53 @@ def _addresses(scene, vertices, faces, textures, light, background):
     return keep
 
 
-def _on_cpu(*tensors):
-    return [None if t is None else t.cpu() for t in tensors]
+def _has_kernels(device):
+    """Whether the kernels in use run on this device: the compiled ones, with CUDA where it is a GPU."""
+    return get_backend() == "compiled" and (device.type == "cpu" or
+                                            device.type == "cuda" and _kernels.cuda_architectures is not None)
+
+
+def _run(name, args, like):
+    """Run the kernel 'forward' or 'backward' where the tensor `like` lies, for its scalar type."""
+    dtype = str(like.dtype)[6:]
+    if like.device.type == "cpu":
+        return getattr(_kernels, f"{name}_{dtype}")(args)
+    workspace = torch.empty(getattr(_kernels, f"{name}_workspace")(args), dtype=torch.uint8, device=like.device)
+    args.update(device=like.device.index, stream=torch.cuda.current_stream(like.device).cuda_stream,
+                workspace=workspace.data_ptr())
+    getattr(_kernels, f"{name}_cuda_{dtype}")(args)
+
+
+def _through_cpu(operator, device, tensors, settings):
+    """What an operator gives for tensors on a device without kernels: drawn on the CPU, brought back."""
+    global _warned
+    if not _warned:
+        warnings.warn(f"neural_renderer has no kernels for {device} in this build: tensors are taken "
+                      "to the CPU, drawn there and brought back", RuntimeWarning, stacklevel=3)
+        _warned = True
+    results = operator(*(None if t is None else t.cpu() for t in tensors), *settings)
+    return tuple(r.to(device) for r in results)
 
 
 _warned = False
 
 
-def _warn_not_here(device):
-    global _warned
-    if not _warned:
-        warnings.warn(f"neural_renderer has no kernels for {device} in this build: tensors are taken "
-                      "to the CPU, drawn there and brought back", RuntimeWarning, stacklevel=2)
-        _warned = True
+def add_shares(grad_vertices, faces, shares):
+    """Add what the corners of faces got from their edges, (B, F, 3, 2, 2), in a fixed order (torch's own, under
+    deterministic algorithms) to x and y of grad_vertices (B, V, 3)."""
+    B, V = grad_vertices.shape[:2]
+    member = torch.arange(B, device=faces.device)[:, None, None] * V
+    total = grad_vertices.new_zeros(B * V, 2).index_add_(0, (faces.long() + member).flatten(),
+                                                         shares.sum(3).flatten(0, 2))
+    grad_vertices[..., :2] += total.view(B, V, 2)
+
+
+def _refuse_undeterministic():
+    message = ("the gradient of rgb to textures and light, and that of depth, has no deterministic CUDA kernel; "
+               "draw silhouettes, use the CPU, or torch.use_deterministic_algorithms(False)")
+    if not torch.is_deterministic_algorithms_warn_only_enabled():
+        raise RuntimeError(message)
+    warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def _numpy(tensor, dtype=None):
@@ -74,12 +108,11 @@ def _rasterize(vertices: Tensor, faces: Tensor, textures: Optional[Tensor], ligh
                background: Optional[Tensor], height: int, width: int, samples: int, near: float,
                far: float, eps: float, fill_back: bool, outputs: int
                ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    if vertices.device.type != "cpu":
-        _warn_not_here(vertices.device)
-        results = _rasterize(*_on_cpu(vertices, faces, textures, light, background), height, width,
-                             samples, near, far, eps, fill_back, outputs)
-        return tuple(r.to(vertices.device) for r in results)
-    check_faces(faces, vertices)  # here too: a compiled program comes past rasterize() only once
+    if vertices.device.type != "cpu" and not _has_kernels(vertices.device):
+        return _through_cpu(_rasterize, vertices.device, (vertices, faces, textures, light, background),
+                            (height, width, samples, near, far, eps, fill_back, outputs))
+    if not faces.is_cuda:
+        check_faces(faces, vertices)  # here too: a compiled program comes past rasterize() only once
     images = _empty_images(vertices, height, width, samples, outputs)
     rgb, alpha, depth, face_index, rgb_samples = images
     wanted = {"rgb": rgb, "alpha": alpha, "depth": depth, "face_index": face_index,
@@ -89,7 +122,7 @@ def _rasterize(vertices: Tensor, faces: Tensor, textures: Optional[Tensor], ligh
         args = _scene(vertices, faces, textures, height, width, samples, near, far, eps, fill_back)
         keep = _addresses(args, vertices, faces, textures, light, background)  # noqa: F841
         args.update({k: t.data_ptr() for k, t in wanted.items() if t.numel()})
-        getattr(_kernels, f"forward_{str(vertices.dtype)[6:]}")(args)
+        _run("forward", args, vertices)
     else:
         results = reference.rasterize_forward(
             _numpy(vertices), _numpy(faces, torch.int64), _numpy(textures), _numpy(light), _numpy(background),
@@ -125,13 +158,11 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
                         width: int, samples: int, near: float, far: float, eps: float,
                         fill_back: bool, need_textures: bool, need_light: bool
                         ) -> Tuple[Tensor, Tensor, Tensor]:
-    if vertices.device.type != "cpu":
-        _warn_not_here(vertices.device)
-        results = _rasterize_backward(
-            *_on_cpu(vertices, faces, textures, light, background, face_index, rgb_samples, grad_rgb,
-                     grad_alpha, grad_depth), height, width, samples, near, far, eps, fill_back,
-            need_textures, need_light)
-        return tuple(r.to(vertices.device) for r in results)
+    if vertices.device.type != "cpu" and not _has_kernels(vertices.device):
+        return _through_cpu(_rasterize_backward, vertices.device,
+                            (vertices, faces, textures, light, background, face_index, rgb_samples, grad_rgb,
+                             grad_alpha, grad_depth),
+                            (height, width, samples, near, far, eps, fill_back, need_textures, need_light))
     gradients = _zero_gradients(vertices, faces, textures, light, need_textures, need_light)
     grad_vertices, grad_textures, grad_light = gradients
     if get_backend() == "compiled":
@@ -150,7 +181,14 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
             args["grad_textures"] = grad_textures.data_ptr()
         if need_light:
             args["grad_light"] = grad_light.data_ptr()
-        getattr(_kernels, f"backward_{str(vertices.dtype)[6:]}")(args)
+        if vertices.is_cuda and torch.are_deterministic_algorithms_enabled():
+            if need_textures or need_light or grad_depth is not None:
+                _refuse_undeterministic()
+            shares = vertices.new_zeros(*faces.shape, 2, 2)
+            _run("backward", {**args, "edge_shares": shares.data_ptr()}, vertices)
+            add_shares(grad_vertices, faces, shares)
+        else:
+            _run("backward", args, vertices)
     else:
         results = reference.rasterize_backward(
             _numpy(vertices), _numpy(faces, torch.int64),
@@ -161,7 +199,7 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
         for tensor, result in zip(gradients, results):
             if tensor.numel():
                 tensor.copy_(torch.from_numpy(result))
-    if not grad_vertices.any():
+    if not vertices.is_cuda and not grad_vertices.any():
         warn_if_unseen(vertices, faces, face_index, near, far, fill_back)
     return gradients
 

@@ -60,14 +60,16 @@ def _refuse_not_finite(bad):
 
 
 def _run(faces, size, rule, dtype):
-    device = faces.device
-    faces = faces.detach().cpu()
+    device, compiled = faces.device, _backend() == "compiled"
+    faces = faces.detach()
     if faces.dtype not in (torch.float32, torch.float64):
         faces = faces.float()
-    faces = faces.contiguous()
+    if faces.is_cuda and compiled and rule == _PUBLISHED and _kernels.cuda_architectures is not None:
+        return _run_cuda(faces.contiguous(), size).to(dtype)
+    faces = faces.cpu().contiguous()
     B, F = faces.shape[:2]
     voxels = torch.empty(B, size, size, size, dtype=torch.bool)
-    if _backend() == "compiled":
+    if compiled:
         run = _kernels.voxelize_float32 if faces.dtype == torch.float32 else _kernels.voxelize_float64
         bad = run(faces.data_ptr(), voxels.data_ptr(), B, F, size, rule, torch.get_num_threads())
     else:
@@ -77,6 +79,19 @@ def _run(faces, size, rule, dtype):
             voxels[b] = torch.from_numpy(slow(faces[b].numpy(), size))
     _refuse_not_finite(bad)
     return voxels.to(device=device, dtype=dtype)
+
+
+def _run_cuda(faces, size):
+    B, F = faces.shape[:2]
+    voxels = torch.empty(B, size, size, size, dtype=torch.bool, device=faces.device)
+    workspace = torch.empty(_kernels.workspace(B, size), dtype=torch.uint8, device=faces.device)
+    bad = torch.full((), B, dtype=torch.int64, device=faces.device)
+    run = _kernels.voxelize_cuda_float32 if faces.dtype == torch.float32 else _kernels.voxelize_cuda_float64
+    run(faces.device.index, torch.cuda.current_stream(faces.device).cuda_stream, faces.data_ptr(),
+        voxels.data_ptr(), B, F, size, workspace.data_ptr(), bad.data_ptr())
+    if not torch.cuda.is_current_stream_capturing():
+        _refuse_not_finite(-1 if int(bad) == B else int(bad))
+    return voxels
 
 
 def voxelize(faces, size, normalize=False, dtype=torch.int32):
