@@ -18,8 +18,8 @@ fi
 PYTHON=$venv/bin/python
 recent "$PYTHON" || die "$PYTHON is older than Python 3.11; remove $venv or give another VENV"
 
-stamp=$venv/.learn3d-$(cd "$root" && cat requirements.txt cuda/setup.py cuda/pyproject.toml cuda/csrc/* \
-  cuda/*/*.py | cksum | tr ' ' -)
+stamp=$venv/.learn3d-$(cd "$root" && { cat requirements.txt cuda/setup.py cuda/pyproject.toml cuda/csrc/* cuda/*/*.py
+  echo "${NR_CUDA-} ${NR_CUDA_ARCHS-} $(command -v nvcc)"; } | cksum | tr ' ' -)
 if [ ! -e "$stamp" ]; then
   echo "installing packages and building the kernels (once; a few minutes) ..."
   # visdom 0.2.4 needs pkg_resources to build; old and new pip read this from different variables.
