@@ -120,6 +120,44 @@ def test_cameras_that_are_no_numbers_are_named(name, value):
         nr.projection(torch.ones(1, 2, 3), **{**good, name: value})
 
 
+@pytest.mark.parametrize("camera_mode", ["look_at", "look", "projection"])
+def test_autocast_changes_nothing(camera_mode):
+    """Cameras and light in bfloat16 would move vertices by whole pixels."""
+    vertices, faces = (torch.tensor(v) for v in icosphere(1, 0.7))
+    eye = torch.eye(3)[None]
+    renderer = nr.Renderer(24, camera_mode=camera_mode, K=eye, R=eye, t=torch.tensor([[[1.5, 1.5, 2.0]]]),
+                           orig_size=1.5, light_direction=(0.3, 0.7, -0.4))
+    results = []
+    for enabled in (False, True):
+        leaf = vertices.float()[None].requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            images = renderer(leaf, faces)
+        sum((image * torch.linspace(-1, 1, 24)).sum() for image in images).backward()
+        results.append([*images, leaf.grad])
+    for got, expected in zip(*results):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+    assert results[0][0].std() > 0.05 and results[0][-1].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("camera_mode", ["look_at", "projection"])
+def test_a_compiled_program_draws_the_same(camera_mode):
+    vertices, faces = (torch.tensor(v) for v in icosphere(1, 0.7))
+    eye = torch.eye(3)
+    renderer = nr.Renderer(16, camera_mode=camera_mode, K=eye, R=eye, t=torch.tensor([0, 0, 3.0]),
+                           orig_size=(2, 2))
+
+    def loss(vertices):
+        return sum(image.square().sum() for image in renderer(vertices, faces))
+
+    results = []
+    for program in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
+        leaf = vertices.float()[None].requires_grad_()
+        program(leaf).backward()
+        results.append(leaf.grad)
+    torch.testing.assert_close(*results)
+
+
 # ---- Mesh and Rasterize ---------------------------------------------------------------------------
 
 

@@ -184,9 +184,11 @@ def test_wrong_settings_of_a_renderer(name, value):
 
 def test_light_may_be_stronger_on_one_mesh_than_on_another():
     mesh = meshes()
-    images = [nr.Renderer(4, camera_mode="none", light_intensity_ambient=a, light_intensity_directional=d).render_rgb(
-        mesh["vertices"], mesh["faces"], mesh["textures"])
-        for a, d in ((0.9, 0.4), (0.2, 0.1), ([0.9, 0.2], torch.tensor([0.4, 0.1])))]
+    images = []
+    for ambient, directional in ((0.9, 0.4), (0.2, 0.1), ([0.9, 0.2], torch.tensor([0.4, 0.1]))):
+        renderer = nr.Renderer(4, camera_mode="none", light_intensity_ambient=ambient,
+                               light_intensity_directional=directional)
+        images.append(renderer.render_rgb(mesh["vertices"], mesh["faces"], mesh["textures"]))
     torch.testing.assert_close(images[2], torch.stack([images[0][0], images[1][1]]), rtol=1e-6, atol=1e-7)
     assert not torch.equal(images[0], images[1])
 

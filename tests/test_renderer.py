@@ -202,8 +202,8 @@ def test_where_the_light_of_a_right_handed_mesh_comes_from(camera_mode, lit):
     vertices, faces = (torch.tensor(v) for v in icosphere(3, 0.8))
     half_turn = torch.diag(torch.tensor([1.0, -1, -1]))  # about x; y points down in OpenCV
     K = torch.tensor([[1, 0, 0.35], [0, 1, 0.35], [0, 0, 1]])
-    renderer = nr.Renderer(32, camera_mode=camera_mode, K=K, R=half_turn, t=torch.tensor([0, 0, 3.0]), orig_size=0.7,
-                           light_direction=(0, 1, 0))
+    renderer = nr.Renderer(32, camera_mode=camera_mode, K=K, R=half_turn, t=torch.tensor([0, 0, 3.0]),
+                           orig_size=0.7, light_direction=(0, 1, 0))
     rgb, _, alpha = renderer(vertices[None], faces)
     inside = alpha[0] == 1
     top, bottom = (rgb[0].mean(0)[half][inside[half]].mean() for half in (slice(0, 16), slice(16, 32)))

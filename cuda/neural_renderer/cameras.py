@@ -82,7 +82,8 @@ def _rotate(vertices, eye, forward, up):
 def perspective(vertices, angle=30.0):
     """x / (z tan angle), y / (z tan angle), z: `angle`, a number or (B,), is HALF the field of view in degrees."""
     check_vertices(vertices)
-    width = torch.tan(torch.deg2rad(scalars("angle", angle, vertices)))[:, None]
+    angle = scalars("angle", angle, vertices, 1)
+    width = torch.tan(torch.deg2rad(angle)) if isinstance(angle, torch.Tensor) else math.tan(math.radians(angle))
     z = vertices[:, :, 2]
     return torch.stack([vertices[:, :, 0] / z / width, vertices[:, :, 1] / z / width, z], -1)
 
@@ -123,7 +124,7 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
 
 
 def _original_size(size):
-    pair = tuple(size) if np.ndim(size) else (size, size)
+    pair = tuple(size) if isinstance(size, (tuple, list)) or getattr(size, "shape", ()) else (size, size)
     try:
         height, width = (float(s) for s in pair)
     except (TypeError, ValueError):

@@ -86,12 +86,14 @@ def real(name, value):
         raise ValueError(f"{name} must be a number, got {describe(value)}") from None
 
 
-def scalars(name, value, like):
-    """A number or (B,) numbers as a (1 or B,) tensor like the (B, ...) tensor `like`."""
+def scalars(name, value, like, *ones):
+    """A number as it is, (B,) numbers as a (1 or B, *ones) tensor like the (B, ...) tensor `like`."""
+    if isinstance(value, (int, float)):
+        return value  # where it takes part in no copy to a device
     value = numbers(name, value, like, "a number or (B,) numbers")
     if value.dim() > 1 or value.numel() not in (1, like.shape[0]):
         raise ValueError(f"{name} must be a number or of shape ({like.shape[0]},), got {tuple(value.shape)}")
-    return value.reshape(-1)
+    return value.reshape(-1, *ones)
 
 
 def vectors(name, value, like):

@@ -36,7 +36,7 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     if not isinstance(corners, torch.Tensor) or corners.dim() != 4 or corners.shape[2:] != (3, 3) \
             or not corners.is_floating_point():
         raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {describe(corners)}")
-    ambient, directional = (scalars(name, value, corners)[:, None, None, None] for name, value in (
+    ambient, directional = (scalars(name, value, corners, 1, 1, 1) for name, value in (
         ("light_intensity_ambient", intensity_ambient), ("light_intensity_directional", intensity_directional)))
     color_ambient, color_directional, direction = (
         vectors(name, value, corners)[:, None] for name, value in (
