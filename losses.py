@@ -4,6 +4,8 @@ import math
 import numpy as np
 import torch
 
+import neural_renderer as nr
+
 
 def silhouette_loss(rendered, target):
     """1 - mean over the batch of |S T| / |S + T - S T|; images (B, H, W) in [0, 1].
@@ -50,29 +52,13 @@ def _vertex_major(vertices):
     return vertices.permute(1, 2, 0).contiguous()
 
 
-def smoothness_loss(vertices, topology, eps=1e-6):
+def smoothness_loss(vertices, topology):
     """Sum over interior edges of (cos + 1)^2, divided by B; flat is 0 (Kato et al. 2018).
 
     cos is that of the angle between the two perpendiculars dropped from an edge, inside its two
     faces, to the opposite vertices.
     """
-    v = _vertex_major(vertices)
-    a, b, c, d = (v.index_select(0, w) for w in topology.wings)
-    edge, left, right = b - a, c - a, d - a
-    ee, ll, rr = (edge * edge).sum(1), (left * left).sum(1), (right * right).sum(1)
-    el, er, lr = (edge * left).sum(1), (edge * right).sum(1), (left * right).sum(1)
-    # The perpendiculars left - edge (el / ee) and right - edge (er / ee) from dot products alone;
-    # eps stands where the published program has it.
-    inverse = 1 / (ee + eps)
-    dot = lr + el * er * inverse * (ee * inverse - 2)
-
-    def perpendicular(square, along):
-        length = torch.sqrt(square + eps)
-        cosine = along / (torch.sqrt(ee + eps) * length + eps)
-        return length * torch.sqrt(1 - cosine.square() + eps)
-
-    cosine = dot / (perpendicular(ll, el) * perpendicular(rr, er) + eps)
-    return (cosine + 1).square().sum() / len(vertices)
+    return nr.smoothness(vertices, topology.wings).sum() / len(vertices)
 
 
 def laplacian_loss(vertices, topology):

@@ -113,7 +113,8 @@ ParallelCompile("MAX_JOBS", default=2).install()
 setup(
     ext_modules=[
         extension("neural_renderer._kernels", ["renderer_module.cpp", "rasterize_forward_cpu.cpp",
-                                               "rasterize_backward_cpu.cpp"], ["rasterize_cuda.cu"]),
+                                               "rasterize_backward_cpu.cpp", "smoothness_cpu.cpp"],
+                  ["rasterize_cuda.cu", "smoothness_cuda.cu"]),
         extension("voxelization._kernels", ["voxel_module.cpp", "voxelize_cpu.cpp"], ["voxelize_cuda.cu"]),
     ],
     cmdclass={"build_ext": Build},

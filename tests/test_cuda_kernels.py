@@ -32,7 +32,8 @@ def built(folder, sources):
 @pytest.fixture(scope="session")
 def rasterizer(tmp_path_factory):
     return built(tmp_path_factory.mktemp("rasterizer"), [
-        "renderer_module.cpp", "rasterize_forward_cpu.cpp", "rasterize_backward_cpu.cpp", "rasterize_cuda.cu"])
+        "renderer_module.cpp", "rasterize_forward_cpu.cpp", "rasterize_backward_cpu.cpp", "rasterize_cuda.cu",
+        "smoothness_cpu.cpp", "smoothness_cuda.cu"])
 
 
 @pytest.fixture(scope="session")
@@ -165,6 +166,23 @@ def test_nothing_to_draw(rasterizer):
         here, there = scene.draw(False), scene.draw(True)
         assert all(torch.equal(here[k], there[k]) for k in here)
         scene.pull_back(True, there, {"grad_alpha": torch.ones_like(there["alpha"])})
+
+
+@pytest.mark.parametrize("B, E", [(1, 1), (3, 300), (0, 4), (2, 0)])
+def test_smoothness_is_that_of_the_cpu(rasterizer, B, E):
+    g = torch.Generator().manual_seed(E)
+    vertices = torch.randn(B, 50, 3, generator=g, dtype=torch.float64)
+    wings = torch.stack([torch.randperm(50, generator=g)[:4] for _ in range(E)] or [torch.zeros(4)], 1)[:, :E].int()
+    results = []
+    for name, where in (("smoothness_float64", {}), ("smoothness_cuda_float64", dict(device=0, stream=0))):
+        loss, gradient = torch.zeros(B, dtype=torch.float64), torch.zeros_like(vertices)
+        wings = wings.contiguous()
+        getattr(rasterizer, name)(dict(B=B, V=50, E=E, eps=1e-6, threads=1, vertices=vertices.data_ptr(),
+                                       wings=wings.data_ptr(), loss=loss.data_ptr(), gradient=gradient.data_ptr(),
+                                       **where))
+        results.append((loss, gradient))
+    for here, there in zip(*results):
+        assert torch.allclose(here, there, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

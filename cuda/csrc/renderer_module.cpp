@@ -1,10 +1,12 @@
-// Python binding of the rasteriser. Tensors arrive as addresses: Python (neural_renderer/ops.py)
-// has checked shapes, types and contiguity, and keeps the tensors alive during the call.
+// Python binding of the rasteriser and of smoothness. Tensors arrive as addresses: Python
+// (neural_renderer/ops.py, smooth.py) has checked shapes, types and contiguity, and keeps the tensors alive during the call.
 #include <pybind11/pybind11.h>
 
 #include "rasterize.h"
+#include "smoothness.h"
 #ifdef NR_WITH_CUDA
 #include "rasterize_cuda.h"
+#include "smoothness_cuda.h"
 #endif
 
 namespace py = pybind11;
@@ -73,6 +75,24 @@ void backward(const py::dict& a) {
   nr::rasterize_backward(scene, inputs, cotangents, gradients);
 }
 
+nr::SmoothnessScene edges_from(const py::dict& a) {
+  return {a["B"].cast<int64_t>(), a["V"].cast<int64_t>(), a["E"].cast<int64_t>(),
+          address<const int32_t>(a, "wings"), a["eps"].cast<double>(), a["threads"].cast<int>()};
+}
+
+template <class T>
+nr::SmoothnessArrays<T> smoothness_arrays_from(const py::dict& a) {
+  return {address<const T>(a, "vertices"), address<T>(a, "loss"), address<T>(a, "gradient")};
+}
+
+template <class T>
+void smoothness(const py::dict& a) {
+  const auto scene = edges_from(a);
+  const auto arrays = smoothness_arrays_from<T>(a);
+  py::gil_scoped_release release;
+  nr::smoothness(scene, arrays);
+}
+
 #ifdef NR_WITH_CUDA
 nr::CudaCall call_from(const py::dict& a) {
   return {a["device"].cast<int>(), address<void>(a, "stream"), address<void>(a, "workspace")};
@@ -88,6 +108,11 @@ void backward_cuda(const py::dict& a) {
   nr::rasterize_backward_cuda(call_from(a), scene_from(a), inputs_from<T>(a), cotangents_from<T>(a),
                               gradients_from<T>(a), address<T>(a, "edge_shares"));
 }
+template <class T>
+void smoothness_cuda(const py::dict& a) {
+  nr::smoothness_cuda(a["device"].cast<int>(), address<void>(a, "stream"), edges_from(a),
+                      smoothness_arrays_from<T>(a));
+}
 #endif
 
 }  // namespace
@@ -98,6 +123,8 @@ PYBIND11_MODULE(_kernels, module) {
   module.def("forward_float64", &forward<double>);
   module.def("backward_float32", &backward<float>);
   module.def("backward_float64", &backward<double>);
+  module.def("smoothness_float32", &smoothness<float>);
+  module.def("smoothness_float64", &smoothness<double>);
 #ifdef NR_WITH_CUDA
   module.attr("cuda_architectures") = NR_WITH_CUDA;
   module.def("forward_workspace", [](const py::dict& a) { return nr::rasterize_forward_workspace(scene_from(a)); });
@@ -106,6 +133,8 @@ PYBIND11_MODULE(_kernels, module) {
   module.def("forward_cuda_float64", &forward_cuda<double>);
   module.def("backward_cuda_float32", &backward_cuda<float>);
   module.def("backward_cuda_float64", &backward_cuda<double>);
+  module.def("smoothness_cuda_float32", &smoothness_cuda<float>);
+  module.def("smoothness_cuda_float64", &smoothness_cuda<double>);
 #else
   module.attr("cuda_architectures") = py::none();
 #endif

@@ -1,4 +1,4 @@
-"""Differentiable mesh renderer: the interface of neural_renderer_pytorch, on CPU, from raw kernels.
+"""Differentiable mesh renderer: the interface of neural_renderer_pytorch, on CPU and CUDA.
 
 `import neural_renderer as nr`; see `Renderer`, the camera functions and the rasterize* functions.
 Conventions (axes, handedness, row order, angles) stand in `neural_renderer.cameras`.
@@ -11,8 +11,10 @@ from .mesh import Mesh
 from .obj import load_obj, save_obj
 from .rasterize import Rasterize, rasterize, rasterize_depth, rasterize_rgbad, rasterize_silhouettes
 from .renderer import Renderer
+from .smooth import smoothness
 
 __version__ = "1.0.0"
 __all__ = ["Mesh", "Rasterize", "Renderer", "from_opencv", "get_backend", "get_points_from_angles", "lighting",
            "load_obj", "look", "look_at", "perspective", "projection", "rasterize", "rasterize_depth",
-           "rasterize_rgbad", "rasterize_silhouettes", "save_obj", "set_backend", "unpack", "vertices_to_faces"]
+           "rasterize_rgbad", "rasterize_silhouettes", "save_obj", "set_backend", "smoothness", "unpack",
+           "vertices_to_faces"]

@@ -1,0 +1,25 @@
+// Smoothness of meshes that share their edges, with its gradient in the same pass.
+#pragma once
+
+#include <cstdint>
+
+namespace nr {
+
+struct SmoothnessScene {
+  int64_t B, V, E;
+  const int32_t* wings;  // (4, E): both ends of an edge and the opposite corners of its faces, in [0, V)
+  double eps;
+  int threads;
+};
+
+template <class T>
+struct SmoothnessArrays {
+  const T* vertices;  // (B, V, 3)
+  T* loss;            // (B,), the sum over edges; zeroed, like the gradient, for the GPU
+  T* gradient;        // (B, V, 3)
+};
+
+template <class T>
+void smoothness(const SmoothnessScene&, const SmoothnessArrays<T>&);
+
+}  // namespace nr
