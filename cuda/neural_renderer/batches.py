@@ -1,7 +1,7 @@
 """Batches of meshes of different topology: as lists, or packed one behind the other."""
 import torch
 
-from .checks import check_mesh, check_vertices, describe
+from .checks import check_mesh, check_vertices, describe, indices_are_right
 
 
 def unpack(vertices, faces, vertex_offsets, face_offsets, textures=None):
@@ -91,4 +91,6 @@ def pad(vertices, faces, textures=None):
                 raise ValueError(f"textures[{i}] must be a float tensor of shape ({len(own)}, T, T, T, 3), T the "
                                  f"same for all, got {describe(texture)}")
         out[2] = torch.stack([with_zeros(t, most["faces"]) for t in members["textures"]])
+    if not torch.compiler.is_compiling():
+        indices_are_right(out[1], most["vertices"])
     return tuple(out)

@@ -34,17 +34,26 @@ def check_faces(faces, vertices):
         raise ValueError(f"faces must be on the device of vertices, {vertices.device}, got {faces.device}")
     if torch.compiler.is_compiling():
         return
-    if faces.is_cuda:
-        seen = (0 if faces.is_inference() else faces._version, V)
-        if getattr(faces, "_indices_seen", None) == seen or torch.cuda.is_current_stream_capturing():
-            return
-        faces._indices_seen = seen
+    if faces.is_cuda and (getattr(faces, "_indices_seen", None) == _state(faces, V)
+                          or torch.cuda.is_current_stream_capturing()):
+        return
     shared = faces.dim() == 3 and B and faces.stride(0) == 0
     own = faces[:1] if shared else faces
     if own.numel():
         low, high = (int(v) for v in own.aminmax())
         if low < 0 or high >= V:
             raise IndexError(f"faces must hold indices into the {V} vertices, got {low} ... {high}")
+    if faces.is_cuda:
+        indices_are_right(faces, V)
+
+
+def indices_are_right(faces, V):
+    """Spare check_faces the look at indices that were made, or checked, below V."""
+    faces._indices_seen = _state(faces, V)
+
+
+def _state(faces, V):
+    return (0 if faces.is_inference() else faces._version), V
 
 
 def check_mesh(which, vertices, faces, like=None):

@@ -6,7 +6,7 @@ sides without doubling anything.
 import torch
 
 from . import ops
-from .checks import describe, numbers
+from .checks import describe, indices_are_right, numbers
 
 DEFAULT_IMAGE_SIZE = 256
 DEFAULT_ANTI_ALIASING = True
@@ -20,6 +20,8 @@ def _unshared(faces):
     if not isinstance(faces, torch.Tensor) or faces.dim() != 4 or faces.shape[2:] != (3, 3):
         raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {describe(faces)}")
     indices = torch.arange(3 * faces.shape[1], device=faces.device).reshape(-1, 3)
+    if not torch.compiler.is_compiling():
+        indices_are_right(indices, 3 * faces.shape[1])
     return faces.flatten(1, 2), indices
 
 
