@@ -289,6 +289,14 @@ def dashboard(options, device):
     return dashboard.dashboard(options, device)
 
 
+def check_data(options, device):
+    """what DATA_DIR holds and misses, and whether its axes are right: a table, a picture, an exit code"""
+    import check_data
+    need(options, "data_dir")
+    options.sample_dir = options.sample_dir or "results"
+    return check_data.check_data(options, device)
+
+
 def make_dataset(options, device):
     """files in the published layouts from the embedded shapes or from MESH_DIR"""
     import synthetic
@@ -314,7 +322,7 @@ def make_synthetic(options):
 MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "reconstruct": reconstruct,
          "reconstruct_Pascal": reconstruct_Pascal,
          "t_SNE": t_SNE, "interpolation": interpolation, "MMD": MMD, "compare": compare,
-         "dashboard": dashboard, "make_dataset": make_dataset}
+         "dashboard": dashboard, "check_data": check_data, "make_dataset": make_dataset}
 
 
 def parse(arguments=None):

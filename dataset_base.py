@@ -60,6 +60,7 @@ class Dataset:
     mirrors = True                       # its cameras mirror a right-handed scene
     grid_rule = None                     # how voxels come from coordinates, in words
     files = None                         # what a folder of it holds, in words
+    contents = None                      # the same with types and sizes
     source = None                        # where its authors publish it
     class_names = {}
 

@@ -38,6 +38,8 @@ class CVPR18(Dataset):
     published = dict(img_size=64, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0, decay_batch=40000, channels=25)
     grid_rule = "coordinates * 31/32 + 0.5, grid axes 0 and 1 swapped, axis 2 reversed"
     files = "<class>_<split>_images.npz and <class>_<split>_voxels.npz"
+    contents = ("<class>_<split>_images.npz, uint8 (N, 24, 4, 64, 64), 393 kB an object uncompressed, and "
+                "<class>_<split>_voxels.npz, bool (N, 32, 32, 32), 33 kB; one array arr_0 in each")
     source = "https://github.com/hiroharu-kato/mesh_reconstruction"
     class_names = {
         "02691156": "airplane", "02828884": "bench", "02933112": "dresser", "02958343": "car",

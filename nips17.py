@@ -48,6 +48,9 @@ class NIPS17(Dataset):
     grid_rule = "coordinates * 31/32 + 0.5, grid axes 0 and 2 swapped, axis 0 reversed"
     files = ("renders/<class>/<object>/{render_<i>.png,depth_<i>.png,view.txt}, "
              "voxels/modelVoxels32/<class>/<object>.mat and splits.json")
+    contents = ("renders/<class>/<object>/render_0.png ... render_19.png, 224x224 RGB or RGBA, depth_0.png ... depth_19.png, "
+                "16-bit, and view.txt, 20 rows of 4 numbers; voxels/modelVoxels32/<class>/<object>.mat, Volume (32, 32, "
+                "32); splits.json, {class: {train, val, test: [objects]}}")
     source = "https://github.com/akar43/lsm"
     class_names = {
         "02691156": "airplane", "02828884": "bench", "02933112": "dresser", "02958343": "car",

@@ -1,0 +1,143 @@
+"""`--mode=check_data`: what a dataset's folder holds, what is missing or broken, and whether its axes are
+those that the program takes it to have."""
+import itertools
+import os
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+import runs
+from datasets import DATASETS
+from errors import InputError
+from visualization import on_paper, to_image
+
+MARGIN = 0.02   # of overlap, by which an orientation must be better to be believed: objects are symmetric
+LEAST = 0.4     # overlap of voxels and mask; sound files reach 0.7 to 0.95
+MEASURED, SHOWN = 24, 8  # samples of a class
+
+
+def check_data(options, _device):
+    """Print the report, write the sheet; exit code 0 if what is there is sound, else 1."""
+    dataset = DATASETS[options.dataset]
+    class_ids = options.class_ids or dataset.available(options.data_dir, vars(options))
+    print(f"{dataset.name} in {options.data_dir}\n  expected: {dataset.contents}\n  published by its authors: "
+          f"{dataset.source}")
+    if not class_ids:
+        raise InputError(f"--data_dir={options.data_dir} holds no class of {dataset.name}: {dataset.files}")
+    wrong, opened = [], {}
+    print(f"{'class':<24}{'split':<8}{'objects':>9}{'images':>9}{'broken':>8}")
+    for class_id in class_ids:
+        for split in [options.split] if options.split else dataset.splits:
+            said = []
+            try:
+                data = dataset.open({**vars(options), "skip_bad": True, "class_ids": [class_id]}, split,
+                                    trainViews=options.trainViews, say=said.append)
+            except InputError as error:
+                wrong.append(str(error))
+                print(f"{_name(dataset, class_id):<24}{split:<8}{'-':>9}{'-':>9}  {error}")
+                continue
+            broken = [line.strip() for line in said if line.startswith("  ")]
+            wrong += broken
+            print(f"{_name(dataset, class_id):<24}{split:<8}{data.num_objects:>9}{len(data):>9}{len(broken):>8}")
+            for line in said:
+                print(f"  {line.strip()}")
+            opened.setdefault(class_id, data)
+    rows = []
+    for class_id, data in opened.items():
+        batch, meshes = _samples(data, MEASURED)
+        verdict, overlaps = _orientation(data, batch, meshes)
+        if verdict:
+            wrong.append(f"{_name(dataset, class_id)}: {verdict}")
+        print(f"{_name(dataset, class_id)}: voxels and masks overlap by {overlaps.mean():.3f}"
+              + (f"; WRONG: {verdict}" if verdict else ""))
+        rows.append((_name(dataset, class_id), batch, _silhouettes(data, batch, meshes), overlaps))
+    if rows:
+        runs.make_folder(options.sample_dir, "--sample_dir")
+        path = os.path.join(options.sample_dir, f"check_{dataset.name}.png")
+        _sheet(rows).save(path)
+        print(f"wrote {path}: image, mask, voxels through the camera, both (grey: both, red: mask, blue: voxels)")
+    print("all that is there is sound" if not wrong else f"{len(wrong)} things are wrong:")
+    for line in wrong:
+        print(f"  {line}")
+    return 1 if wrong else 0
+
+
+def _name(dataset, class_id):
+    name = dataset.class_name(class_id)
+    return class_id if name == class_id else f"{class_id} {name}"
+
+
+def _samples(data, count):
+    """`Batch` of images of objects spread evenly, and the mesh of the voxels of each."""
+    objects = np.linspace(0, data.num_objects - 1, min(count, data.num_objects)).astype(int)
+    owners = data.all_objects().numpy()
+    chosen = [np.flatnonzero(owners == o) for o in objects]
+    batch = data.gather([numbers[7 * k % len(numbers)] for k, numbers in enumerate(chosen)])
+    return batch, [data.voxel_mesh(grid) for grid in data.voxels(objects)]
+
+
+def _draw(data, vertices, faces, cameras, size):
+    if not faces.numel():
+        return torch.zeros(len(vertices), size, size)
+    return data.renderer(size).render_silhouettes(data.for_pictures(vertices, cameras), faces)
+
+
+def _silhouettes(data, batch, meshes):
+    size = batch.silhouettes.shape[-1]
+    return torch.cat([_draw(data, vertices, faces, batch.cameras[k:k + 1], size)
+                      for k, (vertices, faces) in enumerate(meshes)])
+
+
+def _orientation(data, batch, meshes):
+    """(what is wrong or None, overlap of each sample as published): all 48 ways to exchange and reverse axes
+    are tried, and none may overlap better than the one that the dataset's class states."""
+    ways = [(axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
+    size = batch.silhouettes.shape[-1]
+    overlaps = np.zeros((len(ways), len(meshes)))
+    for k, (vertices, faces) in enumerate(meshes):
+        centred = data.to_grid(vertices[0]) - 0.5
+        turned = torch.stack([centred[:, list(axes)] * centred.new_tensor(signs) for axes, signs in ways])
+        cameras = batch.cameras[k:k + 1].expand(len(ways), *batch.cameras.shape[1:])
+        drawn = _draw(data, data.from_grid(turned + 0.5), faces, cameras, size) > 0.5
+        mask = batch.silhouettes[k] > 0.5
+        union = (drawn | mask).flatten(1).sum(1).clamp_min(1)
+        overlaps[:, k] = (drawn & mask).flatten(1).sum(1) / union
+    stated, best = overlaps.mean(1)[0], int(overlaps.mean(1).argmax())
+    if overlaps[best].mean() > stated + MARGIN:
+        axes, signs = ways[best]
+        found = ", ".join(("-" if s < 0 else "") + "xyz"[a] for a, s in zip(axes, signs))
+        return (f"voxels overlap better ({overlaps[best].mean():.3f} against {stated:.3f}) with the renderer's axes taken "
+                f"as ({found}): an axis of the voxels or of the camera is not as published"), overlaps[0]
+    if stated < LEAST:
+        return f"voxels and masks overlap by {stated:.3f} only, in any orientation: they are not of the same objects", \
+            overlaps[0]
+    return None, overlaps[0]
+
+
+def _sheet(classes, size=96, blocks=2, head=24):
+    """Four pictures a sample, with its overlap above, `blocks` samples a row, under the name of the class."""
+    width, height = 4 * size + 12, size + 18
+    lines = [-(-min(len(batch.images), SHOWN) // blocks) for _, batch, _, _ in classes]
+    paper = Image.new("RGB", (blocks * width, len(lines) * head + sum(lines) * height), "white")
+    pen, font, top = ImageDraw.Draw(paper), ImageFont.load_default(12), 0
+    for (name, batch, drawn, overlaps), count in zip(classes, lines):
+        pen.text((6, top + 6), f"{name}: overlap {overlaps.mean():.3f}", "black", font)
+        for k, image in enumerate(batch.images[:SHOWN]):
+            x, y = k % blocks * width + 6, top + head + k // blocks * height
+            pen.text((x, y + 2), f"{overlaps[k]:.3f}", "black", font)
+            mask, voxels = (torch.nn.functional.interpolate(s[k].expand(1, 1, -1, -1), size=(size, size),
+                                                            mode="nearest")[0, 0] for s in (batch.silhouettes, drawn))
+            pictures = (on_paper(image, size), (1 - mask).expand(3, -1, -1), (1 - voxels).expand(3, -1, -1),
+                        _both(mask, voxels))
+            for at, picture in enumerate(pictures):
+                paper.paste(to_image(picture), (x + at * size, y + 18))
+        top += head + count * height
+    return paper
+
+
+def _both(mask, voxels):
+    """(3, S, S): grey where both are, red where only the mask is, blue where only the voxels are."""
+    ink = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 1.0], [1.0, 0.6, 0.0]])  # taken from white
+    where = torch.stack([mask * voxels, mask * (1 - voxels), (1 - mask) * voxels])
+    return 1 - torch.einsum("wij,wc->cij", where, ink)
