@@ -26,10 +26,15 @@ def unpack(vertices, faces, vertex_offsets, face_offsets, textures=None):
     if len(sizes[0]) != len(sizes[1]):
         raise ValueError(f"vertex_offsets and face_offsets must be of one length, got {len(sizes[0]) + 1} and "
                          f"{len(sizes[1]) + 1} offsets")
-    own_vertices, own_faces, first = vertices.split(sizes[0]), [], 0
-    for own, count in zip(faces.split(sizes[1]), sizes[0]):
-        own_faces.append(own - first)
-        first += count
+    counts, owner = torch.tensor(sizes[0], device=faces.device), torch.arange(len(sizes[1]), device=faces.device)
+    owner = owner.repeat_interleave(torch.tensor(sizes[1], device=faces.device), output_size=len(faces))
+    faces = faces - (counts.cumsum(0) - counts)[owner, None].to(faces.dtype)
+    stray = ((faces < 0) | (faces >= counts[owner, None])).any(1)
+    if stray.any():
+        raise IndexError(f"faces of mesh {int(owner[stray][0])} must hold indices of its own vertices alone")
+    own_vertices, own_faces = vertices.split(sizes[0]), list(faces.split(sizes[1]))
+    for own, count in zip(own_faces, sizes[0]):
+        indices_are_right(own, count)
     if textures is None:
         return list(own_vertices), own_faces
     if not isinstance(textures, torch.Tensor) or len(textures) != len(faces):
