@@ -92,7 +92,7 @@ def _silhouettes(data, batch, meshes):
 def _orientation(data, batch, meshes):
     """(what is wrong or None, overlap of each sample as published): all 48 ways to exchange and reverse axes
     are tried, and none may overlap better than the one that the dataset's class states."""
-    ways = [(axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
+    ways = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
     size = batch.silhouettes.shape[-1]
     overlaps = np.zeros((len(ways), len(meshes)))
     for k, (vertices, faces) in enumerate(meshes):
@@ -107,11 +107,11 @@ def _orientation(data, batch, meshes):
     if overlaps[best].mean() > stated + MARGIN:
         axes, signs = ways[best]
         found = ", ".join(("-" if s < 0 else "") + "xyz"[a] for a, s in zip(axes, signs))
-        return (f"voxels overlap better ({overlaps[best].mean():.3f} against {stated:.3f}) with the renderer's axes taken "
-                f"as ({found}): an axis of the voxels or of the camera is not as published"), overlaps[0]
+        return (f"voxels overlap better ({overlaps[best].mean():.3f} against {stated:.3f}) with the renderer's "
+                f"axes taken as ({found}): an axis of the voxels or of the camera is not as published"), overlaps[0]
     if stated < LEAST:
-        return f"voxels and masks overlap by {stated:.3f} only, in any orientation: they are not of the same objects", \
-            overlaps[0]
+        return (f"voxels and masks overlap by {stated:.3f} only, in any orientation: they are not of the same "
+                "objects"), overlaps[0]
     return None, overlaps[0]
 
 
@@ -126,8 +126,8 @@ def _sheet(classes, size=96, blocks=2, head=24):
         for k, image in enumerate(batch.images[:SHOWN]):
             x, y = k % blocks * width + 6, top + head + k // blocks * height
             pen.text((x, y + 2), f"{overlaps[k]:.3f}", "black", font)
-            mask, voxels = (torch.nn.functional.interpolate(s[k].expand(1, 1, -1, -1), size=(size, size),
-                                                            mode="nearest")[0, 0] for s in (batch.silhouettes, drawn))
+            mask, voxels = (torch.nn.functional.interpolate(shown[k].expand(1, 1, -1, -1), size=(size, size))[0, 0]
+                            for shown in (batch.silhouettes, drawn))
             pictures = (on_paper(image, size), (1 - mask).expand(3, -1, -1), (1 - voxels).expand(3, -1, -1),
                         _both(mask, voxels))
             for at, picture in enumerate(pictures):

@@ -88,7 +88,8 @@ class CVPR18(Dataset):
 
     # ---- files ----------------------------------------------------------------------------------
 
-    def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False, say=print):
+    def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False,
+                 say=print):
         self.class_ids, self.split = list(class_ids), split
         self._images, self._kept, self._voxels = [], [], []
         check_folder(data_dir, "files like 02958343_train_images.npz")

@@ -62,7 +62,8 @@ def load_photo(path, size, mask_path=None, margin=0.15):
         (top, bottom), (left, right) = (_widened(n[0], n[-1] + 1, margin) for n in (rows, columns))
         shown = shown[top:bottom, left:right]
     tensor = torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1)[None]
-    return torch.nn.functional.interpolate(tensor, size=(size, size), mode="bilinear", antialias=True)[0].clamp(0, 1)
+    return torch.nn.functional.interpolate(tensor, size=(size, size), mode="bilinear",
+                                           antialias=True)[0].clamp(0, 1)
 
 
 def _widened(first, end, margin):

@@ -72,8 +72,9 @@ class ResNetEncoder(nn.Module):
         for key in sorted(set(own) - counts | set(given)):
             if key not in given or key not in own:
                 raise ValueError(f"{key} is {'missing' if key in own else 'not a parameter of ResNet-18'}")
-            if not isinstance(given[key], torch.Tensor) or given[key].shape != own[key].shape:
-                got = tuple(given[key].shape) if isinstance(given[key], torch.Tensor) else type(given[key]).__name__
+            value = given[key]
+            if not isinstance(value, torch.Tensor) or value.shape != own[key].shape:
+                got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
                 raise ValueError(f"{key} must have shape {tuple(own[key].shape)}, got {got}")
         self.load_state_dict({**{k: own[k] for k in counts}, **given})
 

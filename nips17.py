@@ -1,18 +1,14 @@
 """NIPS17: the renderings of Kar et al. (Learning a Multi-View Stereo Machine, 2017)."""
-import concurrent.futures
 import json
 import os
-import warnings
 
 import numpy as np
 import torch
-from PIL import Image
 
 import neural_renderer as nr
-from cache import build, fingerprint
-from dataset_base import VOXEL_GRID, Batch, Dataset, Rows, check_folder, tell_left_out
+from dataset_base import Batch, Dataset, Rows, check_folder, tell_left_out
 from errors import InputError
-from monitor import Progress
+from nips17_files import ClassReader
 
 
 class NIPS17(Dataset):
@@ -42,15 +38,16 @@ class NIPS17(Dataset):
     published_bgr = True
     count_of_views = 20
     viewing_angle = float(np.degrees(np.arctan(16 / 60)))
-    published = dict(img_size=64, trainViews=1, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0, decay_batch=40000,
-                     wAzimuth=15.0, wElevation=20.0, mask_from="depth")
+    published = dict(img_size=64, trainViews=1, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0,
+                     decay_batch=40000, wAzimuth=15.0, wElevation=20.0, mask_from="depth")
     reads = ("img_size", "wAzimuth", "wElevation", "split_file", "mask_from", "skip_bad")
     grid_rule = "coordinates * 31/32 + 0.5, grid axes 0 and 2 swapped, axis 0 reversed"
     files = ("renders/<class>/<object>/{render_<i>.png,depth_<i>.png,view.txt}, "
              "voxels/modelVoxels32/<class>/<object>.mat and splits.json")
-    contents = ("renders/<class>/<object>/render_0.png ... render_19.png, 224x224 RGB or RGBA, depth_0.png ... depth_19.png, "
-                "16-bit, and view.txt, 20 rows of 4 numbers; voxels/modelVoxels32/<class>/<object>.mat, Volume (32, 32, "
-                "32); splits.json, {class: {train, val, test: [objects]}}")
+    contents = ("renders/<class>/<object>/render_0.png ... render_19.png, 224x224 RGB or RGBA, depth_0.png ... "
+                "depth_19.png, 16-bit, and view.txt, 20 rows of 4 numbers; "
+                "voxels/modelVoxels32/<class>/<object>.mat, Volume (32, 32, 32); splits.json, {class: {train, "
+                "val, test: [objects]}}")
     source = "https://github.com/akar43/lsm"
     class_names = {
         "02691156": "airplane", "02828884": "bench", "02933112": "dresser", "02958343": "car",
@@ -106,8 +103,9 @@ class NIPS17(Dataset):
 
     # ---- files ----------------------------------------------------------------------------------
 
-    def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False, say=print,
-                 img_size=64, wAzimuth=15.0, wElevation=20.0, split_file=None, mask_from="depth", skip_bad=False):
+    def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False,
+                 say=print, img_size=64, wAzimuth=15.0, wElevation=20.0, split_file=None, mask_from="depth",
+                 skip_bad=False):
         self.class_ids, self.split, self.img_size = list(class_ids), split, img_size
         self.wAzimuth, self.wElevation = wAzimuth, wElevation
         self.num_poses = self.count_poses({"wAzimuth": wAzimuth, "wElevation": wElevation})
@@ -119,12 +117,14 @@ class NIPS17(Dataset):
         objects = objects_of_split(data_dir, self.class_ids, split, split_file)
         self._images, self._voxels, self.names, cameras, rows, problems = [], [], [], [], [], []
         for c, class_id in enumerate(self.class_ids):
-            reader = _ClassReader(data_dir, class_id, objects[class_id], 0 if only_voxels else views, img_size, mask_from)
+            reader = ClassReader(data_dir, class_id, objects[class_id], 0 if only_voxels else views, img_size,
+                                 mask_from)
             found = reader.open(cache_dir, split, skip_bad, say)
             problems += found["problems"]
             kept = found["kept"]
             if not len(kept):
-                raise InputError(f"--skip_bad leaves no object of {class_id} in {split}; the first one: {problems[0]}")
+                raise InputError(f"--skip_bad leaves no object of {class_id} in {split}; the first one: "
+                                 f"{problems[0]}")
             self._images.append(found["images"])
             self._voxels.append(Rows([(found["voxels"], kept)]))
             self.names.append([objects[class_id][k] for k in kept])
@@ -190,10 +190,12 @@ def objects_of_split(data_dir, class_ids, split, split_file=None):
     result = {}
     for class_id in class_ids:
         if class_id not in splits:
-            raise InputError(f"{path} has no class {class_id}; classes there: {', '.join(sorted(splits)) or 'none'}")
+            raise InputError(f"{path} has no class {class_id}; classes there: "
+                             f"{', '.join(sorted(splits)) or 'none'}")
         objects = splits[class_id].get(split)
         if not isinstance(objects, list) or not objects or not all(isinstance(o, str) and o for o in objects):
-            raise InputError(f"{path} lists no objects of class {class_id} in {split}; expected a list of their names")
+            raise InputError(f"{path} lists no objects of class {class_id} in {split}; expected a list of their "
+                             "names")
         for name in objects:
             if name in (".", "..") or set(name) & set("/\\\0"):
                 raise InputError(f"{path} lists {name!r} in {class_id} {split}, which is not the name of a folder")
@@ -202,158 +204,3 @@ def objects_of_split(data_dir, class_ids, split, split_file=None):
             raise InputError(f"{path} lists {twice} of {class_id} {split} twice")
         result[class_id] = objects
     return result
-
-
-class _ClassReader:
-    """The objects of one class and split, decoded once into the cache."""
-
-    def __init__(self, data_dir, class_id, objects, views, side, mask_from):
-        self.class_id, self.objects, self.views = class_id, objects, views
-        self.side, self.mask_from = side, mask_from
-        self.renders = os.path.join(data_dir, "renders", class_id)
-        self.volumes = os.path.join(data_dir, "voxels", "modelVoxels32", class_id)
-
-    def files(self, name):
-        """Files of one object, those that this reads."""
-        folder = os.path.join(self.renders, name)
-        images = [os.path.join(folder, f"render_{i}.png") for i in range(self.views)]
-        depths = [os.path.join(folder, f"depth_{i}.png") for i in range(self.views)] \
-            if self.mask_from == "depth" else []
-        view = [os.path.join(folder, "view.txt")] if self.views else []
-        return images + depths + view + [os.path.join(self.volumes, name + ".mat")]
-
-    def open(self, cache_dir, split, skip_bad, say):
-        """dict of images (N, v, 4, S, S) uint8 and voxels (N, 32, 32, 32) bool, mapped, cameras (N, v, 3), the
-        numbers `kept` of whole objects, and `problems`, a sentence for each of the others."""
-        paths = [path for name in self.objects for path in self.files(name)]
-        known = [self.objects, self.views, self.side, self.mask_from]
-        stem = f"NIPS17_{self.class_id}_{split}_{self.views}x{self.side}_{self.mask_from}"
-        found = build(cache_dir, stem, self.renders, fingerprint(known, paths),
-                      lambda make: self._decode(make, say, skip_bad))
-        if len(found["problems"]) and not skip_bad:
-            raise InputError(str(found["problems"][0]))
-        return {**found, "problems": list(map(str, found["problems"]))}
-
-    def _decode(self, make, say, skip_bad):
-        count = len(self.objects)
-        images = make("images", (count, self.views, 4, self.side, self.side), np.uint8)
-        voxels = make("voxels", (count,) + (VOXEL_GRID,) * 3, bool)
-        cameras, kept, problems = np.zeros((count, self.views, 3)), [], []
-        turned = 0.0
-        progress = Progress(f"decoding NIPS17 {self.class_id}, this time only", count, " objects")
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for k, result in enumerate(pool.map(self._one, self.objects)):
-                if isinstance(result, InputError):
-                    if not skip_bad:
-                        pool.shutdown(cancel_futures=True)
-                        raise result
-                    problems.append(f"{self.class_id}/{self.objects[k]}: {result}")
-                else:
-                    images[k], rows, voxels[k] = result
-                    cameras[k] = rows[:, [0, 1, 3]]
-                    turned = max(turned, float(np.abs((rows[:, 2] + 180) % 360 - 180).max(initial=0)))
-                    kept.append(k)
-                progress.update(k + 1)
-        if turned > 0.5:
-            say(f"note: in-plane angles of {self.class_id} up to {turned:.1f} degrees are not used by this camera, as "
-                "in the published program")
-        return {"cameras": cameras, "kept": np.array(kept, np.int64), "problems": np.array(problems, dtype=str)}
-
-    def _one(self, name):
-        try:
-            rows = read_views(os.path.join(self.renders, name, "view.txt"), self.views) if self.views \
-                else np.zeros((0, 4))
-            images = np.empty((self.views, 4, self.side, self.side), np.uint8)
-            for i in range(self.views):
-                images[i] = self._image(os.path.join(self.renders, name), i)
-            return images, rows, read_volume(os.path.join(self.volumes, name + ".mat"))
-        except InputError as error:
-            return error
-
-    def _image(self, folder, i):
-        path = os.path.join(folder, f"render_{i}.png")
-        image = _read_png(path)
-        if image.mode not in ("RGB", "RGBA"):
-            raise InputError(f"{path} must be RGB or RGBA, got mode {image.mode}")
-        if self.mask_from == "alpha":
-            if image.mode != "RGBA":
-                raise InputError(f"{path} has no alpha channel for --mask_from=alpha")
-            mask = image.getchannel("A")
-        else:
-            beside = os.path.join(folder, f"depth_{i}.png")
-            mask = _depth_mask(beside)
-            if mask.size != image.size:
-                raise InputError(f"{beside} is {mask.size[0]}x{mask.size[1]}, render_{i}.png "
-                                 f"{image.size[0]}x{image.size[1]}")
-        # Apart, for Pillow would weigh the colours of an RGBA image by its alpha.
-        channels = [part.resize((self.side, self.side), Image.Resampling.BILINEAR)
-                    for part in (image.convert("RGB"), mask)]
-        return np.concatenate([np.asarray(channels[0]).transpose(2, 0, 1), np.asarray(channels[1])[None]])
-
-
-def _read_png(path):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=("PNG",))
-            image.load()
-        return image
-    except FileNotFoundError:
-        raise InputError(f"there is no {path}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:
-        raise InputError(f"{path} is not a PNG that can be read: {error}") from None
-
-
-def _depth_mask(path):
-    """255 where the high byte of a depth image is below 250."""
-    image = _read_png(path)
-    values = np.asarray(image)
-    if image.mode.startswith("I"):
-        high = values >> 8
-    elif image.mode in ("L", "LA", "RGB", "RGBA"):
-        high = values if values.ndim == 2 else values[..., 0]
-    else:
-        raise InputError(f"{path} must be a 16-bit or 8-bit depth image, got mode {image.mode}")
-    return Image.fromarray(np.where(high < 250, 255, 0).astype(np.uint8))
-
-
-def read_views(path, wanted):
-    """The first rows (wanted, 4) of a view.txt: azimuth, elevation, in-plane angle, distance."""
-    try:
-        with open(path) as file:
-            rows = [[float(word) for word in line.replace(",", " ").split()] for line in file if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"there is no {path}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} must hold numbers, a row a view: {error}") from None
-    if len(rows) < wanted:
-        raise InputError(f"{path} has {len(rows)} views; {wanted} are needed")
-    for i, row in enumerate(rows[:wanted]):
-        if len(row) < 4:
-            raise InputError(f"{path} has {len(row)} numbers in row {i}; expected azimuth, elevation, in-plane angle, "
-                             "distance")
-        azimuth, elevation, _, distance = row[:4]
-        if not (np.isfinite(row[:4]).all() and -180 <= azimuth <= 180 and -20 <= elevation <= 40 and distance > 0):
-            raise InputError(f"{path}, row {i}: azimuth {azimuth:g}, elevation {elevation:g}, distance {distance:g}; "
-                             "expected -180 to 180, -20 to 40 and above 0")
-    return np.array([row[:4] for row in rows[:wanted]])
-
-
-def read_volume(path):
-    """(32, 32, 32) bool, `Volume` of a .mat file. Numbers alone are read of it."""
-    import scipy.io
-    try:
-        volume = scipy.io.loadmat(path, variable_names=["Volume"])["Volume"]
-    except FileNotFoundError:
-        raise InputError(f"there is no {path}") from None
-    except KeyError:
-        raise InputError(f"{path} has no `Volume`") from None
-    except Exception as error:  # its parser lets many kinds of errors through
-        raise InputError(f"{path} is not a .mat file that can be read: {type(error).__name__}: {error}") from None
-    if not isinstance(volume, np.ndarray) or volume.dtype.kind not in "buif" or volume.shape != (VOXEL_GRID,) * 3:
-        raise InputError(f"{path}: `Volume` must be numbers of shape {(VOXEL_GRID,) * 3}, got "
-                         f"{getattr(volume, 'dtype', type(volume).__name__)} {getattr(volume, 'shape', '')}")
-    if not np.isin(volume, (0, 1)).all():
-        raise InputError(f"{path}: `Volume` must be 0 and 1")
-    return volume.astype(bool)

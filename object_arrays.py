@@ -16,9 +16,9 @@ KEEP_BYTES = 256      # longer strings are used once and not remembered
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _KNOWN = {**{(module, "_reconstruct"): "reconstruct" for module in _MODULES},
           ("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): "dtype", ("_codecs", "encode"): "encode"}
-_PLAIN = {"NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "STRING", "BINSTRING",
-          "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
-          "BINUNICODE8"}
+_PLAIN = {"NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "STRING",
+          "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE",
+          "SHORT_BINUNICODE", "BINUNICODE8"}
 _CONSTANT = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 

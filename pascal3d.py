@@ -51,9 +51,10 @@ class Pascal3D(Dataset):
     mirrors = False
     grid_rule = "(coordinates + 1) / 2, grid axes 1 and 2 swapped, all three reversed"
     files = "<name>_train.npz, <name>_imagenet.npz and <name>_val.npz"
-    contents = ("<name>_train.npz, <name>_imagenet.npz and <name>_val.npz, name being aeroplane, car, chair or their ids, "
-                "each with images, an object array of uint8 (H, W, 3), images_ref, uint8 (N, 224, 224, 4), 201 kB an image, "
-                "bounding_boxes (N, 4), rotation_matrices (N, 3, 3) and voxels (N, 32, 32, 32)")
+    contents = ("<name>_train.npz, <name>_imagenet.npz and <name>_val.npz, name being aeroplane, car, chair or "
+                "their ids, each with images, an object array of uint8 (H, W, 3), images_ref, uint8 (N, 224, 224, "
+                "4), 201 kB an image, bounding_boxes (N, 4), rotation_matrices (N, 3, 3) and voxels (N, 32, 32, "
+                "32)")
     source = "https://github.com/hiroharu-kato/view_prior_learning"
     class_names = {"02691156": "aeroplane", "02958343": "car", "03001627": "chair"}
 
@@ -134,8 +135,8 @@ class Pascal3D(Dataset):
 
     # ---- files ----------------------------------------------------------------------------------
 
-    def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False, say=print,
-                 img_size=224, skip_bad=False, published_flip=False):
+    def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False,
+                 say=print, img_size=224, skip_bad=False, published_flip=False):
         check_folder(data_dir, self.files)
         self.class_ids, self.split, self.img_size = list(class_ids), split, img_size
         self.seed, self.published_flip = seed, published_flip

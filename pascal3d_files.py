@@ -20,8 +20,8 @@ def open_part(path, cache_dir, only_rest, say):
     """dict of the arrays of a file, mapped.
 
     pixels and places (N, 3): images one after the other, and offset, height, width of each (not with
-    only_rest); masks (N, 2, 64, 64) uint8, as it is and mirrored; boxes (N, 4); rotations (N, 3, 3); voxels (N, 32, 32, 32) bool; `kept`,
-    the numbers of whole items, and `problems`, a sentence for each of the others.
+    only_rest); masks (N, 2, 64, 64) uint8, as it is and mirrored; boxes (N, 4); rotations (N, 3, 3); voxels
+    (N, 32, 32, 32) bool; `kept`, the numbers of whole items, and `problems`, a sentence for each other.
     """
     stem = "Pascal3D_" + os.path.basename(path)[:-len(".npz")]
     key = fingerprint([], [path])
@@ -101,7 +101,8 @@ def _read_rest(path, archive, make):
     count = len(boxes)
     grids = _rows(archive, "voxels", (None,) + (VOXEL_GRID,) * 3)
     crops = _rows(archive, "images_ref", (None, None, None, 4))
-    for name, found in (("rotation_matrices", len(rotations)), ("voxels", next(grids)), ("images_ref", next(crops))):
+    counts = {"rotation_matrices": len(rotations), "voxels": next(grids), "images_ref": next(crops)}
+    for name, found in counts.items():
         if found != count:
             raise InputError(f"{path} has {count} bounding_boxes and {found} {name}")
     voxels = make("voxels", (count,) + (VOXEL_GRID,) * 3, bool)
@@ -178,12 +179,13 @@ def _problems(path, part):
         if not (np.isfinite(box).all() and w > 0 and h > 0 and left < width and top < height
                 and left + w > 0 and top + h > 0):
             size = "" if height == np.inf else f", {width}x{height} pixels"
-            problems[i] = (f"{path}: bounding box {i} (left {left:g}, top {top:g}, width {w:g}, height {h:g}) lies "
-                           f"outside its image{size}")
+            problems[i] = (f"{path}: bounding box {i} (left {left:g}, top {top:g}, width {w:g}, height {h:g}) "
+                           f"lies outside its image{size}")
         elif not _is_rotation(rotation):
             problems[i] = f"{path}: rotation matrix {i} is not a rotation: {np.round(rotation, 3).tolist()}"
         elif not part["binary"][i]:
             problems[i] = f"{path}: the voxels of image {i} must be 0 and 1"
         elif part["masks"][i, 0].max() < 128:
-            problems[i] = f"{path}: the mask of image {i} (images_ref, channel 3) is empty; expected 255 on the object"
+            problems[i] = (f"{path}: the mask of image {i} (images_ref, channel 3) is empty; expected 255 on the "
+                           "object")
     return problems

@@ -187,7 +187,8 @@ def _photograph(vertices, faces, colors, rng, side):
     rgba = draw_rgba(Pascal3D, world, faces, colors, camera, crop, light)[0].permute(1, 2, 0).numpy()
     rows, columns = np.mgrid[:height, :width] / max(height, width)
     slope, ground = rng.uniform(-0.3, 0.3, (2, 3)), rng.uniform(0.2, 0.8, 3)
-    image = ground + rows[..., None] * slope[0] + columns[..., None] * slope[1] + rng.normal(0, 0.02, (height, width, 1))
+    noise = rng.normal(0, 0.02, (height, width, 1))
+    image = ground + rows[..., None] * slope[0] + columns[..., None] * slope[1] + noise
     window = image[top:top + crop, left:left + crop]
     window *= 1 - rgba[..., 3:]
     window += rgba[..., :3]
