@@ -238,7 +238,7 @@ def evaluation(options, device):
 
 
 def reconstruct(options, device):
-    """meshes from images: OBJ, GLB, pictures, turntable"""
+    """meshes from images: OBJ, GLB, pictures, turntable; of a folder a page where they turn"""
     need_model(options)
     import visualization
     options.sample_dir = options.sample_dir or "results"

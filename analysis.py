@@ -150,10 +150,12 @@ def t_sne(options, device):
         sample = "" if len(chosen) == len(codes) else f", {len(chosen)} of {len(codes)} images"
         axes[0, column].set_title(f"{_label(folder)}, step {_step(model.step)}\n"
                                   f"{split}, seed {options.seed}{sample}", fontsize=10)
-        # Poses go round: a cyclic map, so that the last is as close to the first as they are.
-        by_pose = axes[0, column].scatter(*points.T, c=pose, s=4, cmap="twilight", vmin=0,
+        # In random order, or late poses would hide early ones. Poses go round: a cyclic map, so that the
+        # last is as close to the first as they are; hsv, as nothing in it is as light as the paper.
+        order = rng.permutation(len(points))
+        by_pose = axes[0, column].scatter(*points[order].T, c=pose[order], s=4, cmap="hsv", vmin=0,
                                           vmax=data.num_poses)
-        by_other = axes[1, column].scatter(*points.T, c=other, s=4,
+        by_other = axes[1, column].scatter(*points[order].T, c=other[order], s=4,
                                            cmap="tab20" if other.max() < 20 else "nipy_spectral")
         figure.colorbar(by_pose, ax=axes[0, column], label="pose bin")
         figure.colorbar(by_other, ax=axes[1, column], label="class" if several else "object")
