@@ -42,25 +42,32 @@ def test_forward_operator(case, each_backend):
                           (*leaves, tensors[4], *SETTINGS, outputs))
 
 
+@pytest.mark.parametrize("need_vertices", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_backward_operator(case, each_backend):
+def test_backward_operator(case, need_vertices, each_backend):
     outputs, tensors = operator_inputs(case)
     *images, face_index, samples = torch.ops.neural_renderer.rasterize(*tensors, *SETTINGS, outputs)
     grads = [torch.ones_like(image) if outputs & flag else None
              for image, flag in zip(images, (ops.RGB, ops.ALPHA, ops.DEPTH))]
     torch.library.opcheck(
         torch.ops.neural_renderer.rasterize_backward,
-        (*tensors, face_index, samples, *grads, *SETTINGS, tensors[2] is not None,
+        (*tensors, face_index, samples, *grads, *SETTINGS, need_vertices, tensors[2] is not None,
          tensors[3] is not None))
 
 
 def test_gradients_only_where_they_are_wanted(each_backend):
-    mesh = meshes()
-    mesh["textures"].requires_grad_()
-    rgb = ops.rasterize(**mesh, image_size=4, anti_aliasing=False, near=0.1, far=100, eps=1e-3,
-                        rgb=True, fill_back=True)[0]
-    rgb.sum().backward()
-    assert mesh["textures"].grad is not None and mesh["vertices"].grad is None
+    """Edges are looked at only for the vertices' sake; the gradient to textures is the same without."""
+    gradients = []
+    for with_vertices in (False, True):
+        mesh = meshes()
+        mesh["textures"].requires_grad_()
+        mesh["vertices"].requires_grad_(with_vertices)
+        rgb, _, depth = ops.rasterize(**mesh, image_size=4, anti_aliasing=False, near=0.1, far=100, eps=1e-3,
+                                      rgb=True, depth=True, fill_back=True)
+        (rgb.square().sum() + depth.sum()).backward()
+        gradients.append(mesh["textures"].grad)
+        assert (mesh["vertices"].grad is not None) == with_vertices
+    assert torch.equal(*gradients) and gradients[0].abs().max() > 0
     assert not nr.rasterize_silhouettes(torch.zeros(1, 2, 3, 3), 4).requires_grad
 
 

@@ -156,14 +156,15 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
                         rgb_samples: Tensor, grad_rgb: Optional[Tensor],
                         grad_alpha: Optional[Tensor], grad_depth: Optional[Tensor], height: int,
                         width: int, samples: int, near: float, far: float, eps: float,
-                        fill_back: bool, need_textures: bool, need_light: bool
-                        ) -> Tuple[Tensor, Tensor, Tensor]:
+                        fill_back: bool, need_vertices: bool, need_textures: bool,
+                        need_light: bool) -> Tuple[Tensor, Tensor, Tensor]:
     if vertices.device.type != "cpu" and not _has_kernels(vertices.device):
         return _through_cpu(_rasterize_backward, vertices.device,
                             (vertices, faces, textures, light, background, face_index, rgb_samples, grad_rgb,
                              grad_alpha, grad_depth),
-                            (height, width, samples, near, far, eps, fill_back, need_textures, need_light))
-    gradients = _zero_gradients(vertices, faces, textures, light, need_textures, need_light)
+                            (height, width, samples, near, far, eps, fill_back, need_vertices, need_textures,
+                             need_light))
+    gradients = _zero_gradients(vertices, textures, light, need_vertices, need_textures, need_light)
     grad_vertices, grad_textures, grad_light = gradients
     if get_backend() == "compiled":
         vertices = vertices.contiguous()
@@ -176,17 +177,19 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
                 tensor = tensor.contiguous()
                 keep.append(tensor)
                 args[name] = tensor.data_ptr()
-        args["grad_vertices"] = grad_vertices.data_ptr()
+        if need_vertices:
+            args["grad_vertices"] = grad_vertices.data_ptr()
         if need_textures:
             args["grad_textures"] = grad_textures.data_ptr()
         if need_light:
             args["grad_light"] = grad_light.data_ptr()
         if vertices.is_cuda and torch.are_deterministic_algorithms_enabled():
-            if need_textures or need_light or grad_depth is not None:
+            if need_textures or need_light or (grad_depth is not None and need_vertices):
                 _refuse_undeterministic()
-            shares = vertices.new_zeros(*faces.shape, 2, 2)
-            _run("backward", {**args, "edge_shares": shares.data_ptr()}, vertices)
-            add_shares(grad_vertices, faces, shares)
+            if need_vertices:
+                shares = vertices.new_zeros(*faces.shape, 2, 2)
+                _run("backward", {**args, "edge_shares": shares.data_ptr()}, vertices)
+                add_shares(grad_vertices, faces, shares)
         else:
             _run("backward", args, vertices)
     else:
@@ -199,21 +202,21 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
         for tensor, result in zip(gradients, results):
             if tensor.numel():
                 tensor.copy_(torch.from_numpy(result))
-    if not vertices.is_cuda and not grad_vertices.any():
+    if need_vertices and not vertices.is_cuda and not grad_vertices.any():
         warn_if_unseen(vertices, faces, face_index, near, far, fill_back)
     return gradients
 
 
-def _zero_gradients(vertices, faces, textures, light, need_textures, need_light):
-    return (vertices.new_zeros(vertices.shape),
+def _zero_gradients(vertices, textures, light, need_vertices, need_textures, need_light):
+    return (vertices.new_zeros(vertices.shape if need_vertices else (0,)),
             vertices.new_zeros(textures.shape if need_textures else (0,)),
             vertices.new_zeros(light.shape if need_light else (0,)))
 
 
 @_rasterize_backward.register_fake
 def _(vertices, faces, textures, light, background, face_index, rgb_samples, grad_rgb, grad_alpha,
-      grad_depth, height, width, samples, near, far, eps, fill_back, need_textures, need_light):
-    return _zero_gradients(vertices, faces, textures, light, need_textures, need_light)
+      grad_depth, height, width, samples, near, far, eps, fill_back, need_vertices, need_textures, need_light):
+    return _zero_gradients(vertices, textures, light, need_vertices, need_textures, need_light)
 
 
 def _setup_context(ctx, inputs, output):
@@ -227,12 +230,13 @@ def _backward(ctx, grad_rgb, grad_alpha, grad_depth, _face_index, _rgb_samples):
     vertices, faces, textures, light, background, face_index, rgb_samples = ctx.saved_tensors
     grads = [g if g is not None and ctx.outputs & flag else None
              for g, flag in ((grad_rgb, RGB), (grad_alpha, ALPHA), (grad_depth, DEPTH))]
+    need_vertices = ctx.needs_input_grad[0]
     need_textures = grads[0] is not None and textures is not None and ctx.needs_input_grad[2]
     need_light = grads[0] is not None and light is not None and ctx.needs_input_grad[3]
     grad_vertices, grad_textures, grad_light = _rasterize_backward(
         vertices, faces, textures, light, background, face_index, rgb_samples, *grads,
-        *ctx.settings, need_textures, need_light)
-    return (grad_vertices, None, grad_textures if need_textures else None,
+        *ctx.settings, need_vertices, need_textures, need_light)
+    return (grad_vertices if need_vertices else None, None, grad_textures if need_textures else None,
             grad_light if need_light else None, None, *[None] * (len(ctx.settings) + 1))
 
 
