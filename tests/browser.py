@@ -148,10 +148,17 @@ def find():
 
 
 @pytest.fixture(scope="session")
-def browser():
+def browser(tmp_path_factory):
     program = find()
     if program is None:
         pytest.skip(f"no Chromium is installed ({', '.join(NAMES)}); on Debian: apt install chromium")
     browser = Browser(program)
-    yield browser
+    page = tmp_path_factory.mktemp("browser") / "page.html"
+    page.write_text("<title>read</title>")
+    browser.open(page.as_uri())
+    readable = browser.run("document.title") == "read"
+    if readable:
+        yield browser
     browser.close()
+    if not readable:
+        pytest.skip(f"{program} cannot read files in {page.parent}, as one that comes as a snap cannot")

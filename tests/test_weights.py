@@ -89,6 +89,21 @@ def test_weights_for_images_in_bgr_order_are_turned(template, files):
     torch.testing.assert_close(model.predict(IMAGES).codes, reference(bgr, published("E"), published("G"))[0])
 
 
+def test_weights_of_a_resnet_and_a_symmetric_decoder(tmp_path):
+    """Those of Pascal3D at 224 px; their names do not tell sizes, the options do."""
+    from models import SymmetricMeshDecoder, make_encoder
+    torch.manual_seed(0)
+    encoder, decoder = make_encoder(224, 3, 32, 4).eval(), SymmetricMeshDecoder(icosphere(3)[0], 32)
+    for name, module in (("E", encoder), ("G", decoder)):
+        torch.save(module.state_dict(), tmp_path / name)
+    model = load_weights(tmp_path / "E", tmp_path / "G", settings={
+        "dataset": "Pascal3D", "img_size": 224, "latent_dim": 32, "enc_width": 4, "symmetric": True})
+    images = torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        wanted = decoder(encoder(images))
+    torch.testing.assert_close(model.predict(images).vertices, wanted)
+
+
 def test_a_published_folder_is_read_like_a_run(files, template):
     prediction = load_run(files["E"].parent, settings={"obj_dir": template}).predict(IMAGES)
     codes, vertices = reference(IMAGES, published("E"), published("G"))
