@@ -12,6 +12,10 @@
 
 namespace nr {
 
+// Scratch of different threads is kept this many bytes apart: they would slow each other down on one
+// cache line.
+constexpr int kApart = 128;
+
 // Calls work(worker, item) for item = 0 ... items-1. `worker` < workers numbers the thread, so that
 // each may own a scratch buffer. The first exception of any thread is thrown again here.
 template <class Work>

@@ -195,13 +195,21 @@ class EmptySamples {
     words_ = (sW + 63) / 64;
     bits_.assign(static_cast<size_t>(sH) * words_, 0);
   }
-  NR_INLINE void read_row(int y, const int32_t* shown, int sW) {
+  // Takes note of a row of samples, and in `shown` of the faces on it, by draw order.
+  NR_INLINE void read_row(int y, const int32_t* row, int sW, uint8_t* shown) {
     uint64_t* words = bits_.data() + y * static_cast<int64_t>(words_);
-    for (int from = 0; from < sW; from += 64) {
-      const int count = std::min(64, sW - from);
-      uint64_t word = 0;
-      for (int i = 0; i < count; ++i) word |= static_cast<uint64_t>(static_cast<uint32_t>(shown[from + i]) >> 31) << i;
-      words[from / 64] = word;
+    for (int from = 0; from < sW; from += 32) {
+      const int count = std::min(32, sW - from);
+      uint32_t word = 0;
+      if (count == 32) {
+#pragma omp simd reduction(| : word)
+        for (int i = 0; i < 32; ++i) word |= (static_cast<uint32_t>(row[from + i]) >> 31) << i;
+      } else {
+        for (int i = 0; i < count; ++i) word |= (static_cast<uint32_t>(row[from + i]) >> 31) << i;
+      }
+      words[from / 64] |= static_cast<uint64_t>(word) << from % 64;
+      if (word == ~uint32_t(0)) continue;
+      for (int i = 0; i < count; ++i) shown[row[from + i]] = 1;
     }
   }
   NR_INLINE bool any(int x0, int x1, int y0, int y1) const {  // in a box, ends included
@@ -221,7 +229,7 @@ class EmptySamples {
 };
 
 template <class T, template <class> class Policy>
-struct EdgeScratch {
+struct alignas(kApart) EdgeScratch {
   typename Policy<T>::Lists lists;
   std::vector<uint8_t> shown;
   EmptySamples empty;
@@ -237,9 +245,7 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
   scratch.shown.assign(2 * s.F + 1, 0);  // by draw order + 1, so that nothing (-1) has a place too
   scratch.empty.reset(m.sH, m.sW);
   for (int y = 0; y < m.sH; ++y) {
-    const int32_t* shown = view.faces + view.offset(0, y);
-    for (int x = 0; x < m.sW; ++x) scratch.shown[shown[x] + 1] = 1;
-    scratch.empty.read_row(y, shown, m.sW);
+    scratch.empty.read_row(y, view.faces + view.offset(0, y), m.sW, scratch.shown.data() + 1);
     scratch.lists.open_row(y);
     for (int x = policy.next_pull(0, y); x < m.sW; x = policy.next_pull(x + s.S, y)) {
       const auto gradient = policy.read_gradient(x, y);

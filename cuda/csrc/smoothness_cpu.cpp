@@ -14,7 +14,7 @@ constexpr int kMeshes = 16;
 
 // Coordinates and gradients of a group of meshes, by vertex, then axis, then mesh.
 template <class T>
-struct Group {
+struct alignas(kApart) Group {
   std::vector<T> vertices, gradient;
 };
 

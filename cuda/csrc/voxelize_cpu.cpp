@@ -35,7 +35,7 @@ class BitGrid {
 };
 NR_INLINE void set_bit(uint64_t* bits, int64_t cell) { bits[cell >> 6] |= 1ull << (cell & 63); }
 
-struct VoxelScratch {
+struct alignas(kApart) VoxelScratch {
   BitGrid crossings[3], solid, outside;
   std::vector<char> stale;
   std::vector<int32_t> steps;
