@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import tokenize
 import zipfile
 import zlib
 
@@ -40,14 +39,23 @@ def open_npz(path, cache_dir, say=print):
     return np.load(cached, mmap_mode="r", allow_pickle=False)
 
 
+def npy_header(stream):
+    """(shape, whether in Fortran order, dtype) of an npy file, or ValueError."""
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"an npy header of version {version}; expected 1.0 or 2.0")
+    try:
+        return read(stream)
+    except Exception as error:  # it is parsed as Python, which can end in many kinds of errors
+        raise ValueError(f"an npy header that cannot be read: {error}") from None
+
+
 def _unpack(path, target, say):
     beside = f"{target}.{os.getpid()}.part"
     try:
         with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as source:
-            version = np.lib.format.read_magic(source)
-            read = {(1, 0): np.lib.format.read_array_header_1_0,
-                    (2, 0): np.lib.format.read_array_header_2_0}[version]
-            shape, fortran, dtype = read(source)
+            shape, fortran, dtype = npy_header(source)
             if dtype.hasobject:
                 raise InputError(f"{path} holds Python objects, which may run code; expected numbers")
             expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -69,8 +77,7 @@ def _unpack(path, target, say):
                 if source.read(1):
                     raise InputError(f"{path} holds more bytes than its shape {shape} says")
         os.replace(beside, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError,
-            tokenize.TokenError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is damaged or not an npz file with an array arr_0: {error}") from None
     except OSError as error:
         raise InputError(f"cannot unpack {path} into {os.path.dirname(target)}: {error.strerror}") from None

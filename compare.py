@@ -1,11 +1,11 @@
 """`--mode=compare`: runs side by side, as a picture and as a table of their evaluation figures."""
-import json
 import os
 
 import numpy as np
 import torch
 
 import runs
+import strict_json
 from errors import InputError
 from evaluation import COLUMNS
 from inference import choose_split, load_run, open_split
@@ -44,7 +44,7 @@ def _evaluation(folder, options):
     path = os.path.join(folder, f"evaluation_{options.split}_{options.eval_flag}.json")
     try:
         with open(path) as file:
-            evaluation = json.load(file)
+            evaluation = strict_json.loads(file.read())
         classes = set(evaluation["protocol"]["objects"])
         if not classes or any(set(evaluation[key]) != classes for key, _ in COLUMNS):
             raise ValueError("figures of some classes are missing")

@@ -181,8 +181,8 @@ class Follower:
         path = os.path.join(self.folder, runs.OPTIONS)
         try:
             with open(path) as file:
-                options = json.load(file)["options"]
-        except (OSError, ValueError, KeyError):
+                options = dict(strict_json.loads(file.read())["options"])
+        except (OSError, ValueError, KeyError, TypeError):
             return  # an old or damaged folder: its curves are worth showing all the same
         rows = "".join(f"<tr><td>{html.escape(name)}&nbsp;</td><td>{html.escape(str(value))}</td></tr>"
                        for name, value in options.items() if value is not None)

@@ -1,11 +1,11 @@
 """NIPS17: the renderings of Kar et al. (Learning a Multi-View Stereo Machine, 2017)."""
-import json
 import os
 
 import numpy as np
 import torch
 
 import neural_renderer as nr
+import strict_json
 from dataset_base import Batch, Dataset, Rows, check_folder, tell_left_out
 from errors import InputError
 from nips17_files import ClassReader
@@ -173,7 +173,7 @@ def _read_splits(data_dir, split_file):
     path = split_file or os.path.join(data_dir, "splits.json")
     try:
         with open(path) as file:
-            splits = json.load(file)
+            splits = strict_json.loads(file.read())
     except FileNotFoundError:
         raise InputError(f"there is no {path}; expected {{class: {{train, val, test: [objects]}}}} there or in "
                          "--split_file") from None

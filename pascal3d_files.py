@@ -1,19 +1,18 @@
 """What is in an npz file of Pascal3D, unpacked once into the cache."""
 import os
-import tokenize
 import zipfile
 import zlib
 
 import numpy as np
 
-from cache import build, fingerprint
+from cache import build, fingerprint, npy_header
 from dataset_base import VOXEL_GRID
 from errors import InputError
 from monitor import Progress
 from object_arrays import read_objects
 
 MASK_SIZE = 64  # px, of the silhouettes that the method compares
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError, tokenize.TokenError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 
 
 def open_part(path, cache_dir, only_rest, say):
@@ -60,11 +59,7 @@ def _reading(path, read, make=None):
 
 
 def _header(stream):
-    version = np.lib.format.read_magic(stream)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-    if read is None:
-        raise ValueError(f"an npy header of version {version}; expected 1.0 or 2.0")
-    shape, fortran, dtype = read(stream)
+    shape, fortran, dtype = npy_header(stream)
     if fortran and len(shape) > 1 and not dtype.hasobject:
         raise ValueError("an array is stored in Fortran order; expected C order")
     return shape, dtype

@@ -2,7 +2,6 @@
 
 `writers` has the layouts.
 """
-import json
 import os
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 
 import runs
 import shapes
+import strict_json
 from datasets import CVPR18, DATASETS
 from errors import InputError
 from writers import WRITERS
@@ -82,7 +82,7 @@ def _begin(folder, settings, layout):
     if os.path.exists(path):
         try:
             with open(path) as file:
-                before = json.load(file)
+                before = strict_json.loads(file.read())
             done = before.pop("classes")
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path} cannot be read as the description of a dataset: {error}") from None

@@ -108,6 +108,8 @@ class _Geometry:
 
 def _named_file(name, source, root):
     """Path of a file that the file `source` names; it must lie in `root`, whatever links say."""
+    if "\0" in name:
+        raise ValueError(f"{source} names {name!r}, which no file is called")
     path = os.path.normpath(os.path.join(os.path.dirname(source), name.replace("\\", "/")))
     top = os.path.realpath(root)
     if name[1:2] == ":" or os.path.commonpath([top, os.path.realpath(path)]) != top:
