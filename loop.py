@@ -124,17 +124,17 @@ class Loop:
         if draw:
             record.update(_write_samples(self.trainer, step, sheet))
         if check:
-            state = self._state(step)
-            record.update(self._validate(state))
+            record.update(self._validate(step))
         if record:
             self.monitor.record(step, record)
         if check:
-            self._save(state)
+            self._save(step)
             self.mark = self.monitor.elapsed, step  # the rate is that of training alone
             self.monitor.progress(step, {"loss": losses_now["silhouette"], "val IoU": record["val_iou"],
                                          "val MMD": record["val_mmd"]})
         elif interruption.wanted:
-            self._save(self._state(step))
+            runs.write_new(self.folder, self._state(step))
+            self._save(step)
         elif step % (10 * o.log_step) == 0:
             self.monitor.progress(step, {"loss": losses_now["silhouette"]})
 
@@ -149,20 +149,24 @@ class Loop:
         return {"step": step, **self.constant, "best": self.best, "elapsed": self.monitor.elapsed,
                 "skipped": self.watch.skipped, "rng": runs.rng_state(), **self.trainer.state()}
 
-    def _validate(self, state):
-        """Figures for the record; the best so far is saved, and noted in `state`."""
+    def _validate(self, step):
+        """Figures for the record. The checkpoint is written already, for one that the record praises as the best
+        must be there as such."""
+        state = self._state(step)
         scores = score(self.trainer.model, self.validation)
         val_iou = float(np.mean(list(scores["iou"].values())))
-        if val_iou > self.best:
-            self.best = state["best"] = val_iou
-            runs.save_best(self.folder, state)
+        better = val_iou > self.best
+        self.best = state["best"] = max(val_iou, self.best)
+        runs.write_new(self.folder, state)
+        if better:
+            runs.name_best(self.folder)
         return {"val_iou": val_iou, "val_mmd": float(np.mean(list(scores["mmd"].values()))),
                 "val_iou_of": scores["iou"]}
 
-    def _save(self, state):
+    def _save(self, step):
         """The records first: a checkpoint promises that those up to its step are on the disk."""
         self.monitor.sync()
-        runs.save_last(self.folder, state, self.options.keep_last)
+        runs.name_last(self.folder, step, self.options.keep_last)
 
 
 def _sheet_images(validation, count=8):

@@ -6,7 +6,6 @@
 """
 import contextlib
 import glob
-import io
 import os
 import pickle
 import platform
@@ -135,7 +134,8 @@ def start(folder, options, resume, sample_dir=None, data=None):
         _same_data(folder, state.get("data"), data, options.get("data_dir"))
     make_folders((folder, "--ckpt_dir"), *([(sample_dir, "--sample_dir")] if sample_dir else []))
     _settle_names(folder)
-    _remove_unfinished(folder)
+    for place in (folder, sample_dir) if sample_dir else (folder,):
+        _remove_unfinished(place)
     _forget_after(os.path.join(folder, METRICS), state["step"] if state else 0)
     write_json(os.path.join(folder, OPTIONS), {"options": options, "versions": versions()})
     return state
@@ -195,7 +195,7 @@ def _same_data(folder, before, now, data_dir):
 
 def _remove_unfinished(folder):
     """What a kill -9 left of files that were being written."""
-    for name in (OPTIONS, METRICS, LAST_NEW, BEST, ".probe", "run.lock"):
+    for name in (OPTIONS, METRICS, LAST_NEW, BEST, "step-*.pt", ".probe", "run.lock"):
         for path in glob.glob(os.path.join(glob.escape(folder), name + ".*.part*")):
             os.remove(path)
 
@@ -218,47 +218,78 @@ def _forget_after(path, step):
 
 def save_last(folder, state, keep=0):
     """Write `last.pt`; the one before it stays as `last.prev.pt`. `keep` so many also as `step-*.pt`."""
-    last, previous = os.path.join(folder, LAST), os.path.join(folder, PREVIOUS)
-    new = os.path.join(folder, LAST_NEW)
-    with written_whole(new, "wb") as out:
-        _pack(state, out)
+    write_new(folder, state)
+    name_last(folder, state["step"], keep)
+
+
+def write_new(folder, state):
+    """Write a checkpoint as `last.pt.new`; nobody reads it before it gets another name."""
+    with written_whole(os.path.join(folder, LAST_NEW), "wb") as out:
+        disk = _Disk(out)
+        try:
+            torch.save(state, disk)
+        except RuntimeError:
+            raise disk.error or RuntimeError("torch cannot save this") from None
+
+
+class _Disk:
+    """A file that remembers its error, of which torch says no more than that a position is unexpected."""
+
+    def __init__(self, file):
+        self.file, self.error = file, None
+
+    def write(self, data):
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self):
+        """`written_whole` does."""
+
+
+def name_best(folder):
+    """The checkpoint that was just written is `best.pt`, too."""
+    _name_too(folder, BEST)
+
+
+def name_last(folder, step, keep=0):
+    """The checkpoint that was just written, of a step, is `last.pt`, and if `keep` also `step-*.pt`."""
+    last, new = os.path.join(folder, LAST), os.path.join(folder, LAST_NEW)
     try:
         if keep:
-            _keep(folder, new, state["step"], keep)
+            _name_too(folder, step_name(step))
+            _let_go(folder, step, keep)
         if os.path.exists(last):
-            os.replace(last, previous)
+            os.replace(last, os.path.join(folder, PREVIOUS))
         os.replace(new, last)
         _sync_names(folder)
     except OSError as error:
         raise WriteError(f"cannot write {last}: {error.strerror or error}") from None
 
 
-def save_best(folder, state):
-    with written_whole(os.path.join(folder, BEST), "wb") as out:
-        _pack(state, out)
-
-
-def _pack(state, out):
-    """By way of memory: an error of the disk reaches us, instead of torch's own words for a half file."""
-    packed = io.BytesIO()
-    torch.save(state, packed)
-    out.write(packed.getbuffer())
-
-
 def step_name(step):
     return f"step-{step:05d}.pt"
 
 
-def _keep(folder, path, step, count):
-    """Give a checkpoint a second name, that of its step, and let go those before the newest `count`."""
-    target = os.path.join(folder, step_name(step))
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(target)  # of a run that was here before and lost its end
+def _name_too(folder, name):
+    """Give `last.pt.new` another name, under which it stays; a file of that name before is replaced."""
+    new, target = os.path.join(folder, LAST_NEW), os.path.join(folder, name)
+    beside = f"{target}.{os.getpid()}.part"
     try:
-        os.link(path, target)
+        os.link(new, beside)
+        os.replace(beside, target)
+        with contextlib.suppress(OSError):
+            os.remove(beside)  # the two were one file already: then `replace` does nothing
+        _sync_names(folder)
     except OSError:  # a file system without hard links
-        with open(path, "rb") as source, written_whole(target, "wb") as out:
+        with open(new, "rb") as source, written_whole(target, "wb") as out:
             shutil.copyfileobj(source, out)
+
+
+def _let_go(folder, step, count):
+    """Remove numbered checkpoints before the newest `count` up to `step`."""
     numbered = {int(n): p for p in glob.glob(os.path.join(glob.escape(folder), "step-*.pt"))
                 if (n := os.path.basename(p)[5:-3]).isdigit()}
     for old in sorted(s for s in numbered if s <= step)[:-count]:

@@ -127,6 +127,8 @@ def load_mesh(path, up="y"):
         raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
     if not len(faces):
         raise InputError(f"{path} has no faces")
+    if not 0 <= faces.min() <= faces.max() < len(vertices):
+        raise InputError(f"{path} has a face that names vertices {faces.min()} to {faces.max()} of {len(vertices)}")
     used = vertices[faces]
     if not np.isfinite(used).all():
         raise InputError(f"{path} has a vertex that is not finite")

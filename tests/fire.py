@@ -111,11 +111,17 @@ class File:
     """A file that is being written; half of what should be written may be what reaches the disk."""
 
     def __init__(self, file, disk):
-        self.file, self.disk = file, disk
+        self.file, self.disk, self.room = file, disk, 0
 
     def write(self, data):
+        """Touches the disk first and then once a megabyte."""
+        self.room -= len(data)
+        if self.room > 0:
+            return self.file.write(data)
+        self.room = 1 << 20
+
         def half():
-            self.file.write(data[:len(data) // 2])
+            self.file.write(bytes(data)[:len(data) // 2] if "b" in self.file.mode else data[:len(data) // 2])
             self.file.flush()
         self.disk.touched(self.file.name, half)
         return self.file.write(data)
@@ -167,7 +173,7 @@ def tell_phases(board):
     wrap(training.Trainer, "step", "training")
     wrap(loop, "score", "validation")
     wrap(loop, "_write_samples", "samples")
-    for name in ("save_last", "save_best"):
+    for name in ("write_new", "name_best", "name_last"):
         wrap(runs, name, "checkpoint")
     for name in ("record", "sync"):
         wrap(monitor.Monitor, name, "log")

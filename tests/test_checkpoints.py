@@ -1,6 +1,7 @@
 """Checkpoints: the one before is kept, damage of any kind is named, and nothing in them can run."""
 import os
 import pickle
+import resource
 import shutil
 import threading
 
@@ -38,7 +39,9 @@ def test_save_last_keeps_the_one_before(tmp_path):
         assert read["step"] == step and read["options"] == OPTIONS
         assert torch.equal(read["models"]["E"]["w"], torch.arange(6.) + step)
     assert runs.load_last(tmp_path)["step"] == 3
-    runs.save_best(tmp_path, state(2))
+    runs.write_new(tmp_path, state(2))
+    runs.name_best(tmp_path)
+    runs.name_best(tmp_path)
     assert runs.load(tmp_path / "best.pt")["step"] == 2
 
 
@@ -50,9 +53,8 @@ def test_a_full_disk_while_saving_leaves_both_checkpoints(tmp_path, monkeypatch)
         out.write(b"PK half")
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(torch, "save", fill)
-    for save in (runs.save_last, runs.save_best):
-        with pytest.raises(OSError, match="No space"):
-            save(tmp_path, state(3))
+    with pytest.raises(OSError, match="No space"):
+        runs.save_last(tmp_path, state(3))
     assert sorted(os.listdir(tmp_path)) == ["last.prev.pt", "last.pt"]
     assert runs.load_last(tmp_path)["step"] == 2 and runs.load(tmp_path / "last.prev.pt")["step"] == 1
 
@@ -127,6 +129,19 @@ def write_text(path):
 
 
 damages = pytest.mark.parametrize("damage", [cut, empty, flip_a_weight, write_text])
+
+
+def test_torchs_own_words_do_not_hide_those_of_the_disk(tmp_path):
+    """Where writing fails half way, torch raises another error of its own."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    runs.save_last(tmp_path, state(1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="cannot write .*last.pt.new: File too large"):
+            runs.save_last(tmp_path, {**state(2), "models": {"E": {"w": torch.rand(99999)}}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == ["last.pt"] and runs.load_last(tmp_path)["step"] == 1
 
 
 @damages

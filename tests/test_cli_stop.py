@@ -111,6 +111,11 @@ def test_what_cannot_be_written_is_said_and_nothing_is_lost(name, data, ae, temp
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return real(path, mode, *arguments, **options)
     monkeypatch.setattr(builtins, "open", opened)
+    if name == "best.pt":  # a link of the newest, where links can be had
+
+        def refuse(*_):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        monkeypatch.setattr(os, "link", refuse)
     options = command(data, template, tmp_path / "run", *SHORT)
     monkeypatch.setattr("inference.voxel_iou", lambda a, b: torch.tensor([len(metrics(tmp_path / "run")) / 9]))
     assert call(*options) == 74
