@@ -128,7 +128,8 @@ def load_mesh(path, up="y"):
     if not len(faces):
         raise InputError(f"{path} has no faces")
     if not 0 <= faces.min() <= faces.max() < len(vertices):
-        raise InputError(f"{path} has a face that names vertices {faces.min()} to {faces.max()} of {len(vertices)}")
+        raise InputError(f"{path} has a face that names a vertex from {faces.min()} to {faces.max()} of "
+                         f"{len(vertices)}")
     used = vertices[faces]
     if not np.isfinite(used).all():
         raise InputError(f"{path} has a vertex that is not finite")

@@ -4,9 +4,9 @@
     python tests/fuzz.py                       20 000 cases; one reader: --only obj
     python tests/fuzz.py --cases 500
 
-Small valid files are cut, spliced and filled with numbers that hurt; those with checksums (zip, PNG) inside of them
-too, with checksums made anew. Anything else than success or the reader's own error is an escape, as is a case of
-more than 20 seconds or an allocation beyond 2 GiB. Escapes are kept in --keep and end the program with exit code 1.
+Small valid files are cut, spliced and filled with numbers that hurt; those with checksums (zip, PNG) inside of
+them too, with checksums made anew. Anything else than success or the reader's own error is an escape, as is a case
+of more than 20 seconds or an allocation beyond 2 GiB. Escapes are kept in --keep; then the exit code is 1.
 
 A new reader is a line in `fuzz_readers.py`.
 """
@@ -35,13 +35,14 @@ import conftest  # noqa: E402,F401  (finds the packages)
 from fuzz_readers import whole_files  # noqa: E402
 
 SECONDS, MEMORY, DISK = 20, 2 << 30, 1 << 28
-TOKENS = [b"nan", b"inf", b"-inf", b"1e999", b"-1", b"0", b"9" * 40, b"1e-320", b"0x10", b"\0", b"\n", b" ", b"/", b"\\",
+TOKENS = [b"nan", b"inf", b"-inf", b"1e999", b"-1", b"0", b"9" * 40, b"1e-320", b"0x10", b"\0", b"\n", b" ", b"/",
+          b"\\",
           b"..", b"../../etc/passwd", b"/etc/passwd", b"[", b"{", b'"', b"[" * 3000, b"null", b"true", b"\xff\xfe",
           "é".encode(), b"%s%n", b",", b":", b"#", b"NaN", b"Infinity"]
 NUMBERS = [struct.pack(form, n) for form, n in (
     ("<I", 0), ("<I", 0xffffffff), ("<I", 0x7fffffff), ("<I", 0x80000000), ("<H", 0xffff), ("<B", 0xff), ("<B", 0),
-    ("<Q", 2 ** 63 - 1), ("<Q", 2 ** 64 - 1), ("<Q", 2 ** 40), (">I", 0x7fffffff), (">I", 100000), (">I", 0xffffffff),
-    ("<d", float("nan")), ("<f", float("inf")), ("<d", 1e300))]
+    ("<Q", 2 ** 63 - 1), ("<Q", 2 ** 64 - 1), ("<Q", 2 ** 40), (">I", 0x7fffffff), (">I", 100000),
+    (">I", 0xffffffff), ("<d", float("nan")), ("<f", float("inf")), ("<d", 1e300))]
 
 # ---- what is done to files ----------------------------------------------------------------------------
 
@@ -125,9 +126,9 @@ def fuzz(reader, count, seed, base):
     outcomes, smallest = collections.Counter(), [None]
 
     @hypothesis.seed(seed)
-    @hypothesis.settings(max_examples=count, database=None, deadline=None, print_blob=False, report_multiple_bugs=False,
-                         suppress_health_check=list(hypothesis.HealthCheck), verbosity=hypothesis.Verbosity.quiet,
-                         phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink])
+    @hypothesis.settings(max_examples=count, database=None, deadline=None, print_blob=False,
+                         report_multiple_bugs=False, verbosity=hypothesis.Verbosity.quiet,
+                         suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink])
     @hypothesis.given(st.sampled_from(sorted(reader.files)), st.lists(EDITS, max_size=6))
     def case(name, edits):
         data = edited(reader.files[name], edits)

@@ -17,6 +17,7 @@ import inference
 import lock
 import neural_renderer as nr
 import nips17
+import nips17_files
 import numpy as np
 import pascal3d_files
 import runs
@@ -227,20 +228,23 @@ def whole_files():
         Reader("mtl", {"a.mtl": MTL}, read_part_of_obj, named),
         Reader("texture", {"a.png": picture()}, read_part_of_obj, named),
         Reader("template", {"a.obj": OBJ}, lambda path: inference.load_template(str(path))),
-        Reader("image", {"a.png": picture(), "b.png": picture("P"), "c.png": picture("I;16"), "d.png": picture("LA"),
-                         "a.jpg": picture("RGB", "JPEG"), "a.gif": picture("P", "GIF"), "a.bmp": picture("RGB", "BMP"),
-                         "a.webp": picture("RGBA", "WEBP"), "a.tif": picture("RGBA", "TIFF")},
+        Reader("image", {
+            "a.png": picture(), "b.png": picture("P"), "c.png": picture("I;16"), "d.png": picture("LA"),
+            "a.jpg": picture("RGB", "JPEG"), "a.gif": picture("P", "GIF"), "a.bmp": picture("RGB", "BMP"),
+            "a.webp": picture("RGBA", "WEBP"), "a.tif": picture("RGBA", "TIFF")},
                lambda path: (images.load_photo(str(path), 64), images.load_image(str(path), 64))),
         Reader("image, its chunks", {"a.png": chunks_of(picture()), "b.png": chunks_of(picture("P"))},
                lambda path: images.load_image(str(path), 64), wrap=png_of),
-        Reader("depth", {"a.png": chunks_of(picture("I;16"))}, lambda path: nips17._depth_mask(str(path)), wrap=png_of),
-        Reader("view.txt", {"view.txt": views}, lambda path: nips17.read_views(str(path), 2)),
-        Reader("mat", {"a.mat": mat()}, lambda path: nips17.read_volume(str(path))),
+        Reader("depth", {"a.png": chunks_of(picture("I;16"))}, lambda path: nips17_files._depth_mask(str(path)),
+               wrap=png_of),
+        Reader("view.txt", {"view.txt": views}, lambda path: nips17_files.read_views(str(path), 2)),
+        Reader("mat", {"a.mat": mat()}, lambda path: nips17_files.read_volume(str(path))),
         Reader("splits.json", {"splits.json": splits}, read_splits),
         Reader("meshes of people", {f"a.{kind}": data for kind, data in {**form, "obj": OBJ}.items()},
                lambda path: synthetic.load_mesh(str(path))),
         Reader("metrics.jsonl", {"metrics.jsonl": METRICS}, read_metrics),
-        Reader("options.json", {"options.json": json.dumps({"options": CHECKPOINT["options"]}).encode()}, read_options),
+        Reader("options.json", {"options.json": json.dumps({"options": CHECKPOINT["options"]}).encode()},
+               read_options),
         Reader("evaluation.json", {"evaluation_test_last.json": json.dumps(EVALUATION).encode()}, read_evaluation),
         Reader("dataset.json", {"dataset.json": json.dumps(
             {"palette": "own", "layout": "CVPR18", "classes": ["02958343"]}).encode()}, read_description),

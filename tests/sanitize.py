@@ -22,7 +22,8 @@ CUDA = HERE.parent / "cuda"
 # As cuda/setup.py compiles them, but for one processor: the sanitizers start after what chooses between several.
 FLAGS = ["-std=c++17", "-g", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd",
          "-DNR_NO_CLONES", "-Wno-unknown-pragmas", "-fno-omit-frame-pointer"]
-TESTS = ["test_rasterizer.py", "test_rasterizer_agreement.py", "test_rasterizer_gradients.py", "test_voxelization.py"]
+TESTS = ["test_rasterizer.py", "test_rasterizer_agreement.py", "test_rasterizer_gradients.py",
+         "test_voxelization.py"]
 
 
 def flags_of(sanitizer):
@@ -42,7 +43,8 @@ def build(compiler, sanitizer, level, folder):
     """The program of sanitize_kernels.cpp; sources are compiled side by side."""
     sources = [HERE / "sanitize_kernels.cpp", *sorted((CUDA / "csrc").glob("*_cpu*.cpp"))]
     objects = [folder / f"{s.stem}.o" for s in sources]
-    running = [subprocess.Popen([compiler, *FLAGS, level, *flags_of(sanitizer), f"-I{CUDA / 'csrc'}", "-c", s, "-o", o])
+    command = [compiler, *FLAGS, level, *flags_of(sanitizer), f"-I{CUDA / 'csrc'}"]
+    running = [subprocess.Popen([*command, "-c", s, "-o", o])
                for s, o in zip(sources, objects)]
     if any([r.wait() for r in running]):
         sys.exit("the kernels do not compile")

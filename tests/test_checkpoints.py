@@ -74,7 +74,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
     assert runs.load_last(tmp_path)["step"] == 2
     monkeypatch.undo()
     assert runs.start(tmp_path, OPTIONS, resume=True)["step"] == 2
-    assert [runs.load(tmp_path / n)["step"] for n in ("last.pt", "last.prev.pt")] == [2, 1], "as if nothing had been"
+    assert [runs.load(tmp_path / n)["step"] for n in ("last.pt", "last.prev.pt")] == [2, 1]
     assert not (tmp_path / "last.pt.new").exists()
 
 

@@ -34,6 +34,7 @@ def ill(*arguments):
 fuzz.fuzz = ill
 sys.exit(fuzz.main(["--cases=6", "--only=checkpoint, its", "--keep", {str(tmp_path)!r}]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(),
+                          timeout=300)
     assert done.returncode == 1 and told in done.stdout, done.stdout + done.stderr
     assert "1 readers, 1 escapes" in done.stdout and len(os.listdir(tmp_path)) == 1
