@@ -82,6 +82,9 @@ def test_wrong_textures_are_not_saved(textures, tmp_path):
     vertices, faces = box((0, 0, 0), (1, 1, 1))
     with pytest.raises(ValueError, match="textures.*shape"):
         nr.save_obj(tmp_path / "a.obj", vertices, faces, textures)
+    for name in ("a\nb.obj", "a\\b.obj", "a\udcff.obj", "a .obj"):
+        with pytest.raises(ValueError, match="filename"):
+            nr.save_obj(tmp_path / name, vertices, faces, np.zeros((12, 1, 1, 1, 3)))
     with pytest.raises(ValueError, match="png"):
         nr.save_obj(tmp_path / "a.png", vertices, faces, np.zeros((12, 1, 1, 1, 3)))
     assert not list(tmp_path.iterdir())

@@ -114,6 +114,12 @@ def test_every_face_gets_its_material(tmp_path):
         np.testing.assert_allclose(texture, np.broadcast_to(value, (2, 2, 2, 3)), atol=1e-6)
 
 
+def test_pictures_that_no_face_shows_may_be_missing(tmp_path):
+    path = files(tmp_path, "mtllib mesh.mtl\n" + TRIANGLE + "usemtl a\nf 1 2 3\nusemtl b\nf 1/1 2/2 3/3\n",
+                 "newmtl a\nKd 1 0 0\nmap_Kd gone.png\nnewmtl b\nKd 0 1 0\nnewmtl c\nmap_Kd gone.png\n")
+    assert load(path, texture_size=1).reshape(2, 3).tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
 def test_several_libraries_and_a_material_nobody_has(tmp_path):
     for name, colour in (("a", "1 0 0"), ("b", "0 0 1"), ("c", "0.5")):
         (tmp_path / f"{name}.mtl").write_text(f"newmtl {name}\nKd {colour}\n")
@@ -230,8 +236,8 @@ def test_pillow_is_asked_for_only_where_it_is_needed(tmp_path):
 
 
 WORDS = st.sampled_from(
-    ["v", "vt", "f", "usemtl", "mtllib", "newmtl", "Kd", "map_Kd", "-s", "-o", "-1", "0", "1", "2", "3", "1/1", "2//",
-     "1/2/3", "-1/-1", "/", "nan", "1e400", "m", "mesh.mtl", "a.png", "..", "\\", "#", "\n", "\n", "\n"])
+    ["v", "vt", "f", "usemtl", "mtllib", "newmtl", "Kd", "map_Kd", "-s", "-o", "-1", "0", "1", "2", "3", "1/1",
+     "2//", "1/2/3", "-1/-1", "/", "nan", "1e400", "m", "mesh.mtl", "a.png", "..", "\\", "#", "\n", "\n", "\n"])
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -121,10 +121,11 @@ def _named_file(name, source, root):
 
 
 class _Material:
-    """Kd and map_Kd of an .mtl file; uv are scaled and moved before the picture is looked up."""
+    """Kd and map_Kd of an .mtl file, the source; uv are scaled and moved before the picture is looked up."""
 
-    def __init__(self):
-        self.colour, self.image, self.scale, self.offset = None, None, np.ones(2), np.zeros(2)
+    def __init__(self, source):
+        self.source, self.colour, self.image = source, None, None
+        self.scale, self.offset = np.ones(2), np.zeros(2)
 
     def read_map(self, words, text):
         """`map_Kd [-s u [v [w]]] [-o u [v [w]]] name`, where the name may hold spaces."""
@@ -150,14 +151,14 @@ class _Material:
         self.image = text
 
 
-def _read_materials(filename, root):
+def _read_materials(filename):
     """{name: _Material} of an .mtl file; of each only Kd and map_Kd."""
     materials, material = {}, None
     for number, words, text in _lines(filename):
         keyword = words[0].lower()
         try:
             if keyword == "newmtl":
-                material = materials[text[6:].strip()] = _Material()
+                material = materials[text[6:].strip()] = _Material(filename)
             elif keyword in ("kd", "map_kd"):
                 if material is None:
                     raise _Damaged("no newmtl stands before it")
@@ -167,8 +168,6 @@ def _read_materials(filename, root):
                     material.read_map(words[1:], text)
         except _Damaged as error:
             raise ValueError(f"{filename}, line {number}: cannot read {text[:60]!r} ({error})") from None
-        if keyword == "map_kd":
-            material.image = _named_file(material.image, filename, root)
     return materials
 
 
@@ -181,12 +180,13 @@ def _load_textures(obj, T, wrapping, bilinear, root):
     for name in obj.libraries:
         one = os.path.isfile(os.path.join(os.path.dirname(obj.filename), name))  # else several, by spaces
         for part in [name] if one else name.split():
-            materials.update(_read_materials(_named_file(part, obj.filename, root), root))
+            materials.update(_read_materials(_named_file(part, obj.filename, root)))
     out = np.full((len(obj.faces), T, T, T, 3), GREY, np.float32)
     uv, uv_faces = np.array(obj.uv).reshape(-1, 2), np.array(obj.uv_faces)
-    names = sorted({n for n in obj.materials if n is not None})
-    of_face = np.array([-1 if n is None else names.index(n) for n in obj.materials])
-    for i, name in enumerate(names):
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(obj.materials))}
+    of_face = np.array([numbers[name] for name in obj.materials])
+    numbers.pop(None, None)
+    for name, i in numbers.items():
         faces = np.flatnonzero(of_face == i)
         if name not in materials:
             warnings.warn(f"{obj.filename} uses the material {name!r}, which its library does not have: "
@@ -198,7 +198,8 @@ def _load_textures(obj, T, wrapping, bilinear, root):
         faces = faces[(uv_faces[faces] >= 0).all(1)]
         if material.image is not None and len(faces):
             corners = uv[uv_faces[faces]] * material.scale + material.offset
-            out[faces] = cubes.bake(cubes.read_image(material.image), corners, T, wrapping, bilinear)
+            image = cubes.read_image(_named_file(material.image, material.source, root))
+            out[faces] = cubes.bake(image, corners, T, wrapping, bilinear)
     return out
 
 
@@ -304,16 +305,18 @@ def save_obj(filename, vertices, faces, textures=None):
     if not np.isfinite(textures).all():
         raise ValueError(f"textures of shape {textures.shape} must be finite to be written as a picture")
     base, ending = os.path.splitext(filename)
+    beside = os.path.basename(base)
+    if not beside.isprintable() or "\\" in beside or beside != beside.strip():
+        raise ValueError(f"filename must be such as an OBJ file can name in a line of its own, got {filename!r}")
     if ending.lower() in (".mtl", ".png"):
         raise ValueError(f"filename must not end in {ending}: textures are written beside it under that name")
     image, uv = cubes.atlas(textures)
-    picture = os.path.basename(base) + ".png"
-    head.append(f"mtllib {os.path.basename(base)}.mtl\n\n")
+    head.append(f"mtllib {beside}.mtl\n\n")
     body += ["vt %.8f %.8f\n" % tuple(p) for p in uv.reshape(-1, 2)] + ["\nusemtl material_1\n"]
     corners = 3 * np.arange(len(faces))[:, None] + (1, 2, 3)
     triangles = ["f %d/%d %d/%d %d/%d\n" % tuple(np.stack([f, c], 1).ravel())
                  for f, c in zip(faces + 1, corners)]
     material = ["newmtl material_1\nKa 1.0 1.0 1.0\nKd 1.0 1.0 1.0\nKs 0.0 0.0 0.0\nillum 1\n"
-                f"map_Kd {picture}\n"]
+                f"map_Kd {beside}.png\n"]
     _replace_all({base + ".png": lambda path: cubes.pillow().fromarray(image).save(path, "PNG"),
                   base + ".mtl": _text(material), filename: _text(head + body + triangles)})
