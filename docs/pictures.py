@@ -66,7 +66,7 @@ def modes(runs, results, folder):
     browser.frame()
     browser.screenshot(f"{folder}/page.png")
     browser.close()
-    keep(f"{folder}/page.png", "reconstructions", 800)
+    keep(f"{folder}/page.png", "reconstructions", 800, colours=None)
 
 
 if __name__ == "__main__":
