@@ -2,8 +2,11 @@
 # Builds and checks the renderer's package under other Pythons, from its source distribution, with NumPy alone:
 #   bash tests/interpreters.sh python3.12 python3.13
 set -euo pipefail
+if [ $# -eq 0 ]; then
+  echo "error: name the interpreters to check, such as: bash tests/interpreters.sh python3.12 python3.13" >&2
+  exit 2
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
-[ $# -gt 0 ] || die "name the interpreters to check, such as: bash tests/interpreters.sh python3.12 python3.13"
 for interpreter in "$@"; do
   recent "$interpreter" || die "$interpreter is not a Python 3.11 or later"
 done
