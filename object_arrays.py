@@ -117,9 +117,7 @@ def _follow(name, argument, stack, memo, keep):
             raise ValueError("the pickle is damaged: it appends to what is no list")
         stack[-1].extend(items)
     elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-        top = stack[-1]
-        long = isinstance(top, (bytes, str)) and len(top) > KEEP_BYTES
-        memo[len(memo) if name == "MEMOIZE" else argument] = _Forgotten if long else top
+        memo[len(memo) if name == "MEMOIZE" else argument] = _Forgotten if _is_long(stack[-1]) else stack[-1]
     elif name in ("GET", "BINGET", "LONG_BINGET"):
         if memo[argument] is _Forgotten:
             raise Refused("uses one block of bytes for two things, which numpy's arrays do not")
@@ -137,6 +135,13 @@ def _follow(name, argument, stack, memo, keep):
         _build(stack[-1], state, keep)
     else:
         raise Refused(f"holds {name}, which arrays of numbers do not need")
+
+
+def _is_long(value):
+    """A block of bytes, or a tuple with one: what an array is made of."""
+    if isinstance(value, tuple):
+        return any(isinstance(part, (bytes, str)) and len(part) > KEEP_BYTES for part in value)
+    return isinstance(value, (bytes, str)) and len(value) > KEEP_BYTES
 
 
 def _short():

@@ -4,13 +4,19 @@
 #   bash train.sh                      embedded data, AE and featGAN, evaluation, pictures: results/demo
 #   DATASET=CVPR18 DATA_DIR=/data/cvpr18 CLASS_IDS="02691156 02958343" bash train.sh
 #                                      the published settings, each class in turn, into CKPT_DIR
-#                                      (default runs/CVPR18); interrupted runs go on where they stopped
+#                                      (default runs/CVPR18); interrupted runs go on where they stopped;
+#                                      the same with DATASET=NIPS17 and DATASET=Pascal3D
 #
 # Further options go to every training command: bash train.sh --amp --n_iters 5000
 set -euo pipefail
 if [ -n "${DATASET:-}" ]; then  # before anything is installed
   refuse() { echo "error: $*" >&2; exit 2; }
-  [ "$DATASET" = CVPR18 ] || refuse "DATASET=$DATASET is not known; expected CVPR18"
+  shapenet="02691156 02828884 02933112 02958343 03001627 03211117 03636649 03691459 04090263 04256520 04379243 04401088 04530566"
+  case "$DATASET" in
+    CVPR18|NIPS17) every=$shapenet ;;
+    Pascal3D) every="02691156 02958343 03001627" ;;
+    *) refuse "DATASET=$DATASET is not known; expected CVPR18, NIPS17 or Pascal3D" ;;
+  esac
   [ -n "${DATA_DIR:-}" ] || refuse "DATASET=$DATASET needs DATA_DIR, the folder of its files"
   [ -d "$DATA_DIR" ] || refuse "DATA_DIR=$DATA_DIR is not a folder"
 fi
@@ -19,7 +25,7 @@ gan() { "$PYTHON" "$root/3D-GAN.py" "$@"; }
 
 if [ -n "${DATASET:-}" ]; then
   out=${CKPT_DIR:-$root/runs/$DATASET}
-  classes=${CLASS_IDS:-02691156 02828884 02933112 02958343 03001627 03211117 03636649 03691459 04090263 04256520 04379243 04401088 04530566}
+  classes=${CLASS_IDS:-$every}
   for class_id in $classes; do
     gan --mode=train --dataset="$DATASET" --data_dir="$DATA_DIR" --class_ids "$class_id" \
       --ckpt_dir="$out/ckpt3D_$class_id" --resume "$@"

@@ -2,6 +2,7 @@
 import io
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -158,3 +159,14 @@ def test_images_are_handed_on_one_by_one():
 
     assert read_objects(io.BytesIO(pickle.dumps(array(IMAGES))), keep) == [1, 2, 3, 4]
     assert alive == [image.size for image in IMAGES]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_no_more_than_an_image_is_held(protocol):
+    stream = io.BytesIO(pickle.dumps(array([np.full((200, 300, 3), i, np.uint8) for i in range(100)]), protocol=protocol))
+    tracemalloc.start()
+    try:
+        assert len(read_objects(stream, lambda image: image.size)) == 100
+        assert tracemalloc.get_traced_memory()[1] < 8 * 180_000, "of 100 images"
+    finally:
+        tracemalloc.stop()
