@@ -133,7 +133,7 @@ class Loop:
             self.monitor.progress(step, {"loss": losses_now["silhouette"], "val IoU": record["val_iou"],
                                          "val MMD": record["val_mmd"]})
         elif interruption.wanted:
-            runs.write_new(self.folder, self._state(step))
+            runs.write_next(self.folder, self._state(step))
             self._save(step)
         elif step % (10 * o.log_step) == 0:
             self.monitor.progress(step, {"loss": losses_now["silhouette"]})
@@ -157,7 +157,7 @@ class Loop:
         val_iou = float(np.mean(list(scores["iou"].values())))
         better = val_iou > self.best
         self.best = state["best"] = max(val_iou, self.best)
-        runs.write_new(self.folder, state)
+        runs.write_next(self.folder, state)
         if better:
             runs.name_best(self.folder)
         return {"val_iou": val_iou, "val_mmd": float(np.mean(list(scores["mmd"].values()))),

@@ -7,7 +7,6 @@
 import contextlib
 import glob
 import os
-import pickle
 import platform
 import random
 import shutil
@@ -25,6 +24,7 @@ from errors import InputError, WriteError
 
 OPTIONS, METRICS = "options.json", "metrics.jsonl"
 LAST, LAST_NEW, PREVIOUS, BEST = "last.pt", "last.pt.new", "last.prev.pt", "best.pt"
+NEXT = "next.pt"  # whole, but the log may lack what it knows: no run goes on from it
 # A resumed run must agree with its checkpoint in everything but these.
 MAY_CHANGE = {"n_iters", "log_step", "ckpt_step", "sample_step", "sample_dir", "device", "device_id",
               "resume", "data_dir", "cache_dir", "ckpt_dir", "threads", "visdom_env", "visdom_server",
@@ -195,7 +195,7 @@ def _same_data(folder, before, now, data_dir):
 
 def _remove_unfinished(folder):
     """What a kill -9 left of files that were being written."""
-    for name in (OPTIONS, METRICS, LAST_NEW, BEST, "step-*.pt", ".probe", "run.lock"):
+    for name in (OPTIONS, METRICS, NEXT, BEST, "step-*.pt", ".probe", "run.lock"):
         for path in glob.glob(os.path.join(glob.escape(folder), name + ".*.part*")):
             os.remove(path)
 
@@ -218,13 +218,13 @@ def _forget_after(path, step):
 
 def save_last(folder, state, keep=0):
     """Write `last.pt`; the one before it stays as `last.prev.pt`. `keep` so many also as `step-*.pt`."""
-    write_new(folder, state)
+    write_next(folder, state)
     name_last(folder, state["step"], keep)
 
 
-def write_new(folder, state):
-    """Write a checkpoint as `last.pt.new`; nobody reads it before it gets another name."""
-    with written_whole(os.path.join(folder, LAST_NEW), "wb") as out:
+def write_next(folder, state):
+    """Write a checkpoint as `next.pt`; nobody reads it before it gets another name."""
+    with written_whole(os.path.join(folder, NEXT), "wb") as out:
         disk = _Disk(out)
         try:
             torch.save(state, disk)
@@ -255,12 +255,14 @@ def name_best(folder):
 
 
 def name_last(folder, step, keep=0):
-    """The checkpoint that was just written, of a step, is `last.pt`, and if `keep` also `step-*.pt`."""
+    """The checkpoint that was just written, of a step, is `last.pt`, and if `keep` also `step-*.pt`. In between it
+    is `last.pt.new`, so that a run that is killed then goes on from it."""
     last, new = os.path.join(folder, LAST), os.path.join(folder, LAST_NEW)
     try:
         if keep:
             _name_too(folder, step_name(step))
             _let_go(folder, step, keep)
+        os.replace(os.path.join(folder, NEXT), new)
         if os.path.exists(last):
             os.replace(last, os.path.join(folder, PREVIOUS))
         os.replace(new, last)
@@ -274,8 +276,8 @@ def step_name(step):
 
 
 def _name_too(folder, name):
-    """Give `last.pt.new` another name, under which it stays; a file of that name before is replaced."""
-    new, target = os.path.join(folder, LAST_NEW), os.path.join(folder, name)
+    """Give `next.pt` another name, under which it stays; a file of that name before is replaced."""
+    new, target = os.path.join(folder, NEXT), os.path.join(folder, name)
     beside = f"{target}.{os.getpid()}.part"
     try:
         os.link(new, beside)
@@ -331,6 +333,9 @@ def read(path):
     """What torch.save wrote. Only tensors and plain values are read: nothing in it can run."""
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            file.seek(0)
+            if file.read(4) != b"PK\3\4":  # what is before a zip file's parts, torch would read instead of them
+                raise InputError(f"{path} is damaged at its beginning")
             # torch stores its entries plainly; one that says otherwise has a damaged description,
             # and torch would fill tensors from wherever it points.
             odd = [i.filename for i in archive.infolist() if i.external_attr or
@@ -344,7 +349,9 @@ def read(path):
         raise InputError(f"there is no checkpoint {path}") from None
     except OSError as error:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # torch's reader of pickles ends in many kinds of errors
         raise InputError(f"{path} is not a checkpoint that can be read safely: "
                          f"{(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
     return state

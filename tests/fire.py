@@ -173,7 +173,7 @@ def tell_phases(board):
     wrap(training.Trainer, "step", "training")
     wrap(loop, "score", "validation")
     wrap(loop, "_write_samples", "samples")
-    for name in ("write_new", "name_best", "name_last"):
+    for name in ("write_next", "name_best", "name_last"):
         wrap(runs, name, "checkpoint")
     for name in ("record", "sync"):
         wrap(monitor.Monitor, name, "log")

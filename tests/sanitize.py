@@ -5,7 +5,7 @@
     python tests/sanitize.py --cases 200 --no_tests
     python tests/sanitize.py --sanitizer thread --no_tests
 
-A case draws a random mesh and its gradient, in float and double, and voxelises triangles, in float and double:
+A case draws a random mesh and its gradient, voxelises triangles and smooths a mesh, each in float and double:
 coordinates up to 1e30 and beyond, NaN, infinite, denormal, on pixel edges; repeated and degenerate faces, none at
 all; images down to 1 x 1. Ends with exit code 1 at the first finding, 3 if the compiler has no such sanitizer.
 """

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "rasterize.h"
+#include "smoothness.h"
 #include "voxelize.h"
 
 namespace {
@@ -35,8 +36,8 @@ enum Kind { kPlain, kGrid, kHuge, kStrange, kTiny, kKinds };
 template <class T>
 T coordinate(Random& r, Kind kind, double low, double high) {
   using Limits = std::numeric_limits<T>;
-  const T strange[] = {Limits::quiet_NaN(), Limits::infinity(), -Limits::infinity(), Limits::max(), Limits::lowest(),
-                       Limits::denorm_min(), -Limits::denorm_min(), Limits::min(), T(0), T(-0.0), T(1), T(-1),
+  const T strange[] = {Limits::quiet_NaN(), Limits::infinity(), -Limits::infinity(), Limits::max(),
+                       Limits::lowest(), Limits::denorm_min(), -Limits::denorm_min(), Limits::min(), T(0), T(-0.0), T(1), T(-1),
                        T(2147483648.0), T(-2147483649.0), T(9.3e18), T(1e30), T(-1e30)};
   switch (kind) {
     case kGrid: return T(low + (high - low) * integer(r, 0, 16) / 16);
@@ -152,12 +153,37 @@ void fill(unsigned long seed) {
   demand(kind == kStrange || all_within(voxels, 0, 1), "a voxel neither empty nor full", seed);
 }
 
+template <class T>
+void bend(unsigned long seed) {
+  Random r(seed);
+  const Kind kind = Kind(integer(r, 0, kKinds - 1));
+  nr::SmoothnessScene s;
+  s.B = integer(r, coin(r, 0.05) ? 0 : 1, 5);
+  s.V = integer(r, 1, 40);
+  s.E = coin(r, 0.1) ? 0 : integer(r, 1, 90);
+  s.eps = coin(r, 0.2) ? 0 : 1e-6;
+  s.threads = integer(r, 1, 3);
+  Array<int32_t> wings(4 * s.E);
+  const int corners = coin(r, 0.2) ? 1 : int(s.V);  // edges without length
+  for (int64_t i = 0; i < wings.size; ++i) wings.data[i] = integer(r, 0, corners - 1);
+  s.wings = wings.get();
+  auto vertices = coordinates<T>(r, s.B * s.V * 3, kind, -1, 1);
+  Array<T> loss(s.B), gradient(s.B * s.V * 3);
+  nr::smoothness(s, nr::SmoothnessArrays<T>{vertices.get(), loss.get(), gradient.get()});
+  if (kind == kPlain && s.eps > 0) {
+    demand(all_within(loss, 0, 4.001 * s.E), "a smoothness that no angles have", seed);
+    demand(all_within(gradient, -1e30, 1e30), "a gradient of smoothness that is not finite", seed);
+  }
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
-  const unsigned long cases = std::strtoul(arguments[1], nullptr, 10), seed = std::strtoul(arguments[2], nullptr, 10);
+  const unsigned long cases = std::strtoul(arguments[1], nullptr, 10);
+  const unsigned long seed = std::strtoul(arguments[2], nullptr, 10);
   for (unsigned long i = seed; i < seed + cases; ++i) {
-    draw<float>(4 * i), draw<double>(4 * i + 1), fill<float>(4 * i + 2), fill<double>(4 * i + 3);
+    draw<float>(6 * i), draw<double>(6 * i + 1), fill<float>(6 * i + 2), fill<double>(6 * i + 3);
+    bend<float>(6 * i + 4), bend<double>(6 * i + 5);
   }
-  std::printf("%lu meshes drawn and %lu voxelised\n", 2 * cases, 2 * cases);
+  std::printf("%lu meshes drawn, voxelised and smoothed\n", 2 * cases);
 }

@@ -39,7 +39,7 @@ def test_save_last_keeps_the_one_before(tmp_path):
         assert read["step"] == step and read["options"] == OPTIONS
         assert torch.equal(read["models"]["E"]["w"], torch.arange(6.) + step)
     assert runs.load_last(tmp_path)["step"] == 3
-    runs.write_new(tmp_path, state(2))
+    runs.write_next(tmp_path, state(2))
     runs.name_best(tmp_path)
     runs.name_best(tmp_path)
     assert runs.load(tmp_path / "best.pt")["step"] == 2
@@ -131,13 +131,24 @@ def write_text(path):
 damages = pytest.mark.parametrize("damage", [cut, empty, flip_a_weight, write_text])
 
 
+def test_a_checkpoint_that_the_log_does_not_know_yet_is_no_place_to_go_on_from(tmp_path):
+    """Killed between the writing of a checkpoint and of its record."""
+    runs.save_last(tmp_path, state(1))
+    runs.write_next(tmp_path, state(2))
+    runs.name_best(tmp_path)
+    os.remove(tmp_path / "last.pt")
+    with pytest.raises(InputError, match="has no last.pt"):
+        runs.load_last(tmp_path)
+    assert runs.load(tmp_path / "best.pt")["step"] == 2
+
+
 def test_torchs_own_words_do_not_hide_those_of_the_disk(tmp_path):
     """Where writing fails half way, torch raises another error of its own."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     runs.save_last(tmp_path, state(1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (40000, limits[1]))
     try:
-        with pytest.raises(OSError, match="cannot write .*last.pt.new: File too large"):
+        with pytest.raises(OSError, match="cannot write .*next.pt: File too large"):
             runs.save_last(tmp_path, {**state(2), "models": {"E": {"w": torch.rand(99999)}}})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -190,6 +201,15 @@ def test_no_flipped_byte_goes_unnoticed_or_ends_in_another_error(tmp_path, mask)
         flip(path, position, mask)
     assert path.read_bytes() == original
     assert not wrong
+
+
+def test_what_stands_before_a_zip_file_is_not_read(tmp_path):
+    """A pickle in front: as zip files the two are one whole one, torch would take the pickle."""
+    runs.save_last(tmp_path, state(1))
+    path = tmp_path / "last.pt"
+    path.write_bytes(pickle.dumps(state(1)["options"]) + path.read_bytes())
+    with pytest.raises(InputError, match="last.pt is damaged at its beginning"):
+        runs.load(path)
 
 
 class Payload:

@@ -98,7 +98,7 @@ def test_frozen_and_thawed_and_usr1_as_people_send_them(data, template, tmp_path
 
 # ---- a disk that is full ---------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", ["last.pt.new", "best.pt", "options.json", "metrics.jsonl"])
+@pytest.mark.parametrize("name", ["next.pt", "best.pt", "options.json", "metrics.jsonl"])
 def test_what_cannot_be_written_is_said_and_nothing_is_lost(name, data, ae, template, tmp_path, monkeypatch,
                                                             capsys):
     """From step 4 on (the options: from the start) nothing can be synced to one file."""

@@ -16,7 +16,7 @@ def test_random_meshes():
     if done.returncode == 3:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout == "300 meshes drawn and 300 voxelised\n"
+    assert done.stdout == "300 meshes drawn, voxelised and smoothed\n"
 
 
 def test_a_sanitizer_that_is_none():
