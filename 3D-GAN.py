@@ -59,30 +59,30 @@ def parser():
     g.add_argument("--threads", type=integer(1), help="CPU threads (default: torch's choice)")
 
     g = p.add_argument_group("data")
-    g.add_argument("--dataset", choices=list(DATASETS), default="CVPR18", help="layout of DATA_DIR; options not "
-                                                                               "given are those of its published run")
+    g.add_argument("--dataset", choices=list(DATASETS), default="CVPR18",
+                   help="layout of DATA_DIR; options not given are those of its published run")
     g.add_argument("--data_dir", metavar="DIR", help="the dataset's files (default: data/synthetic, made if "
                                                      "it is not there; evaluation: that of the run)")
     g.add_argument("--cache_dir", metavar="DIR", help="images, unpacked (default: DATA_DIR/.cache)")
     g.add_argument("--class_ids", "--class_id", nargs="+", metavar="ID",
                    help="classes of ONE model, e.g. 02958343 for cars (default: all of DATA_DIR)")
     g.add_argument("--trainViews", type=integer(1), metavar="N",
-                   help="views used of each training object: CVPR18 draws them by DATA_SEED (default: all); NIPS17 "
-                        "takes the first (default: 1)")
+                   help="views used of each training object: CVPR18 draws them by DATA_SEED (default: all); "
+                        "NIPS17 takes the first (default: 1)")
     g.add_argument("--img_size", type=integer(1), help="side of the images in pixels")
     g.add_argument("--split", choices=("train", "val", "test"),
                    help="what is evaluated (default: test, t_SNE: val; NIPS17 test; Pascal3D val, t_SNE: train; "
                         "all as published)")
 
-    g.add_argument("--skip_bad", action="store_true", help="go on without objects whose files are broken, and list "
-                                                           "them (NIPS17, Pascal3D)")
+    g.add_argument("--skip_bad", action="store_true",
+                   help="go on without objects whose files are broken, and list them (NIPS17, Pascal3D)")
     g.add_argument("--wAzimuth", type=number(0, above=True), metavar="DEG", help="width of NIPS17's pose bins")
     g.add_argument("--wElevation", type=number(0, above=True), metavar="DEG", help="... in elevation")
     g.add_argument("--split_file", metavar="JSON", help="NIPS17: {class: {train, val, test: [objects]}} (default: "
                                                         "DATA_DIR/splits.json)")
     g.add_argument("--mask_from", choices=("depth", "alpha"), help="NIPS17: where an image shows the object")
-    g.add_argument("--published_flip", action="store_true", help="Pascal3D: mirror images, but neither their masks "
-                                                                 "nor their cameras, as the published program does")
+    g.add_argument("--published_flip", action="store_true",
+                   help="Pascal3D: mirror images, but neither their masks nor their cameras, as published")
 
     g = p.add_argument_group("networks")
     g.add_argument("--latent_dim", type=integer(1), default=512, help="length of the shape code")
@@ -134,7 +134,8 @@ def parser():
 
     g = p.add_argument_group("reconstruct and interpolation")
     g.add_argument("--load_im", metavar="PATH", help="an image, or a folder of them")
-    g.add_argument("--n_images", type=integer(1), default=24, help="images of SPLIT to reconstruct, without LOAD_IM")
+    g.add_argument("--n_images", type=integer(1), default=24,
+                   help="images of SPLIT to reconstruct, without LOAD_IM")
     g.add_argument("--load_im1", metavar="PATH", help="the image to interpolate to")
     g.add_argument("--steps", type=integer(2), default=6, help="shapes of an interpolation, with both ends")
     g.add_argument("--mask", metavar="PNG", help="where the object is, for an image without alpha")
@@ -160,8 +161,8 @@ def parser():
     g.add_argument("--n_val", type=integer(1), default=40, help="... to validate")
     g.add_argument("--n_test", type=integer(1), default=40, help="... to test")
     g.add_argument("--layout", choices=list(DATASETS), default="CVPR18", help="of the files")
-    g.add_argument("--train_views", type=integer(1), help="views drawn of a training object (default: all that the "
-                                                          "layout has)")
+    g.add_argument("--train_views", type=integer(1),
+                   help="views drawn of a training object (default: all that the layout has)")
     g.add_argument("--palette", choices=("own", "shared"), default="own",
                    help="colours of each object's own, or shared so that colour cannot identify it")
     g.add_argument("--data_seed", type=integer(0), default=0, help="of the shapes and of --trainViews")
@@ -204,8 +205,8 @@ def train(options, device):
     from datasets import DATASETS
     dataset = DATASETS[options.dataset]
     if made_here and options.dataset != "CVPR18":
-        raise InputError(f"--dataset={options.dataset} needs --data_dir, a folder with {dataset.files}; small ones to "
-                         f"try it: --mode=make_dataset --layout={options.dataset}")
+        raise InputError(f"--dataset={options.dataset} needs --data_dir, a folder with {dataset.files}; small ones "
+                         f"to try it: --mode=make_dataset --layout={options.dataset}")
     if made_here:
         import synthetic
         options.data_dir = SYNTHETIC

@@ -113,11 +113,12 @@ def pascal3d(gigabytes):
     result = {}
     with tempfile.TemporaryDirectory() as folder:
         maker = "import published_data as p, sys; p.write_class(sys.argv[1], float(sys.argv[2]))"
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([common.HERE, os.environ.get("PYTHONPATH", "")])}
-        subprocess.run([sys.executable, "-c", maker, folder, str(gigabytes)], check=True, env=environment)
+        path = os.pathsep.join([common.HERE, os.environ.get("PYTHONPATH", "")])
+        subprocess.run([sys.executable, "-c", maker, folder, str(gigabytes)], check=True,
+                       env={**os.environ, "PYTHONPATH": path})
         result["class_gb"] = round(os.path.getsize(f"{folder}/car_train.npz") / 1e9, 2)
-        train = [sys.executable, f"{common.ROOT}/3D-GAN.py", "--mode=train", "--dataset=Pascal3D", f"--data_dir={folder}",
-                 f"--ckpt_dir={folder}/run", "--device=cpu", "--enc_width=8", "--latent_dim=64", "--batch_size=32",
+        train = [sys.executable, f"{common.ROOT}/3D-GAN.py", "--mode=train", "--dataset=Pascal3D",
+                 f"--data_dir={folder}", "--device=cpu", "--enc_width=8", "--latent_dim=64", "--batch_size=32",
                  "--n_iters=10"]
         for name in ("first", "second"):
             process = subprocess.Popen([*train, f"--ckpt_dir={folder}/{name}"], stdout=subprocess.DEVNULL,

@@ -40,7 +40,8 @@ def trained(files, scratch, template):  # noqa: F811
 @pytest.mark.parametrize("layout", OWN)
 def test_training_and_evaluation(trained, capsys, layout):
     rows = metrics(trained[layout])
-    assert [r["step"] for r in rows] == [1, 2, 3, 4] and all("confusion" in r or "discriminator" in r for r in rows)
+    assert [r["step"] for r in rows] == [1, 2, 3, 4]
+    assert all("confusion" in r or "discriminator" in r for r in rows)
     assert np.isfinite(rows[-1]["val_iou"])
     options = checkpoint(trained[layout])["options"]
     assert options["trainViews"] == (1 if layout == "NIPS17" else None) and options["class_ids"] == [CHAIR]
@@ -106,7 +107,8 @@ def test_the_other_modes(trained, tmp_path, layout):
     if layout == "NIPS17":
         return
     pictures = [str(p).replace("_out.obj", ".png") for p in results]
-    assert call("--mode=interpolation", *here, "--load_im", pictures[0], "--load_im1", pictures[1], "--steps=2") == 0
+    ends = ("--load_im", pictures[0], "--load_im1", pictures[1])
+    assert call("--mode=interpolation", *here, *ends, "--steps=2") == 0
     assert call("--mode=reconstruct", *here, "--load_im", pictures[0], "--sample_dir", tmp_path / "again") == 0
     assert len(list((tmp_path / "again").glob("*_out.*"))) == 4
 
@@ -128,9 +130,10 @@ def test_compare(trained, tmp_path, capsys):
 # ---- options ------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("layout, settings", [
-    ("CVPR18", {"img_size": 64, "n_iters": 20000, "lambda_Gprior": 1, "lambda_adv": 1, "trainViews": None, "channels": 25}),
-    ("NIPS17", {"img_size": 64, "n_iters": 20000, "lambda_Gprior": 1, "lambda_adv": 1, "trainViews": 1, "wAzimuth": 15,
-                "wElevation": 20, "mask_from": "depth"}),
+    ("CVPR18", {"img_size": 64, "n_iters": 20000, "lambda_Gprior": 1, "lambda_adv": 1, "trainViews": None,
+                "channels": 25}),
+    ("NIPS17", {"img_size": 64, "n_iters": 20000, "lambda_Gprior": 1, "lambda_adv": 1, "trainViews": 1,
+                "wAzimuth": 15, "wElevation": 20, "mask_from": "depth"}),
     ("Pascal3D", {"img_size": 224, "n_iters": 40000, "lambda_Gprior": .01, "lambda_adv": .01, "symmetric": True,
                   "decay_batch": 60000})])
 def test_options_not_given_are_those_of_the_published_run(capsys, layout, settings):
@@ -145,15 +148,17 @@ def test_options_not_given_are_those_of_the_published_run(capsys, layout, settin
 
 def test_a_split_that_a_dataset_does_not_have(trained, refused, tmp_path):  # noqa: F811
     for mode in ("evaluation", "reconstruct"):
-        line = refused(f"--mode={mode}", "--ckpt_dir", trained["Pascal3D"], "--split=test", "--sample_dir", tmp_path / "out")
+        line = refused(f"--mode={mode}", "--ckpt_dir", trained["Pascal3D"], "--split=test", "--sample_dir",
+                       tmp_path / "out")
         assert "--split=test" in line and "train, val" in line
 
 
 def test_refusals(refused, files, tmp_path):  # noqa: F811
     def train(layout, *more):
-        return refused("--mode=train", f"--dataset={layout}", "--data_dir", files[layout], "--ckpt_dir", tmp_path / "run",
-                       *TINY, *more)
-    assert "--img_size=224" in train("NIPS17", "--img_size=224") and "64 or 128" in train("NIPS17", "--img_size=100")
+        return refused("--mode=train", f"--dataset={layout}", "--data_dir", files[layout], "--ckpt_dir",
+                       tmp_path / "run", *TINY, *more)
+    assert "--img_size=224" in train("NIPS17", "--img_size=224")
+    assert "64 or 128" in train("NIPS17", "--img_size=100")
     assert "--latent_dim=16" in train("Pascal3D") and "32" in train("Pascal3D")  # 8 x enc_width
     assert "--trainViews=21" in train("NIPS17", "--trainViews=21")
     assert CAR in train("NIPS17", "--class_ids", CAR) and "car_train.npz" in train("Pascal3D", "--class_ids", CAR,
@@ -172,12 +177,13 @@ def test_resnet_weights_are_where_training_starts(files, tmp_path):
     torch.manual_seed(5)
     encoder = ResNetEncoder(4)
     state = {k: v for k, v in encoder.state_dict().items() if "num_batches" not in k}
-    torch.save({**state, "fc.weight": torch.zeros(1000, 32), "fc.bias": torch.zeros(1000)}, tmp_path / "resnet.pth")
-    assert call("--mode=train", "--dataset=Pascal3D", "--data_dir", files["Pascal3D"], "--ckpt_dir", tmp_path / "run", *TINY,
-                "--latent_dim=32", "--n_iters=1", "--lr=1e-9", "--resnet_weights", tmp_path / "resnet.pth",
+    published = {**state, "fc.weight": torch.zeros(1000, 32), "fc.bias": torch.zeros(1000)}
+    torch.save(published, tmp_path / "resnet.pth")
+    assert call("--mode=train", "--dataset=Pascal3D", "--data_dir", files["Pascal3D"], "--ckpt_dir", tmp_path / "run",
+                *TINY, "--latent_dim=32", "--n_iters=1", "--lr=1e-9", "--resnet_weights", tmp_path / "resnet.pth",
                 "--batch_size=2") == 0
-    got = checkpoint(tmp_path / "run")["models"]["E"]
-    torch.testing.assert_close(got["layer3.0.downsample.0.weight"], state["layer3.0.downsample.0.weight"], atol=1e-6, rtol=0)
+    got, name = checkpoint(tmp_path / "run")["models"]["E"], "layer3.0.downsample.0.weight"
+    torch.testing.assert_close(got[name], state[name], atol=1e-6, rtol=0)
     (tmp_path / "resnet.pth").unlink()
 
 
@@ -185,7 +191,8 @@ def test_resnet_weights_are_where_training_starts(files, tmp_path):
 
 @pytest.mark.parametrize("layout", OWN)
 def test_check_data_of_sound_files(files, tmp_path, capsys, layout):
-    assert call("--mode=check_data", f"--dataset={layout}", "--data_dir", files[layout], "--sample_dir", tmp_path) == 0
+    assert call("--mode=check_data", f"--dataset={layout}", "--data_dir", files[layout], "--sample_dir",
+                tmp_path) == 0
     said = capsys.readouterr().out
     assert "all that is there is sound" in said and "https://github.com/" in said and "overlap by 0." in said
     assert (tmp_path / f"check_{layout}.png").exists()
@@ -208,8 +215,8 @@ def swapped(folder, layout):
 def test_check_data_shows_a_wrong_axis(files, tmp_path, capsys, layout):
     shutil.copytree(files[layout], tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
     swapped(tmp_path / "data", layout)
-    assert call("--mode=check_data", f"--dataset={layout}", "--data_dir", tmp_path / "data", "--sample_dir", tmp_path,
-                "--split=val") == 1
+    assert call("--mode=check_data", f"--dataset={layout}", "--data_dir", tmp_path / "data", "--sample_dir",
+                tmp_path, "--split=val") == 1
     said = capsys.readouterr().out
     assert "an axis of the voxels or of the camera is not as published" in said and "1 things are wrong" in said
 

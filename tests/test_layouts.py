@@ -56,17 +56,20 @@ def folders(tmp_path_factory):
     mesh = torch.tensor(VERTICES).float(), torch.tensor(FACES), torch.full((len(FACES), 3), .7)
     for layout, write in WRITERS.items():
         made[layout] = tmp_path_factory.mktemp(layout)
-        sizes = {split: n for split, n in (("train", 4), ("val", 2), ("test", 1)) if split in DATASETS[layout].splits}
+        sizes = {split: n for split, n in (("train", 4), ("val", 2), ("test", 1))
+                 if split in DATASETS[layout].splits}
         write(str(made[layout]), CLASS, sizes, lambda split, i: mesh, None, 0, layout)
     return made
 
 
 def read(folders, layout, split="val", **more):
-    return DATASETS[layout](str(folders[layout]), [CLASS], split, str(folders[layout] / "cache"), **OPEN[layout], **more)
+    return DATASETS[layout](str(folders[layout]), [CLASS], split, str(folders[layout] / "cache"), **OPEN[layout],
+                            **more)
 
 
 def files_of_object(folders, layout):
-    """(masks (v, S, S) bool, cameras (v, ...), voxels) of the first training object, by other means than the reader."""
+    """(masks (v, S, S) bool, cameras (v, ...), voxels) of the first training object, by other means than the
+    reader's."""
     folder = folders[layout]
     if layout == "CVPR18":
         images, voxels = (np.load(folder / f"{CLASS}_train_{kind}.npz")["arr_0"] for kind in ("images", "voxels"))
@@ -147,7 +150,8 @@ class Oracle:
 def test_evaluation_of_a_perfect_prediction(folders, layout):
     data, points = read(folders, layout), placed(layout)
     assert score(Oracle(points), data)["iou"][CLASS] >= .95
-    for wrong in (points * (1, 1, -1), points * (-1, 1, 1), points * (1, -1, 1), points[:, [1, 0, 2]], points[:, [2, 1, 0]]):
+    for wrong in (points * (1, 1, -1), points * (-1, 1, 1), points * (1, -1, 1), points[:, [1, 0, 2]],
+                  points[:, [2, 1, 0]]):
         assert score(Oracle(wrong), data)["iou"][CLASS] < .8
 
 
@@ -158,9 +162,11 @@ def test_meshes_for_people_look_as_the_files_meshes(folders, layout):
     data = DATASETS[layout]
     back = data.flip_handedness(torch.tensor(placed(layout))).numpy()
     scale = np.linalg.norm(back, axis=1).max() / np.linalg.norm(VERTICES, axis=1).max()
-    turns = [VERTICES @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]).T for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
+    turns = [VERTICES @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]).T
+             for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
     assert min(np.abs(back / scale - turned).max() for turned in turns) < 1e-6
-    a, b, c = back[data.people_faces(torch.tensor(FACES if not data.mirrors else FACES[:, ::-1].copy())).numpy()].swapaxes(0, 1)
+    predicted = FACES[:, ::-1].copy() if data.mirrors else FACES  # outward in the renderer's frame
+    a, b, c = back[data.people_faces(torch.tensor(predicted)).numpy()].swapaxes(0, 1)
     normals, middle = np.cross(b - a, c - a), (a + b + c) / 3
     boxes = middle.reshape(4, 12, 3)
     assert ((normals.reshape(4, 12, 3) * (boxes - boxes.mean(1, keepdims=True))).sum(2) > 0).all(), "outward"
@@ -194,8 +200,8 @@ def test_a_turntable_turns_about_the_upright_axis(layout):
     quarter = data.project(post[:1], data.turned(cameras[:1], .25))[..., :2]
     apart = (ndc[:, 2] - quarter[0, 2]).norm(dim=1)
     assert float(apart.min()) < 1e-4 and float(apart[0]) > .1
-    torch.testing.assert_close(data.project(post[:1], data.turned(cameras[:1], 1.)), data.project(post[:1], cameras[:1]),
-                               atol=1e-5, rtol=0)
+    whole = data.project(post[:1], data.turned(cameras[:1], 1.))
+    torch.testing.assert_close(whole, data.project(post[:1], cameras[:1]), atol=1e-5, rtol=0)
 
 
 def test_other_views_are_other_images(folders):

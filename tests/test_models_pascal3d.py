@@ -14,7 +14,8 @@ def resnet18(state, images):
     def conv(x, name, stride=1, padding=1):
         return torch.nn.functional.conv2d(x, state[f"{name}.weight"], stride=stride, padding=padding)
 
-    x = (images - torch.tensor([.485, .456, .406])[:, None, None]) / torch.tensor([.229, .224, .225])[:, None, None]
+    mean, std = torch.tensor([[.485, .456, .406], [.229, .224, .225]])[..., None, None]
+    x = (images - mean) / std
     x = torch.nn.functional.max_pool2d(bn(conv(x, "conv1", 2, 3), "bn1").relu(), 3, 2, 1)
     for layer in range(1, 5):
         for block in range(2):
@@ -32,7 +33,8 @@ def test_resnet_has_torchvisions_names_and_function():
     encoder = ResNetEncoder()
     state = encoder.state_dict()
     assert len(state) == 120 and sum(p.numel() for p in encoder.parameters()) == 11_176_512  # without fc
-    shapes = {"conv1.weight": (64, 3, 7, 7), "layer1.1.bn2.running_var": (64,), "layer2.0.downsample.0.weight": (128, 64, 1, 1),
+    shapes = {"conv1.weight": (64, 3, 7, 7), "layer1.1.bn2.running_var": (64,),
+              "layer2.0.downsample.0.weight": (128, 64, 1, 1),
               "layer4.1.conv2.weight": (512, 512, 3, 3), "layer3.0.bn1.num_batches_tracked": ()}
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
     assert not any("downsample" in name for name in state if name.startswith("layer1"))
@@ -55,9 +57,11 @@ def test_torchvisions_weights_load_and_others_are_refused():
         encoder = ResNetEncoder(4)
         encoder.load_torchvision(file)
         assert all(torch.equal(v, state[k]) for k, v in encoder.state_dict().items())
-    for file, name in (({k: v for k, v in old.items() if k != "layer1.0.bn1.bias"}, "layer1.0.bn1.bias is missing"),
+    without = {k: v for k, v in old.items() if k != "layer1.0.bn1.bias"}
+    for file, name in ((without, "layer1.0.bn1.bias is missing"),
                        ({**old, "layer5.0": torch.zeros(1)}, "layer5.0 is not a parameter"),
-                       ({**old, "conv1.weight": torch.zeros(4, 3, 3, 3)}, r"conv1.weight must have shape \(4, 3, 7, 7\)"),
+                       ({**old, "conv1.weight": torch.zeros(4, 3, 3, 3)},
+                        r"conv1.weight must have shape \(4, 3, 7, 7\)"),
                        ({**old, "bn1.bias": 3}, "bn1.bias must have shape .* got int")):
         with pytest.raises(ValueError, match=name):
             ResNetEncoder(4).load_torchvision(file)
@@ -100,7 +104,8 @@ def test_symmetric_decoder_takes_any_symmetric_template():
     whole = torch.cat([half, flat, half * torch.tensor([1., 1, -1])])[torch.randperm(22)]
     assert SymmetricMeshDecoder(whole, 8).bias_layer.out_features == 2 * 4 + 3 * 9
     assert SymmetricMeshDecoder(flat, 8)(torch.rand(1, 8)).shape == (1, 4, 3)
-    for wrong in (whole[whole[:, 2] != whole[:, 2].max()], torch.cat([half, half]), torch.cat([half, half * torch.tensor([1., 1.01, -1])]),
+    for wrong in (whole[whole[:, 2] != whole[:, 2].max()], torch.cat([half, half]),
+                  torch.cat([half, half * torch.tensor([1., 1.01, -1])]),
                   torch.cat([half, half * torch.tensor([-1., 1, -1])])):
         with pytest.raises(ValueError, match="symmetric in z"):
             SymmetricMeshDecoder(wrong, 8)

@@ -25,8 +25,8 @@ def write_object(folder, name, seed=0, views=20, alpha=True, depth_bits=16, rows
         picture = np.concatenate([rgb[i], 255 * alphas[i, ..., None].astype(np.uint8)], 2) if alpha else rgb[i]
         Image.fromarray(picture).save(here / f"render_{i}.png")
         high = np.where(mask[i], rng.integers(0, 250, mask[i].shape), rng.integers(250, 256, mask[i].shape))
-        depth = high.astype(np.uint8) if depth_bits == 8 else (high * 256 + rng.integers(0, 256, high.shape)).astype(
-            np.uint16)
+        low = rng.integers(0, 256, high.shape)
+        depth = high.astype(np.uint8) if depth_bits == 8 else (high * 256 + low).astype(np.uint16)
         Image.fromarray(depth).save(here / f"depth_{i}.png")
     if rows is None:
         rows = np.stack([rng.uniform(-180, 180, views), rng.uniform(-20, 40, views), np.zeros(views),
@@ -66,7 +66,8 @@ def test_values(tmp_path, bits, alpha):
     batch = data.gather(np.arange(20))
     assert len(data) == 20 and data.num_objects == 1 and batch.images.shape == (20, 4, SIDE, SIDE)
     np.testing.assert_allclose(batch.images[:, :3], rgb.transpose(0, 3, 1, 2) / 255, atol=1e-6)  # RGB, not BGR
-    assert np.array_equal(batch.silhouettes, mask.astype(np.float32)) and torch.equal(batch.images[:, 3], batch.silhouettes)
+    assert np.array_equal(batch.silhouettes, mask.astype(np.float32))
+    assert torch.equal(batch.images[:, 3], batch.silhouettes)
     np.testing.assert_allclose(batch.cameras, rows[:, [0, 1, 3]], rtol=1e-6)
     assert batch.objects.tolist() == [0] * 20 and torch.equal(batch.poses, data.all_poses())
     assert np.array_equal(data.voxels(np.array([0]))[0], volume.astype(bool))
@@ -104,14 +105,15 @@ def test_training_takes_the_first_views_and_evaluation_all(folder):
 
 @pytest.mark.parametrize("azimuth, elevation, bin_15_20, bin_15_10, bin_50_25", [
     (-180, -20, 0, 0, 0), (180, 40, 71, 143, 23), (180, -20, 69, 138, 21), (-180, 40, 2, 5, 2),
-    (0, 0, 37, 74, 9), (-165, 0, 4, 8, 0), (-165.01, -.01, 0, 1, 0), (179.99, 19.99, 70, 141, 22), (15, 20, 41, 82, 10),
-    (-130, 5, 10, 20, 4)])
+    (0, 0, 37, 74, 9), (-165, 0, 4, 8, 0), (-165.01, -.01, 0, 1, 0), (179.99, 19.99, 70, 141, 22),
+    (15, 20, 41, 82, 10), (-130, 5, 10, 20, 4)])
 def test_pose_bins_by_hand(tmp_path, azimuth, elevation, bin_15_20, bin_15_10, bin_50_25):
     """floor((a + 180) / wA) * nE + floor((e + 20) / wE); 360/50 and 60/25 leave a narrower last bin."""
     rows = np.tile([azimuth, elevation, 0, 2.], (20, 1))
     write_object(tmp_path, "c", rows=rows)
     write_splits(tmp_path, test=["c"])
-    for widths, count, wanted in (((15., 20.), 72, bin_15_20), ((15., 10.), 144, bin_15_10), ((50., 25.), 24, bin_50_25)):
+    for widths, count, wanted in (((15., 20.), 72, bin_15_20), ((15., 10.), 144, bin_15_10),
+                                  ((50., 25.), 24, bin_50_25)):
         data = read(tmp_path, wAzimuth=widths[0], wElevation=widths[1])
         assert data.num_poses == count == NIPS17.count_poses({"wAzimuth": widths[0], "wElevation": widths[1]})
         assert data.gather([5]).poses.tolist() == [wanted], widths
@@ -171,13 +173,17 @@ BROKEN = {
     "depth missing": ("depth_7.png", without, "there is no .*a/depth_7.png"),
     "depth of another size": ("depth_7.png", lambda path: Image.new("L", (9, 8)).save(path),
                               "a/depth_7.png is 9x8, render_7.png 32x32"),
-    "grey": ("render_0.png", lambda path: Image.new("L", (32, 32)).save(path), "a/render_0.png must be RGB or RGBA"),
+    "grey": ("render_0.png", lambda path: Image.new("L", (32, 32)).save(path),
+             "a/render_0.png must be RGB or RGBA"),
     "text": ("render_0.png", lambda path: path.write_text("hello"), "a/render_0.png is not a PNG")}
 VOLUMES = {
-    "missing": (without, "there is no .*a.mat"), "truncated": (truncated, "a.mat is not a .mat file that can be read"),
+    "missing": (without, "there is no .*a.mat"),
+    "truncated": (truncated, "a.mat is not a .mat file that can be read"),
     "another name": (lambda path: scipy.io.savemat(path, {"V": np.zeros(3)}), "a.mat has no `Volume`"),
-    "another shape": (lambda path: scipy.io.savemat(path, {"Volume": np.zeros((32, 32))}), r"shape \(32, 32, 32\), got"),
-    "other values": (lambda path: scipy.io.savemat(path, {"Volume": np.full((32, 32, 32), .5)}), "must be 0 and 1")}
+    "another shape": (lambda path: scipy.io.savemat(path, {"Volume": np.zeros((32, 32))}),
+                      r"shape \(32, 32, 32\), got"),
+    "other values": (lambda path: scipy.io.savemat(path, {"Volume": np.full((32, 32, 32), .5)}),
+                     "must be 0 and 1")}
 
 
 def check_broken(folder, sentence):
@@ -216,9 +222,11 @@ def test_no_object_that_is_whole(folder):
 
 @pytest.mark.parametrize("splits, sentence", [
     (None, "there is no .*splits.json"), ("{", "cannot be read as JSON"), ("[]", "must hold {class:"),
-    ('{"03001627": {}}', f"no class {CLASS}; classes there: 03001627"), (json.dumps({CLASS: {"train": ["a"]}}), "no objects"),
-    (json.dumps({CLASS: {"test": []}}), "lists no objects"), (json.dumps({CLASS: {"test": ["../a"]}}), "not the name of a"),
-    (json.dumps({CLASS: {"test": ["gone"]}}), "there is no .*gone/view.txt"), (json.dumps({CLASS: {"test": [3]}}), "no objects"),
+    ('{"03001627": {}}', f"no class {CLASS}; classes there: 03001627"),
+    (json.dumps({CLASS: {"train": ["a"]}}), "no objects"), (json.dumps({CLASS: {"test": []}}), "lists no objects"),
+    (json.dumps({CLASS: {"test": ["../a"]}}), "not the name of a"),
+    (json.dumps({CLASS: {"test": ["gone"]}}), "there is no .*gone/view.txt"),
+    (json.dumps({CLASS: {"test": [3]}}), "no objects"),
     (json.dumps({CLASS: {"test": ["a", "a"]}}), "lists a of .* twice")])
 def test_splits_that_cannot_be_followed(folder, splits, sentence):
     (folder / "splits.json").unlink()

@@ -9,7 +9,8 @@ import pytest
 from object_arrays import Refused, read_objects
 
 RNG = np.random.default_rng(0)
-IMAGES = [RNG.integers(0, 256, shape, dtype=np.uint8) for shape in ((7, 5, 3), (120, 90, 3), (1, 1, 3), (64, 64, 3))]
+IMAGES = [RNG.integers(0, 256, shape, dtype=np.uint8)
+          for shape in ((7, 5, 3), (120, 90, 3), (1, 1, 3), (64, 64, 3))]
 
 
 def array(items):
@@ -163,7 +164,8 @@ def test_images_are_handed_on_one_by_one():
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_no_more_than_an_image_is_held(protocol):
-    stream = io.BytesIO(pickle.dumps(array([np.full((200, 300, 3), i, np.uint8) for i in range(100)]), protocol=protocol))
+    images = [np.full((200, 300, 3), i, np.uint8) for i in range(100)]
+    stream = io.BytesIO(pickle.dumps(array(images), protocol=protocol))
     tracemalloc.start()
     try:
         assert len(read_objects(stream, lambda image: image.size)) == 100
