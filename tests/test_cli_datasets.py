@@ -101,16 +101,13 @@ def test_the_other_modes(trained, tmp_path, layout):
     assert call("--mode=t_SNE", *here, "--perplexity=1") == 0
     split = {"NIPS17": "test", "Pascal3D": "train"}[layout]
     assert (tmp_path / f"t_SNE_{split}.png").exists()
-    assert call("--mode=reconstruct_Pascal", *here, "--n_images=2") == 0
-    results = sorted(tmp_path.glob(f"{CHAIR}_*_out.obj"))
-    assert len(results) == 2 and (tmp_path / "reconstructions.png").exists()
-    if layout == "NIPS17":
-        return
-    pictures = [str(p).replace("_out.obj", ".png") for p in results]
-    ends = ("--load_im", pictures[0], "--load_im1", pictures[1])
-    assert call("--mode=interpolation", *here, *ends, "--steps=2") == 0
-    assert call("--mode=reconstruct", *here, "--load_im", pictures[0], "--sample_dir", tmp_path / "again") == 0
-    assert len(list((tmp_path / "again").glob("*_out.*"))) == 4
+    assert call("--mode=reconstruct_Pascal", *here, "--n_images=1") == 0
+    mesh, = tmp_path.glob(f"{CHAIR}_*_out.obj")
+    if layout == "Pascal3D":  # photos with their ground; a loose picture is taken like one of the dataset
+        picture = str(mesh).replace("_out.obj", ".png")
+        assert call("--mode=interpolation", *here, "--load_im", picture, "--load_im1", picture, "--steps=2") == 0
+        assert call("--mode=reconstruct", *here[:2], "--load_im", picture, "--sample_dir", tmp_path / "again") == 0
+        assert len(list((tmp_path / "again").glob("*_out.*"))) == 4
 
 
 def test_mmd_by_pose_bin_leaves_out_bins_of_one_object(trained, tmp_path, capsys):
@@ -123,7 +120,7 @@ def test_compare(trained, tmp_path, capsys):
     for layout in OWN:
         run = trained[layout]
         assert call("--mode=evaluation", "--ckpt_dir", run) == 0
-        assert call("--mode=compare", "--runs", run, run, "--sample_dir", tmp_path / layout) == 0
+        assert call("--mode=compare", "--runs", run, "--sample_dir", tmp_path / layout) == 0
         assert (tmp_path / layout / "compare.png").exists()
 
 
