@@ -278,16 +278,23 @@ def step_name(step):
 def _name_too(folder, name):
     """Give `next.pt` another name, under which it stays; a file of that name before is replaced."""
     new, target = os.path.join(folder, NEXT), os.path.join(folder, name)
-    beside = f"{target}.{os.getpid()}.part"
+    beside = f"{target}.{os.getpid()}.link.part"  # a name that nothing is ever written to: it is the same file
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(beside)
         os.link(new, beside)
-        os.replace(beside, target)
-        with contextlib.suppress(OSError):
-            os.remove(beside)  # the two were one file already: then `replace` does nothing
-        _sync_names(folder)
     except OSError:  # a file system without hard links
         with open(new, "rb") as source, written_whole(target, "wb") as out:
             shutil.copyfileobj(source, out)
+        return
+    try:
+        os.replace(beside, target)
+        _sync_names(folder)
+    except OSError as error:
+        raise WriteError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(beside)  # there still if the two were one file already: then `replace` does nothing
 
 
 def _let_go(folder, step, count):

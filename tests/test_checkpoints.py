@@ -142,6 +142,25 @@ def test_a_checkpoint_that_the_log_does_not_know_yet_is_no_place_to_go_on_from(t
     assert runs.load(tmp_path / "best.pt")["step"] == 2
 
 
+@pytest.mark.parametrize("call", ["link", "replace", "fsync"])
+def test_a_second_name_that_fails_leaves_the_first_whole(call, tmp_path, monkeypatch):
+    """The names are of one file: what goes wrong with the second must not be written into the first."""
+    runs.save_last(tmp_path, state(1))
+    runs.write_next(tmp_path, state(2))
+
+    def refuse(*_):
+        monkeypatch.undo()
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, call, refuse)
+    try:
+        runs.name_best(tmp_path)
+    except OSError as error:
+        assert call != "link" and "best.pt: No space left" in str(error)
+    runs.name_last(tmp_path, 2)
+    assert runs.load_last(tmp_path)["step"] == 2 and runs.load(tmp_path / "last.prev.pt")["step"] == 1
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_torchs_own_words_do_not_hide_those_of_the_disk(tmp_path):
     """Where writing fails half way, torch raises another error of its own."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
