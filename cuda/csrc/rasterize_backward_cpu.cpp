@@ -8,8 +8,8 @@ namespace nr {
 namespace {
 
 // Samples of a line are summed in groups of fixed length, without branches, so that the compiler makes
-// vectors of them.
-constexpr int kLanes = 8;
+// vectors of them: short groups for silhouettes, where few samples pull.
+constexpr int kLanes = 16;
 
 // For every line of samples (rows and columns), those that can pull an edge outwards, in order
 // along the line: position and C numbers for each. Everything else is never looked at again.
@@ -98,22 +98,24 @@ struct PullSums {
 
 // `gain(i)` of sample i, over groups of fixed length: most spans are shorter than a long vector, and
 // what lies behind their end counts nothing.
-template <class T, class Gain>
+template <int lanes, class T, class Gain>
 NR_INLINE PullSums<T> sum_pulls(const T* position, int count, PullArguments p, Gain&& gain) {
   const T outside = T(p.outside), start = T(p.start), scale = T(p.pixels_to_ndc);
   const T eps_a = T(p.eps_a), eps_b = T(p.eps_b);
-  T a[kLanes] = {}, b[kLanes] = {};
-  for (int from = 0; from < count; from += kLanes) {
+  T a[lanes] = {}, b[lanes] = {};
+  for (int64_t from = 0; from < count; from += lanes) {
 #pragma omp simd
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int i = from + lane;
+    for (int lane = 0; lane < lanes; ++lane) {
+      const int64_t i = from + lane;  // 64 bits, or the loads are not seen to be contiguous
       const T g = gain(i), counted = i < count ? g : T(0);
       const T distance = (std::abs(position[i] - outside) + start) * scale;
-      a[lane] += counted / (distance + eps_a);
-      b[lane] += counted / (distance + eps_b);
+      const T to_a = distance + eps_a, to_b = distance + eps_b;
+      const T both = counted / (to_a * to_b);  // one division serves the two ends
+      a[lane] += both * to_b;
+      b[lane] += both * to_a;
     }
   }
-  for (int width = kLanes / 2; width; width /= 2)  // halves, to keep the chain of additions short
+  for (int width = lanes / 2; width; width /= 2)  // halves, to keep the chain of additions short
     for (int lane = 0; lane < width; ++lane) a[lane] += a[lane + width], b[lane] += b[lane + width];
   return {a[0], b[0]};
 }
@@ -143,7 +145,7 @@ struct SilhouettePolicy : SilhouetteRule<T> {
   }
   NR_INLINE PullSums<T> pull(int64_t, const typename Lists::Span& span, PullArguments p) const {
     const T* gain = span.position + span.stride;
-    return sum_pulls(span.position, span.count, p, [=](int i) NR_LAMBDA_INLINE { return gain[i]; });
+    return sum_pulls<8>(span.position, span.count, p, [=](int64_t i) NR_LAMBDA_INLINE { return gain[i]; });
   }
   NR_INLINE bool pushes_against_faces() const { return false; }
 };
@@ -178,7 +180,7 @@ struct RgbPolicy : RgbRule<T> {
     view.values(inside, taken);
     const T* values = span.position + span.stride;  // four channels of them, then of gradients
     const int64_t n = span.stride;
-    return sum_pulls(span.position, span.count, p, [=](int i) NR_LAMBDA_INLINE {
+    return sum_pulls<16>(span.position, span.count, p, [=](int64_t i) NR_LAMBDA_INLINE {
       T gain = 0;
       for (int c = 0; c < 4; ++c)
         gain += (values[c * n + i] - taken[c]) * values[(c + 4) * n + i];
