@@ -157,29 +157,25 @@ struct TexelWeights {
 NR_HD NR_INLINE TexelWeights texel_weights(const ScreenFace& f, const double e[3],
                                         const double inverse_z[3], int T, double eps) {
   const double sum = e[0] + e[1] + e[2], depth = depth_at(e, inverse_z);
-  double fraction[3];
-  int cell[3];
   const double top = T > 1 ? T - 1 - eps : 0.0;
+  int64_t place[3][2];  // of both texels along each axis, counted in texels of the cube
+  double share[3][2];
   for (int k = 0; k < 3; ++k) {
     double position = e[k] / sum * (T - 1) * (depth * inverse_z[k]);
     position = position < top ? position : top;
     position = position > 0.0 ? position : 0.0;
-    const int axis = f.corner[k];
-    cell[axis] = static_cast<int>(position);
-    fraction[axis] = position - cell[axis];
+    const int axis = f.corner[k], cell = static_cast<int>(position);
+    const int64_t stride = axis == 2 ? 1 : axis == 1 ? T : static_cast<int64_t>(T) * T;
+    place[axis][0] = cell * stride;
+    place[axis][1] = (cell + 1 < T ? cell + 1 : T - 1) * stride;  // beyond the last texel only with share 0
+    share[axis][1] = position - cell;
+    share[axis][0] = 1.0 - share[axis][1];
   }
   TexelWeights out;
   for (int n = 0; n < 8; ++n) {
-    int64_t index = 0;
-    double weight = 1.0;
-    for (int axis = 0; axis < 3; ++axis) {
-      const int up = n >> axis & 1;
-      weight *= up ? fraction[axis] : 1.0 - fraction[axis];
-      const int i = cell[axis] + up;
-      index = index * T + (i < T ? i : T - 1);  // beyond the last texel only with weight 0
-    }
-    out.index[n] = index;
-    out.weight[n] = weight;
+    const int a = n & 1, b = n >> 1 & 1, c = n >> 2;
+    out.index[n] = place[0][a] + place[1][b] + place[2][c];
+    out.weight[n] = share[0][a] * share[1][b] * share[2][c];
   }
   return out;
 }
