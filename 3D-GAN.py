@@ -20,8 +20,9 @@ class Help(argparse.HelpFormatter):
     """Defaults behind the help of every option that has one and does not tell it itself."""
 
     def _get_help_string(self, action):
-        plain = action.default is None or action.default is False or action.default is argparse.SUPPRESS \
-            or "(default" in action.help
+        if "(default" in action.help:
+            return action.help
+        plain = action.default is None or action.default is False or action.default is argparse.SUPPRESS
         return action.help + (published(action.dest) if plain else " (default: %(default)s)")
 
 
