@@ -10,7 +10,7 @@ import gallery
 import neural_renderer as nr
 import runs
 from errors import InputError
-from images import list_images, load_input
+from images import list_images, load_input, load_pair
 from inference import open_model, open_split
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
@@ -241,8 +241,7 @@ def interpolation(options, device):
         raise InputError("--mode=interpolation needs --load_im and --load_im1, two images")
     model = open_model(options, device)
     dataset, size = model.dataset, 144
-    images = torch.stack([load_input(p, model.options["img_size"], dataset.channels)
-                          for p in (options.load_im, options.load_im1)])
+    images = load_pair(options.load_im, options.load_im1, model.options["img_size"], dataset.channels)
     first, last = model.encode(images)
     runs.make_folder(options.sample_dir, "--sample_dir")
 
