@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from errors import Divergence, InputError, Stopped, WriteError
+from errors import DeviceError, Divergence, InputError, Stopped, WriteError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SYNTHETIC = os.path.join(HERE, "data", "synthetic")
@@ -199,6 +199,7 @@ def checkpoint_name(text):
 
 def train(options, device):
     """the model (featGAN; with --lambda_adv=0 the plain autoencoder)"""
+    import distributed
     import training
     training.check_options(options)
     need(options, "ckpt_dir")
@@ -212,7 +213,8 @@ def train(options, device):
         import synthetic
         options.data_dir = SYNTHETIC
         options.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
-        make_synthetic(options)
+        with distributed.main_first():
+            make_synthetic(options)
     options.class_ids = options.class_ids or dataset.available(options.data_dir, vars(options))
     if not options.class_ids:
         raise InputError(f"--data_dir={options.data_dir} holds no class of {options.dataset}: {dataset.files}")
@@ -358,6 +360,12 @@ def resolve_device(options):
         torch.set_num_threads(options.threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    import distributed
+    if distributed.size() > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise InputError(f"--device={name} in {distributed.size()} processes: each has a GPU of its own, give "
+                             "--device=cuda")
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -368,6 +376,8 @@ def resolve_device(options):
                                   or (device.index or 0) >= torch.cuda.device_count()):
         raise InputError(f"--device={name}: this torch sees {torch.cuda.device_count()} CUDA devices; use "
                          "--device=cpu or install a CUDA build of torch")
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 
@@ -390,15 +400,19 @@ def main(arguments=None):
         print(json.dumps(vars(options), indent=2))
         return 0
     keep_freed_memory()
+    import distributed
     try:
-        return MODES[options.mode](options, resolve_device(options))
-    except (InputError, Divergence, WriteError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        with distributed.joined(options.mode):
+            return MODES[options.mode](options, resolve_device(options))
+    except (InputError, Divergence, WriteError, DeviceError) as error:
+        if distributed.first_to_tell():
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        if distributed.first_to_tell():
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return WriteError.exit_code
     except Stopped as stop:
         print(stop)

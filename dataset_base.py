@@ -202,9 +202,9 @@ class Dataset:
         taken = {name: options[name] for name in cls.reads if options.get(name) is not None}
         return cls(data_dir, class_ids or options["class_ids"], split, **{**taken, **more})
 
-    def gather(self, indices, step=None):
-        """`Batch` of the images with these numbers, on the CPU. With a step, as training augments them:
-        a function of the seed and the step."""
+    def gather(self, indices, step=None, part=slice(None)):
+        """`Batch` of the images with these numbers, or of the part (slice) of them, on the CPU. With a step, as
+        training augments them: a function of the seed, the step and the place among `indices`."""
         raise NotImplementedError
 
     def all_poses(self):

@@ -129,8 +129,8 @@ class CVPR18(Dataset):
         found = glob.glob(os.path.join(glob.escape(data_dir), "*_images.npz"))
         return sorted({os.path.basename(f).rsplit("_", 2)[0] for f in found})
 
-    def gather(self, indices, step=None):
-        rows = self.rows[np.asarray(indices)]
+    def gather(self, indices, step=None, part=slice(None)):
+        rows = self.rows[np.asarray(indices)[part]]
         pixels = np.empty((len(rows), self.channels, self.img_size, self.img_size), np.uint8)
         for c in np.unique(rows[:, 0]):
             mine = np.flatnonzero(rows[:, 0] == c)

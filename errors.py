@@ -24,3 +24,8 @@ class WriteError(OSError):
 class Stopped(KeyboardInterrupt):
     """A signal says to end now; the run goes on with --resume."""
     exit_code = 75
+
+
+class DeviceError(Exception):
+    """A GPU, or another process of the run, has failed; what was saved before stays."""
+    exit_code = 3

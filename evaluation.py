@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 
+import distributed
 import runs
 from errors import InputError
 from inference import load_run, mean_shapes, open_model, open_split, score
@@ -40,7 +41,8 @@ def evaluation(options, device):
     for key, _ in COLUMNS:
         merged[key] = {k: v for r in results for k, v in r[key].items()}
     merged["mean_iou"] = float(np.mean(list(merged["iou"].values())))
-    runs.write_json(os.path.join(folder, _file_name(options)), merged)
+    if distributed.main():
+        runs.write_json(os.path.join(folder, _file_name(options)), merged)
     print(f"mean IoU over {len(merged['iou'])} classes: {merged['mean_iou']:.4f}")
     return 0
 
@@ -55,11 +57,14 @@ def evaluate_run(options, folder, model, class_ids=None):
     class_ids : default: the classes it was trained on.
     """
     class_ids = class_ids or model.options.get("class_ids")
-    data = open_split(model, options, class_ids=class_ids)
-    train = open_split(model, options, "train", class_ids=class_ids, only_voxels=True)
-    runs.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
+    with distributed.main_first():
+        data = open_split(model, options, class_ids=class_ids)
+        train = open_split(model, options, "train", class_ids=class_ids, only_voxels=True)
+        if distributed.main():
+            runs.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
     progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
-    figures = score(model, data, full=True, mean_grids=mean_shapes(train), progress=progress.update)
+    figures = score(model, data, full=True, mean_grids=mean_shapes(train),
+                    progress=progress.update if distributed.main() else None)
     objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
     result = {
         "protocol": {
@@ -77,7 +82,8 @@ def evaluate_run(options, folder, model, class_ids=None):
             "mmd_shuffled": "the same with pose labels permuted",
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
-    runs.write_json(os.path.join(folder, _file_name(options)), result)
+    if distributed.main():
+        runs.write_json(os.path.join(folder, _file_name(options)), result)
     print_table(result, data)
     return result
 

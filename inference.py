@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+import distributed
 import neural_renderer as nr
 import runs
 import weights
@@ -225,41 +226,44 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         objects = np.flatnonzero(data.object_class == c)
         views = len(numbers) // len(objects)
         truth = data.voxels(objects)
-        sums = {"iou": 0.0, "iou_wrong_object": 0.0, "view_agreement": 0.0}
-        codes, poses, shown = [], [], []
-        for first in range(0, len(objects), objects_at_once):
-            mine = numbers[first * views:(first + objects_at_once) * views]
-            batch = data.gather(mine)
-            prediction = model.predict(batch.images)
-            grids = data.voxelize(prediction.vertices, prediction.faces).cpu()
-            codes.append(prediction.codes.float().cpu())
-            poses.append(batch.poses)
-            shown.append(batch.objects)
-            for o, shapes in enumerate(grids.split(views), first):
-                sums["iou"] += float(voxel_iou(shapes, truth[o]).mean())
-                if full:
-                    others = [(o + shift) % len(objects) for shift in range(1, min(len(objects), 21))]
-                    sums["iou_wrong_object"] += float(pairwise_iou(shapes, truth[others]).mean()) \
-                        if others else float("nan")
-                    agreement = pairwise_iou(shapes, shapes)
-                    pairs = tuple(torch.tril_indices(views, views, -1))
-                    sums["view_agreement"] += float(agreement[pairs].mean())
-            done += len(mine)
+        # In order, and added up in order, whichever process has measured what.
+        figures = torch.zeros(len(objects), 3, dtype=torch.float64)
+        codes = torch.zeros(len(numbers), model.options["latent_dim"])
+        poses, shown = data.all_poses()[numbers], data.all_objects()[numbers]
+        for k, first in enumerate(range(0, len(objects), objects_at_once)):
+            places = slice(first * views, (first + objects_at_once) * views)
+            if k % distributed.size() == distributed.rank():
+                prediction = model.predict(data.gather(numbers[places]).images)
+                grids = data.voxelize(prediction.vertices, prediction.faces).cpu()
+                codes[places] = prediction.codes.float().cpu()
+                for o, shapes in enumerate(grids.split(views), first):
+                    figures[o, 0] = voxel_iou(shapes, truth[o]).mean()
+                    if full:
+                        figures[o, 1:] = torch.tensor(_controls(shapes, truth, o))
+            done += len(numbers[places])
             if progress:
                 progress(done)
-        codes, poses = torch.cat(codes), torch.cat(poses)
-        shared = shared_bins(poses, torch.cat(shown), data.num_poses)
+        figures, codes = distributed.filled_in(figures), distributed.filled_in(codes)
+        mean = [sum(column) / len(objects) for column in figures.T.tolist()]
+        shared = shared_bins(poses, shown, data.num_poses)
         poses = torch.where(torch.isin(poses, torch.tensor(shared)), poses, -1)
-        result["iou"][class_id] = sums["iou"] / len(objects)
+        result["iou"][class_id] = mean[0]
         result["mmd"][class_id] = mean_mmd(codes, poses, data.num_poses)
         if full:
-            for key in ("iou_wrong_object", "view_agreement"):
-                result[key][class_id] = sums[key] / len(objects)
+            result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:]
             result["mean_shape_iou"][class_id] = float(
                 voxel_iou(truth, mean_grids[class_id][None]).mean())
             shuffled = poses[torch.randperm(len(poses), generator=torch.Generator().manual_seed(0))]
             result["mmd_shuffled"][class_id] = mean_mmd(codes, shuffled, data.num_poses)
     return result
+
+
+def _controls(shapes, truth, o):
+    """IoU of the shapes (views, n, n, n) predicted for object o with others of its class, and with each other."""
+    others = [(o + shift) % len(truth) for shift in range(1, min(len(truth), 21))]
+    agreement = pairwise_iou(shapes, shapes)
+    return (float(pairwise_iou(shapes, truth[others]).mean()) if others else float("nan"),
+            float(agreement[tuple(torch.tril_indices(len(shapes), len(shapes), -1))].mean()))
 
 
 def mean_shapes(train_data):

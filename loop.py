@@ -1,10 +1,13 @@
 """The loop of a training run: batches in order, records, pictures, checkpoints, and ending well."""
+import contextlib
 import math
 import os
+import signal
 
 import numpy as np
 
 import dashboard
+import distributed
 import runs
 from divergence import Watch
 from errors import Divergence, InputError
@@ -73,7 +76,9 @@ class Loop:
                 raise InputError(f"the checkpoint in {self.folder} cannot be gone on from: "
                                  f"{type(error).__name__}: {str(error).splitlines()[0]}") from None
         self.watch = Watch(self.options.on_nan, skipped)
-        self.monitor = Monitor(os.path.join(self.folder, runs.METRICS), self.first, self.options.n_iters, elapsed)
+        self.main = distributed.main()
+        records = os.path.join(self.folder, runs.METRICS) if self.main else os.devnull
+        self.monitor = Monitor(records, self.first, self.options.n_iters, elapsed)
         self.mark = self.monitor.elapsed, self.first
         self._say_what(resumed)
 
@@ -92,36 +97,38 @@ class Loop:
             return 0
         sampler = Sampler(len(self.data), o.batch_size, o.seed)
         sheet = _sheet_images(self.validation)
-        with dashboard.shown(o):
+        part = distributed.part(o.batch_size)
+        with dashboard.shown(o) if self.main else contextlib.nullcontext():
             interruption.stepping = True
             for step in range(self.first + 1, o.n_iters + 1):
                 last = step == o.n_iters
                 try:
-                    batch = self.data.gather(sampler.batch(step), step)
+                    batch = self.data.gather(sampler.batch(step), step, part)
                     self.watch.add(step, *self.trainer.step(step, batch))
-                    self._after(step, last, sheet, interruption)
+                    stop = distributed.highest(int(interruption.wanted or 0))  # all of them, or none
+                    self._after(step, last, sheet, stop)
                 except Divergence as error:
                     raise Divergence(f"step {error.step or step}: {error}; the last good checkpoint stays in "
                                      f"{self.folder}") from None
-                if interruption.wanted and not last:
-                    self.monitor.say(f"{interruption.wanted.name}: stopped and saved after step {step}; go on "
+                if stop and not last:
+                    self.monitor.say(f"{signal.Signals(stop).name}: stopped and saved after step {step}; go on "
                                      "with --resume")
                     return 75
         skipped = f"; {self.watch.skipped} steps skipped, not finite" if self.watch.skipped else ""
         self.monitor.say(f"done: best validation IoU {self.best:.4f}{skipped}; {self.folder}")
         return 0
 
-    def _after(self, step, last, sheet, interruption):
+    def _after(self, step, last, sheet, stop):
         """What is due after a step: look at its losses, record, draw, validate, save."""
         o, record = self.options, {}
         log, draw, check = (last or step % every == 0 for every in (o.log_step, o.sample_step, o.ckpt_step))
-        if log or draw or check or interruption.wanted or self.trainer.device.type == "cpu":
+        if log or draw or check or stop or self.trainer.device.type == "cpu":
             losses_now = self.watch.read()
         if log:
             record.update(losses_now, lr=learning_rate(step, o, o.lr), images_per_s=self._images_per_s(step))
             if self.watch.skipped:
                 record["skipped"] = self.watch.skipped
-        if draw:
+        if draw and self.main:
             record.update(_write_samples(self.trainer, step, sheet))
         if check:
             record.update(self._validate(step))
@@ -132,8 +139,8 @@ class Loop:
             self.mark = self.monitor.elapsed, step  # the rate is that of training alone
             self.monitor.progress(step, {"loss": losses_now["silhouette"], "val IoU": record["val_iou"],
                                          "val MMD": record["val_mmd"]})
-        elif interruption.wanted:
-            runs.write_next(self.folder, self._state(step))
+        elif stop:
+            self._write(self._state(step))
             self._save(step)
         elif step % (10 * o.log_step) == 0:
             self.monitor.progress(step, {"loss": losses_now["silhouette"]})
@@ -145,6 +152,7 @@ class Loop:
 
     def _state(self, step):
         """A checkpoint: all that the steps to come depend on."""
+        distributed.average_statistics(self.trainer.modules.values())
         self.trainer.check_finite()
         return {"step": step, **self.constant, "best": self.best, "elapsed": self.monitor.elapsed,
                 "skipped": self.watch.skipped, "rng": runs.rng_state(), **self.trainer.state()}
@@ -157,16 +165,21 @@ class Loop:
         val_iou = float(np.mean(list(scores["iou"].values())))
         better = val_iou > self.best
         self.best = state["best"] = max(val_iou, self.best)
-        runs.write_next(self.folder, state)
-        if better:
+        self._write(state)
+        if better and self.main:
             runs.name_best(self.folder)
         return {"val_iou": val_iou, "val_mmd": float(np.mean(list(scores["mmd"].values()))),
                 "val_iou_of": scores["iou"]}
 
+    def _write(self, state):
+        if self.main:
+            runs.write_next(self.folder, state)
+
     def _save(self, step):
         """The records first: a checkpoint promises that those up to its step are on the disk."""
-        self.monitor.sync()
-        runs.name_last(self.folder, step, self.options.keep_last)
+        if self.main:
+            self.monitor.sync()
+            runs.name_last(self.folder, step, self.options.keep_last)
 
 
 def _sheet_images(validation, count=8):

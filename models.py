@@ -168,18 +168,20 @@ class PoseDiscriminator(nn.Module):
 
     `standardize` takes each component's batch mean and deviation away first: the Gaussian prior
     shrinks the codes so much that the published discriminator hardly learns (README, settings).
+    `gathered` gives, where several processes share a batch, the codes of all of them.
     """
 
-    def __init__(self, num_poses, latent_dim=512, standardize=False):
+    def __init__(self, num_poses, latent_dim=512, standardize=False, gathered=lambda codes: codes):
         super().__init__()
         self.hidden_layer0 = nn.Linear(latent_dim, 256)
         self.hidden_layer1 = nn.Linear(256, 128)
         self.digit_layer = nn.Linear(128, num_poses)
-        self.standardize = standardize
+        self.standardize, self.gathered = standardize, gathered
 
     def forward(self, codes):
         if self.standardize:
-            codes = (codes - codes.mean(0)) / (codes.std(0, correction=0) + 1e-6)
+            everyones = self.gathered(codes)
+            codes = (codes - everyones.mean(0)) / (everyones.std(0, correction=0) + 1e-6)
         x = torch.relu(self.hidden_layer0(codes))
         x = torch.relu(self.hidden_layer1(x))
         return torch.log_softmax(self.digit_layer(x), 1)

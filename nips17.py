@@ -137,8 +137,8 @@ class NIPS17(Dataset):
         self.rows, self._cameras = np.concatenate(rows), torch.from_numpy(np.concatenate(cameras))
         tell_left_out(problems, say)
 
-    def gather(self, indices, step=None):
-        indices = np.asarray(indices)
+    def gather(self, indices, step=None, part=slice(None)):
+        indices = np.asarray(indices)[part]
         rows = self.rows[indices]
         pixels = np.empty((len(rows), self.channels, self.img_size, self.img_size), np.uint8)
         for c in np.unique(rows[:, 0]):

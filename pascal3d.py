@@ -209,12 +209,13 @@ class Pascal3D(Dataset):
     def all_poses(self):
         return self._poses
 
-    def gather(self, indices, step=None):
+    def gather(self, indices, step=None, part=slice(None)):
         indices = np.asarray(indices)
         jitter, flips = np.zeros((len(indices), 4)), np.zeros(len(indices), bool)
         if step is not None:
             rng = np.random.default_rng([self.seed, step])
             jitter, flips = rng.uniform(-JITTER, JITTER, jitter.shape), rng.random(len(indices)) < 0.5
+        indices, jitter, flips = indices[part], jitter[part], flips[part]
         images = torch.empty(len(indices), 3, self.img_size, self.img_size, dtype=torch.uint8)
         masks = torch.empty(len(indices), files.MASK_SIZE, files.MASK_SIZE)
         for k, (_, _, part, i) in enumerate(self.rows[indices]):

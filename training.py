@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 import dashboard
+import distributed
 import lock
 import losses
 import runs
@@ -39,8 +40,8 @@ class FeatGAN:
     has_prior = True
 
     def __init__(self, options, num_poses, silhouette_size):
-        self.discriminator = PoseDiscriminator(num_poses, options.latent_dim,
-                                               options.standardize_code)
+        self.discriminator = PoseDiscriminator(num_poses, options.latent_dim, options.standardize_code,
+                                               distributed.gathered)
         self.confusion = options.confusion
 
     def discriminator_loss(self, shown):
@@ -89,6 +90,9 @@ def check_options(options):
         if dataset.num_views is None and options.batch_size < 2:
             raise InputError(f"--batch_size={options.batch_size}: the other views that VPL needs are those of other "
                              f"images of the batch, for {options.dataset} has no numbered views; give 2 or more")
+    if options.batch_size % distributed.size():
+        raise InputError(f"--batch_size={options.batch_size} cannot be shared out equally to {distributed.size()} "
+                         "processes: give a multiple of their number")
     if options.img_size not in dataset.img_sizes:
         raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
                          f"{' or '.join(map(str, dataset.img_sizes))} px")
@@ -141,6 +145,9 @@ class Trainer:
                 check_channels(options, num_poses)
             self.method = method(options, num_poses, silhouette_size)
             self.modules["D"] = self.method.discriminator.to(device)
+        if distributed.size() > 1 and device.type == "cuda":  # on CPUs each process normalises its own part
+            self.modules.update({name: torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+                                 for name, module in self.modules.items()})
         rates = {"E": options.lr, "G": options.lr, "D": options.lr_D or options.lr}
         self.optimizers = {name: torch.optim.Adam(module.parameters(), lr=rates[name], fused=True)
                            for name, module in self.modules.items()}
@@ -161,7 +168,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=o.amp):
             codes = self.model.encoder(images)
             vertices = self.model.decoder(codes)
-        codes, vertices = codes.float(), vertices.float()
+        codes, vertices = codes.to(images.dtype), vertices.to(images.dtype)
         shown = self._render(vertices, codes, batch)
         values = {"silhouette": losses.silhouette_loss(shown.rendered, batch.silhouettes.to(self.device)),
                   "smoothness": losses.smoothness_loss(vertices, self.topology),
@@ -188,6 +195,7 @@ class Trainer:
             values["discriminator"] = self.method.discriminator_loss(shown)
             self._backward(values["discriminator"])
             learning["D"] = self.modules["D"]
+        values = distributed.average(learning.values(), values)
         norms = gradient_norms(learning)
         bad = any_bad(values, norms)
         for name in learning:
@@ -198,8 +206,9 @@ class Trainer:
         return {k: v.detach() for k, v in values.items()}, norms
 
     def _backward(self, loss):
-        """A loss that is not finite teaches nothing; only on the CPU does it cost nothing to look."""
-        if self.device.type != "cpu" or loss.isfinite():
+        """A loss that is not finite teaches nothing; only on the CPU does it cost nothing to look, and only alone
+        does nobody wait for this one."""
+        if self.device.type != "cpu" or distributed.size() > 1 or loss.isfinite():
             loss.backward()
 
     def _render(self, vertices, codes, batch):
@@ -208,7 +217,9 @@ class Trainer:
         cameras, poses, others = batch.cameras.to(self.device), batch.poses.to(self.device), None
         seen_from = [cameras]
         if self.method and self.method.wants_other_views:
-            other_cameras, others = self.dataset.other_views(cameras, poses)
+            # Drawn for the whole batch, as one process would.
+            drawn = self.dataset.other_views(distributed.gathered(cameras), distributed.gathered(poses))
+            other_cameras, others = (whole[distributed.part(len(whole))] for whole in drawn)
             seen_from.append(other_cameras)
         screens = torch.cat([self.dataset.project(vertices, c) for c in seen_from])
         images = self.renderer.render_silhouettes(screens, self.model.faces).split(len(cameras))
@@ -244,20 +255,26 @@ def train(options, device):
     check_options(options)
     if options.resume and not os.path.isdir(options.ckpt_dir):
         options.resume = False  # nothing there yet: a new run
+    main = distributed.main()
     with Interruption() as interruption:
         described = dict(vars(options))
-        lock.check(options.ckpt_dir)
+        if main:
+            lock.check(options.ckpt_dir)
         begun = set(runs.held(options.ckpt_dir, options.resume)) - {runs.METRICS}
         runs.seed_everything(options.seed)
         dataset = DATASETS[options.dataset]
-        data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
-        validation = dataset.open(described, "val", seed=options.data_seed)
+        with distributed.main_first():
+            data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
+            validation = dataset.open(described, "val", seed=options.data_seed)
         trainer = Trainer(options, device, data.num_poses)
         if not begun:
             weights.start_from(trainer.modules, options, dataset)
+        distributed.same_as_main(trainer.modules.values())
         seen = {"train": runs.describe_data(data), "val": runs.describe_data(validation)}
         # Everything that was given has been read; from here on files are written.
-        with lock.held(options.ckpt_dir):
-            resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen)
+        with lock.held(options.ckpt_dir) if main else contextlib.nullcontext():
+            with distributed.main_first():
+                resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen) if main \
+                    else runs.load_last(options.ckpt_dir) if begun else None
             loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)
             return loop.run(interruption)
