@@ -57,6 +57,8 @@ def parser():
     g.add_argument("--device_id", type=integer(0), metavar="N", help="the published way to say --device=cuda:N")
     g.add_argument("--deterministic", action="store_true",
                    help="repeat to the bit on CUDA too, with slower algorithms; the CPU always does")
+    g.add_argument("--tf32", action="store_true", help="CUDA: multiply float32 with 10 bits of mantissa, on tensor "
+                                                       "cores")
     g.add_argument("--threads", type=integer(1), help="CPU threads (default: torch's choice)")
 
     g = p.add_argument_group("data")
@@ -124,6 +126,11 @@ def parser():
     g.add_argument("--standardize_code", action="store_true",
                    help="standardise the code before the discriminator, which then learns")
     g.add_argument("--amp", action="store_true", help="bfloat16 inside the networks")
+    g.add_argument("--cuda_graph", choices=("auto", "on", "off"), default="auto",
+                   help="start each step on the GPU as one recorded graph; auto: where one process trains on one")
+    g.add_argument("--data_on", choices=("auto", "device", "host"), default="auto",
+                   help="where the training images are; auto: in the GPU's memory if they take at most half of what "
+                        "is free, else read one batch ahead")
     g.add_argument("--log_step", type=integer(1), default=10, help="iterations between two records")
     g.add_argument("--ckpt_step", type=integer(1), default=500, help="... two checkpoints with validation")
     g.add_argument("--keep_last", type=integer(0), default=0, metavar="N",
@@ -349,38 +356,6 @@ def need_model(options):
         need(options, "ckpt_dir")
 
 
-def resolve_device(options):
-    import torch
-    name = f"cuda:{options.device_id}" if options.device_id is not None else options.device
-    if options.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for
-    if options.deterministic != torch.are_deterministic_algorithms_enabled():  # saying it takes torch seconds
-        torch.use_deterministic_algorithms(options.deterministic)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    import distributed
-    if distributed.size() > 1 and name.startswith("cuda"):
-        if name != "cuda":
-            raise InputError(f"--device={name} in {distributed.size()} processes: each has a GPU of its own, give "
-                             "--device=cuda")
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device={name} is not one of auto, cpu, cuda, cuda:N")
-    if device.type == "cuda" and (not torch.cuda.is_available()
-                                  or (device.index or 0) >= torch.cuda.device_count()):
-        raise InputError(f"--device={name}: this torch sees {torch.cuda.device_count()} CUDA devices; use "
-                         "--device=cpu or install a CUDA build of torch")
-    if device.index is not None and device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device
-
-
 def keep_freed_memory():
     """Let glibc reuse freed memory instead of giving it back to the system after every step: mapping
     it anew costs a sixth of a training step."""
@@ -400,10 +375,11 @@ def main(arguments=None):
         print(json.dumps(vars(options), indent=2))
         return 0
     keep_freed_memory()
+    import devices
     import distributed
     try:
-        with distributed.joined(options.mode):
-            return MODES[options.mode](options, resolve_device(options))
+        with distributed.joined(options.mode), devices.failures_told(options):
+            return MODES[options.mode](options, devices.resolve(options))
     except (InputError, Divergence, WriteError, DeviceError) as error:
         if distributed.first_to_tell():
             print(f"error: {error}", file=sys.stderr)

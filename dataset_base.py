@@ -8,6 +8,7 @@ Convention
 Predicted meshes live in the RENDERER's frame of their dataset: y up, seen by its `project`. A mesh that
 people made is right-handed with y up: `flip_handedness` goes from one to the other and back.
 """
+import dataclasses
 import os
 from dataclasses import dataclass
 
@@ -23,12 +24,34 @@ VOXEL_GRID = 32
 
 @dataclass
 class Batch:
-    """Some images of a dataset and all that goes with them; B of each."""
+    """Some images of a dataset and all that goes with them; B of each.
+
+    As `read` gives them, images and silhouettes are bytes, 0 ... 255, and silhouettes None where they are the
+    images' alpha.
+    """
     images: torch.Tensor       # (B, C, H, W) float in [0, 1], RGB or RGBA, row 0 at the top
     silhouettes: torch.Tensor  # (B, S, S) float in [0, 1]
     cameras: torch.Tensor      # (B, ...) what `project` needs to know of the camera
     poses: torch.Tensor        # (B,) int64 pose bins
     objects: torch.Tensor      # (B,) int64, counted through all classes
+
+    def tensors(self):
+        return [t for t in vars(self).values() if t is not None]
+
+    def map(self, function):
+        """A batch of what the function makes of each tensor."""
+        return Batch(**{name: None if t is None else function(t) for name, t in vars(self).items()})
+
+    def to(self, device):
+        return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def as_numbers(self):
+        """Bytes to [0, 1], wherever they are."""
+        def scaled(tensor):
+            return tensor.float().mul_(1 / 255)
+        images = scaled(self.images)
+        silhouettes = images[:, 3] if self.silhouettes is None else scaled(self.silhouettes)
+        return dataclasses.replace(self, images=images, silhouettes=silhouettes)
 
 
 class Dataset:
@@ -57,6 +80,7 @@ class Dataset:
     published = {}                       # options of the published run: what is not given is this
     reads = ()                           # options that the constructor takes
     published_bgr = False                # the published program read its colours in this order
+    augments = False                     # training images are made anew for each batch
     mirrors = True                       # its cameras mirror a right-handed scene
     grid_rule = None                     # how voxels come from coordinates, in words
     files = None                         # what a folder of it holds, in words
@@ -203,7 +227,11 @@ class Dataset:
         return cls(data_dir, class_ids or options["class_ids"], split, **{**taken, **more})
 
     def gather(self, indices, step=None, part=slice(None)):
-        """`Batch` of the images with these numbers, or of the part (slice) of them, on the CPU. With a step, as
+        """`read`, as numbers in [0, 1]."""
+        return self.read(indices, step, part).as_numbers()
+
+    def read(self, indices, step=None, part=slice(None)):
+        """`Batch` of bytes, of the images with these numbers or the part (slice) of them, on the CPU. With a step, as
         training augments them: a function of the seed, the step and the place among `indices`."""
         raise NotImplementedError
 

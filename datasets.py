@@ -74,7 +74,7 @@ class CVPR18(Dataset):
     @classmethod
     def other_views(cls, cameras, poses):
         """Any of the other views."""
-        turn = torch.randint(1, cls.num_views, (len(cameras),)).to(cameras.device)
+        turn = torch.randint(1, cls.num_views, (len(cameras),)).to(cameras.device, non_blocking=True)
         others = (cameras + turn) % cls.num_views
         return others, others
 
@@ -129,16 +129,15 @@ class CVPR18(Dataset):
         found = glob.glob(os.path.join(glob.escape(data_dir), "*_images.npz"))
         return sorted({os.path.basename(f).rsplit("_", 2)[0] for f in found})
 
-    def gather(self, indices, step=None, part=slice(None)):
+    def read(self, indices, step=None, part=slice(None)):
         rows = self.rows[np.asarray(indices)[part]]
         pixels = np.empty((len(rows), self.channels, self.img_size, self.img_size), np.uint8)
         for c in np.unique(rows[:, 0]):
             mine = np.flatnonzero(rows[:, 0] == c)
             pixels[mine] = self._images[c][rows[mine, 1], rows[mine, 2]]
-        images = torch.from_numpy(pixels).float().mul_(1 / 255)
         views = torch.from_numpy(rows[:, 3].astype(np.int64))
         objects = torch.from_numpy(self._first_object[rows[:, 0]] + rows[:, 1])
-        return Batch(images, images[:, 3], views, self.pose_bins(views), objects)
+        return Batch(torch.from_numpy(pixels), None, views, self.pose_bins(views), objects)
 
     @classmethod
     def pose_bins(cls, views):

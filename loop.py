@@ -11,6 +11,7 @@ import distributed
 import runs
 from divergence import Watch
 from errors import Divergence, InputError
+from feed import open_feed
 from inference import score
 from monitor import Monitor
 from visualization import training_sheet, write_obj
@@ -97,14 +98,15 @@ class Loop:
             return 0
         sampler = Sampler(len(self.data), o.batch_size, o.seed)
         sheet = _sheet_images(self.validation)
-        part = distributed.part(o.batch_size)
-        with dashboard.shown(o) if self.main else contextlib.nullcontext():
+        feed = open_feed(self.data, sampler, self.trainer.device, distributed.part(o.batch_size), o.data_on)
+        if feed.told:
+            self.monitor.say(feed.told)
+        with dashboard.shown(o) if self.main else contextlib.nullcontext(), contextlib.closing(feed):
             interruption.stepping = True
             for step in range(self.first + 1, o.n_iters + 1):
                 last = step == o.n_iters
                 try:
-                    batch = self.data.gather(sampler.batch(step), step, part)
-                    self.watch.add(step, *self.trainer.step(step, batch))
+                    self.watch.add(step, *self.trainer.step(step, feed.batch(step)))
                     stop = distributed.highest(int(interruption.wanted or 0))  # all of them, or none
                     self._after(step, last, sheet, stop)
                 except Divergence as error:

@@ -66,7 +66,8 @@ def laplacian_loss(vertices, topology):
     v = _vertex_major(vertices)
     a, b = topology.edges.T
     total = torch.zeros_like(v).index_add(0, a, v[b]).index_add(0, b, v[a])
-    count = torch.bincount(topology.edges.reshape(-1), minlength=len(v)).clamp_min(1)
+    ends = topology.edges.reshape(-1)
+    count = v.new_zeros(len(v)).index_add(0, ends, v.new_ones(len(ends))).clamp_min(1)  # bincount waits for a GPU
     return (v - total / count[:, None, None]).square().sum() / len(vertices)
 
 

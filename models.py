@@ -159,7 +159,7 @@ class SymmetricMeshDecoder(nn.Module):
         offsets = numbers.new_zeros(len(codes), len(self.template), 3)
         offsets[:, self.plane, :2] = on_plane.view(len(codes), -1, 2)
         offsets[:, self.beyond] = off_plane
-        offsets[:, self.mirror] = off_plane * off_plane.new_tensor([1, 1, -1])
+        offsets[:, self.mirror] = torch.cat([off_plane[..., :2], -off_plane[..., 2:]], -1)
         return 0.5 * (self.template + offsets)
 
 

@@ -137,17 +137,16 @@ class NIPS17(Dataset):
         self.rows, self._cameras = np.concatenate(rows), torch.from_numpy(np.concatenate(cameras))
         tell_left_out(problems, say)
 
-    def gather(self, indices, step=None, part=slice(None)):
+    def read(self, indices, step=None, part=slice(None)):
         indices = np.asarray(indices)[part]
         rows = self.rows[indices]
         pixels = np.empty((len(rows), self.channels, self.img_size, self.img_size), np.uint8)
         for c in np.unique(rows[:, 0]):
             mine = np.flatnonzero(rows[:, 0] == c)
             pixels[mine] = self._images[c][rows[mine, 2], rows[mine, 3]]
-        images = torch.from_numpy(pixels).float().mul_(1 / 255)
         cameras = self._cameras[torch.from_numpy(indices)]
         objects = torch.from_numpy(self._first_object[rows[:, 0]] + rows[:, 1])
-        return Batch(images, images[:, 3], cameras.float(), self.pose_bins(cameras), objects)
+        return Batch(torch.from_numpy(pixels), None, cameras.float(), self.pose_bins(cameras), objects)
 
     def pose_bins(self, cameras):
         """(B,) int64: floor((azimuth + 180) / wAzimuth) * n + floor((elevation + 20) / wElevation), n being

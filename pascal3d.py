@@ -48,6 +48,7 @@ class Pascal3D(Dataset):
     published = dict(img_size=224, n_iters=40000, lambda_Gprior=0.01, lambda_adv=0.01, decay_batch=60000,
                      symmetric=True)
     reads = ("img_size", "skip_bad", "published_flip")
+    augments = True
     mirrors = False
     grid_rule = "(coordinates + 1) / 2, grid axes 1 and 2 swapped, all three reversed"
     files = "<name>_train.npz, <name>_imagenet.npz and <name>_val.npz"
@@ -72,8 +73,8 @@ class Pascal3D(Dataset):
     @classmethod
     def project(cls, vertices, cameras):
         """Renderer frame to NDC: vertices (B, V, 3), cameras (B, 3, 3)."""
-        rotation = FLIP_X.to(vertices) @ cameras.to(vertices.dtype)
-        return vertices @ rotation.transpose(1, 2) + vertices.new_tensor([0, 0, 1 + 1e-5])
+        turned = vertices @ torch.cat([-cameras[:, :1], cameras[:, 1:]], 1).to(vertices.dtype).transpose(1, 2)
+        return torch.cat([turned[..., :2], turned[..., 2:] + (1 + 1e-5)], -1)
 
     @classmethod
     def for_pictures(cls, vertices, cameras):
@@ -209,7 +210,7 @@ class Pascal3D(Dataset):
     def all_poses(self):
         return self._poses
 
-    def gather(self, indices, step=None, part=slice(None)):
+    def read(self, indices, step=None, part=slice(None)):
         indices = np.asarray(indices)
         jitter, flips = np.zeros((len(indices), 4)), np.zeros(len(indices), bool)
         if step is not None:
@@ -217,19 +218,19 @@ class Pascal3D(Dataset):
             jitter, flips = rng.uniform(-JITTER, JITTER, jitter.shape), rng.random(len(indices)) < 0.5
         indices, jitter, flips = indices[part], jitter[part], flips[part]
         images = torch.empty(len(indices), 3, self.img_size, self.img_size, dtype=torch.uint8)
-        masks = torch.empty(len(indices), files.MASK_SIZE, files.MASK_SIZE)
+        masks = torch.empty(len(indices), files.MASK_SIZE, files.MASK_SIZE, dtype=torch.uint8)
         for k, (_, _, part, i) in enumerate(self.rows[indices]):
             part = self._parts[part]
             images[k] = cropped(files.picture(part, i), part["boxes"][i], jitter[k], self.img_size)
             mirror = int(flips[k] and not self.published_flip)
-            masks[k] = torch.from_numpy(part["masks"][i, mirror].astype(np.float32)) / 255
+            masks[k] = torch.from_numpy(np.array(part["masks"][i, mirror]))
         where = torch.from_numpy(indices)
         cameras, poses, flips = self._cameras[where], self._poses[where], torch.from_numpy(flips)
         images = torch.where(flips[:, None, None, None], images.flip(-1), images)
         if flips.any() and not self.published_flip:
             cameras = torch.where(flips[:, None, None], mirrored(cameras), cameras)
             poses = self.pose_bins(cameras)
-        return Batch(images.float().mul_(1 / 255), masks, cameras, poses, self.all_objects()[where])
+        return Batch(images, masks, cameras, poses, self.all_objects()[where])
 
 
 def mirrored(rotations):

@@ -28,7 +28,7 @@ NEXT = "next.pt"  # whole, but the log may lack what it knows: no run goes on fr
 # A resumed run must agree with its checkpoint in everything but these.
 MAY_CHANGE = {"n_iters", "log_step", "ckpt_step", "sample_step", "sample_dir", "device", "device_id",
               "resume", "data_dir", "cache_dir", "ckpt_dir", "threads", "visdom_env", "visdom_server",
-              "visdom_port", "follow", "keep_last", "on_nan"}
+              "visdom_port", "follow", "keep_last", "on_nan", "data_on", "cuda_graph"}
 
 
 @contextlib.contextmanager

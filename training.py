@@ -1,5 +1,6 @@
 """`--mode=train` and `trainCVPR19`: one loop; the adversarial method is a part of it."""
 import contextlib
+import functools
 import os
 import pickle
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import weights
 from datasets import DATASETS
 from divergence import any_bad, gradient_norms
 from errors import Divergence, InputError
+from graphs import Captured
 from inference import Model
 from interruption import Interruption
 from loop import Loop, learning_rate
@@ -122,6 +124,14 @@ def load_resnet(encoder, path):
                          f"{(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
 
 
+def use_graphs(options, device):
+    """Whether steps are recorded as CUDA graphs."""
+    if options.cuda_graph == "on" and (device.type != "cuda" or distributed.size() > 1):
+        raise InputError(f"--cuda_graph=on: steps are recorded on one GPU, by one process; here on {device}, by "
+                         f"{distributed.size()}; give auto or off")
+    return options.cuda_graph != "off" and device.type == "cuda" and distributed.size() == 1
+
+
 class Trainer:
     """Networks, optimisers and the step; nothing of files."""
 
@@ -149,28 +159,50 @@ class Trainer:
             self.modules.update({name: torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
                                  for name, module in self.modules.items()})
         rates = {"E": options.lr, "G": options.lr, "D": options.lr_D or options.lr}
-        self.optimizers = {name: torch.optim.Adam(module.parameters(), lr=rates[name], fused=True)
-                           for name, module in self.modules.items()}
+        on_gpu = device.type == "cuda"  # there a graph reads the rates where they are
+        self.optimizers = {name: torch.optim.Adam(
+            module.parameters(), lr=torch.tensor(rates[name], device=device) if on_gpu else rates[name], fused=True,
+            capturable=on_gpu) for name, module in self.modules.items()}
         self.rates = rates
+        # By whether it is the encoder's turn.
+        self._turns = {turn: functools.partial(self._turn, turn) for turn in (False, True)}
+        if use_graphs(options, device):
+            self._turns = {turn: Captured(function) for turn, function in self._turns.items()}
 
     def step(self, step, batch):
         """One iteration on a `Batch`; returns {loss name: scalar tensor} and {network: norm of its gradient}.
 
         If one of these is not finite, networks and optimisers are left as they were.
         """
-        o = self.options
         for name, optimizer in self.optimizers.items():
-            optimizer.param_groups[0]["lr"] = learning_rate(step, o, self.rates[name])
+            group, rate = optimizer.param_groups[0], learning_rate(step, self.options, self.rates[name])
+            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], torch.Tensor) else rate
+        encoders_turn = self.method is not None and step % self.options.G_every == 0
+        return self._turns[encoders_turn](*self._inputs(batch))
+
+    def _inputs(self, batch):
+        """What a turn needs, on the device; random other views are drawn here for a method that wants them."""
+        batch = batch.to(self.device)
+        others = ()
+        if self.method and self.method.wants_other_views:
+            # For the whole batch, as one process would.
+            drawn = self.dataset.other_views(distributed.gathered(batch.cameras), distributed.gathered(batch.poses))
+            others = (whole[distributed.part(len(whole))] for whole in drawn)
+        return batch.images, batch.silhouettes, batch.cameras, batch.poses, *others
+
+    def _turn(self, encoders_turn, images, silhouettes, cameras, poses, other_cameras=None, other_poses=None):
+        """The work of a step: nothing in it goes between the device and the host."""
+        o = self.options
+        for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         # Of batch normalisation, which the forward pass already changes.
         statistics = [(b, b.clone()) for m in self.modules.values() for b in m.buffers()]
-        images = batch.images.to(self.device, non_blocking=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=o.amp):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=o.amp, cache_enabled=False):
             codes = self.model.encoder(images)
             vertices = self.model.decoder(codes)
         codes, vertices = codes.to(images.dtype), vertices.to(images.dtype)
-        shown = self._render(vertices, codes, batch)
-        values = {"silhouette": losses.silhouette_loss(shown.rendered, batch.silhouettes.to(self.device)),
+        shown = self._render(vertices, codes, cameras, poses, other_cameras, other_poses)
+        values = {"silhouette": losses.silhouette_loss(shown.rendered, silhouettes),
                   "smoothness": losses.smoothness_loss(vertices, self.topology),
                   "prior": losses.gaussian_prior(codes)}
         total = (values["silhouette"] + o.lambda_smth * values["smoothness"]
@@ -181,7 +213,6 @@ class Trainer:
         if o.lambda_edge:
             values["edge"] = losses.edge_length_loss(vertices, self.topology)
             total = total + o.lambda_edge * values["edge"]
-        encoders_turn = self.method and step % o.G_every == 0
         if encoders_turn:
             with _frozen(self.modules["D"]):
                 name = self.method.adversarial_name
@@ -211,28 +242,26 @@ class Trainer:
         if self.device.type != "cpu" or distributed.size() > 1 or loss.isfinite():
             loss.backward()
 
-    def _render(self, vertices, codes, batch):
-        """Silhouettes from the inputs' views and, for a method that wants them, from others, drawn in
-        one call."""
-        cameras, poses, others = batch.cameras.to(self.device), batch.poses.to(self.device), None
-        seen_from = [cameras]
-        if self.method and self.method.wants_other_views:
-            # Drawn for the whole batch, as one process would.
-            drawn = self.dataset.other_views(distributed.gathered(cameras), distributed.gathered(poses))
-            other_cameras, others = (whole[distributed.part(len(whole))] for whole in drawn)
-            seen_from.append(other_cameras)
+    def _render(self, vertices, codes, cameras, poses, other_cameras, other_poses):
+        """Silhouettes from the inputs' views and, if there are any, from others, drawn in one call."""
+        seen_from = [cameras] if other_cameras is None else [cameras, other_cameras]
         screens = torch.cat([self.dataset.project(vertices, c) for c in seen_from])
         images = self.renderer.render_silhouettes(screens, self.model.faces).split(len(cameras))
-        return Shown(codes, poses, images[0], others, None if others is None else images[1])
+        return Shown(codes, poses, images[0], other_poses, None if other_poses is None else images[1])
 
     def state(self):
-        return {"models": {k: m.state_dict() for k, m in self.modules.items()},
-                "optimizers": {k: m.state_dict() for k, m in self.optimizers.items()}}
+        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        for state in optimizers.values():  # a number on every device
+            state["param_groups"] = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+        return {"models": {k: m.state_dict() for k, m in self.modules.items()}, "optimizers": optimizers}
 
     def load(self, state):
         for name, module in self.modules.items():
             module.load_state_dict(state["models"][name])
-            self.optimizers[name].load_state_dict(state["optimizers"][name])
+            optimizer = self.optimizers[name]
+            own = {key: optimizer.param_groups[0][key] for key in ("lr", "capturable")}  # those of this device
+            optimizer.load_state_dict(state["optimizers"][name])
+            optimizer.param_groups[0].update(own)
 
     def check_finite(self):
         for name, module in self.modules.items():

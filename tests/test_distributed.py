@@ -87,7 +87,7 @@ def two(data, template, tmp_path_factory):
     """Run folder of a run started by torchrun, and what it printed."""
     folder = tmp_path_factory.mktemp("two") / "run"
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-                           SCRIPT, *command(data, template, folder, *SHORT)], text=True, timeout=120,
+                           SCRIPT, *command(data, template, folder, *SHORT)], text=True, timeout=300,
                           env=environment(), capture_output=True)
     assert done.returncode == 0, done.stderr
     yield folder, done.stdout

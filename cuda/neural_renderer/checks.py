@@ -81,10 +81,25 @@ def numbers(name, value, like, what):
     try:
         if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value):
             return torch.stack([torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in value])
+        if like.device.type != "cpu" and _plain(value):
+            return _filled(value, like)
         value = np.asarray(value) if isinstance(value, (list, tuple)) else value
         return torch.as_tensor(value, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} must be {what}, got {describe(value)}") from None
+
+
+def _plain(value):
+    return isinstance(value, (int, float)) or isinstance(value, (list, tuple)) and all(
+        isinstance(v, (int, float)) for v in value)
+
+
+def _filled(value, like):
+    """A plain number or a list of them, made on the device: a copy from the host would make a GPU's caller wait, and
+    cannot be part of a CUDA graph."""
+    if isinstance(value, (list, tuple)):
+        return torch.stack([_filled(v, like) for v in value])
+    return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
 def real(name, value):

@@ -1,0 +1,87 @@
+"""The device of a run: chosen, set up, and told about in a sentence when it fails."""
+import contextlib
+import os
+import re
+import traceback
+
+import torch
+
+import distributed
+from errors import DeviceError, InputError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def resolve(options):
+    """The torch.device that the options ask for, with threads, precision and determinism set as they say."""
+    if options.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for
+    if options.deterministic != torch.are_deterministic_algorithms_enabled():  # saying it takes torch seconds
+        torch.use_deterministic_algorithms(options.deterministic)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = _named(options)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        # For convolutions torch would take TF32 unasked.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
+        torch.backends.cudnn.benchmark = not options.deterministic
+    return device
+
+
+def _named(options):
+    name = f"cuda:{options.device_id}" if options.device_id is not None else options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device={name} is not one of auto, cpu, cuda, cuda:N")
+    if device.type == "cpu":
+        return device
+    if distributed.size() > 1 and device.index is not None:
+        raise InputError(f"--device={name} in {distributed.size()} processes, of which each has a GPU of its own: give "
+                         "--device=cuda")
+    number = int(os.environ.get("LOCAL_RANK", 0)) if distributed.size() > 1 else device.index or 0
+    if not torch.cuda.is_available() or number >= torch.cuda.device_count():
+        wanted = f"--device={name}" if distributed.size() == 1 else f"process {number} of this machine wants cuda:{number}"
+        raise InputError(f"{wanted}: this torch sees {torch.cuda.device_count()} CUDA devices; use --device=cpu or "
+                         "install a CUDA build of torch")
+    return torch.device("cuda", number)
+
+
+@contextlib.contextmanager
+def failures_told(options):
+    """Inside, what a device fails with becomes a sentence that says what can be done."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(_no_room(error, "the GPU", options)) from None
+    except (RuntimeError, torch.AcceleratorError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        if "can't allocate memory" in first:
+            raise InputError(_no_room(error, "this machine", options)) from None
+        if isinstance(error, (torch.AcceleratorError, torch.distributed.DistError)) or re.search(
+                r"\b(CUDA (driver )?error|cuDNN error|CUBLAS_STATUS|NCCL)", first):
+            raise DeviceError(f"a device has failed: {first}; what was saved before stays: go on with --resume") from None
+        raise
+
+
+def _no_room(error, place, options):
+    """Who asked for how much, and which option lowers it."""
+    wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+    free = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", str(error))
+    frames = [f for f in traceback.extract_tb(error.__traceback__)
+              if os.path.dirname(os.path.abspath(f.filename)) == HERE and f.filename != __file__]
+    asker = f"{frames[-1].name} of {os.path.basename(frames[-1].filename)}" if frames else "the program"
+    if any(f.filename.endswith("feed.py") for f in frames) and options.data_on == "device":
+        advice = "give --data_on=host"
+    elif options.mode in ("train", "trainCVPR19"):
+        advice = f"lower --batch_size, now {options.batch_size}, or " + (
+            "give --data_on=host" if options.data_on != "host" else "--img_size or --enc_width")
+    else:
+        advice = "give --device=cpu"
+    return f"{asker} asked {place} for {wanted[1] if wanted else 'more memory'} and there is not so much" + (
+        f" ({free[2]} of {free[1]} are free)" if free else "") + f": {advice}"
