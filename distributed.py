@@ -169,7 +169,7 @@ def same_as_main(modules):
 
 
 def filled_in(tensor):
-    """A tensor on the CPU of which each process has some elements, the others zero, complete in all of them."""
+    """A tensor of which each process has some elements, the others zero, complete in all of them."""
     if size() > 1:
         with _together():
             dist.all_reduce(tensor)

@@ -225,25 +225,25 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         numbers = data.images_of_class(c)
         objects = np.flatnonzero(data.object_class == c)
         views = len(numbers) // len(objects)
-        truth = data.voxels(objects)
+        truth = data.voxels(objects).to(model.device)
         # In order, and added up in order, whichever process has measured what.
-        figures = torch.zeros(len(objects), 3, dtype=torch.float64)
-        codes = torch.zeros(len(numbers), model.options["latent_dim"])
+        figures = torch.zeros(len(objects), 3, dtype=torch.float64, device=model.device)
+        codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
         poses, shown = data.all_poses()[numbers], data.all_objects()[numbers]
         for k, first in enumerate(range(0, len(objects), objects_at_once)):
             places = slice(first * views, (first + objects_at_once) * views)
             if k % distributed.size() == distributed.rank():
-                prediction = model.predict(data.gather(numbers[places]).images)
-                grids = data.voxelize(prediction.vertices, prediction.faces).cpu()
-                codes[places] = prediction.codes.float().cpu()
+                prediction = model.predict(data.read(numbers[places]).to(model.device).as_numbers().images)
+                grids = data.voxelize(prediction.vertices, prediction.faces)
+                codes[places] = prediction.codes.float()
                 for o, shapes in enumerate(grids.split(views), first):
                     figures[o, 0] = voxel_iou(shapes, truth[o]).mean()
                     if full:
-                        figures[o, 1:] = torch.tensor(_controls(shapes, truth, o))
+                        figures[o, 1:] = _controls(shapes, truth, o)
             done += len(numbers[places])
             if progress:
                 progress(done)
-        figures, codes = distributed.filled_in(figures), distributed.filled_in(codes)
+        figures, codes = distributed.filled_in(figures), distributed.filled_in(codes).cpu()
         mean = [sum(column) / len(objects) for column in figures.T.tolist()]
         shared = shared_bins(poses, shown, data.num_poses)
         poses = torch.where(torch.isin(poses, torch.tensor(shared)), poses, -1)
@@ -252,7 +252,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         if full:
             result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:]
             result["mean_shape_iou"][class_id] = float(
-                voxel_iou(truth, mean_grids[class_id][None]).mean())
+                voxel_iou(truth, mean_grids[class_id][None].to(truth.device)).mean())
             shuffled = poses[torch.randperm(len(poses), generator=torch.Generator().manual_seed(0))]
             result["mmd_shuffled"][class_id] = mean_mmd(codes, shuffled, data.num_poses)
     return result
@@ -262,8 +262,8 @@ def _controls(shapes, truth, o):
     """IoU of the shapes (views, n, n, n) predicted for object o with others of its class, and with each other."""
     others = [(o + shift) % len(truth) for shift in range(1, min(len(truth), 21))]
     agreement = pairwise_iou(shapes, shapes)
-    return (float(pairwise_iou(shapes, truth[others]).mean()) if others else float("nan"),
-            float(agreement[tuple(torch.tril_indices(len(shapes), len(shapes), -1))].mean()))
+    wrong = pairwise_iou(shapes, truth[others]).mean() if others else agreement.new_full((), float("nan"))
+    return torch.stack([wrong, agreement[tuple(torch.tril_indices(len(shapes), len(shapes), -1))].mean()])
 
 
 def mean_shapes(train_data):
