@@ -149,6 +149,8 @@ def test_folder_of_runs(more, two_classes):
 class Oracle:
     """In place of a model: the true meshes of a split, in order, as `change` leaves them."""
 
+    device, options = torch.device("cpu"), {"latent_dim": 3}
+
     def __init__(self, meshes, change):
         self.meshes, self.change = iter(meshes), change
 

@@ -138,6 +138,8 @@ def test_voxels_are_those_of_the_published_rule_in_the_datasets_axes(folders, la
 class Oracle:
     """A model that predicts one mesh, whatever it sees."""
 
+    device, options = torch.device("cpu"), {"latent_dim": 3}
+
     def __init__(self, vertices):
         self.vertices = torch.tensor(vertices).float()
 
