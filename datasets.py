@@ -1,4 +1,4 @@
-"""The datasets: CVPR18 here, the others beside it; `DATASETS` names them all."""
+"""The datasets: CVPR18 here, the others in `readers`; `DATASETS` names them all."""
 import glob
 import os
 
@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 import neural_renderer as nr
-from cache import open_npz
-from dataset_base import VOXEL_GRID, Batch, Dataset, check_folder
 from errors import InputError
-from nips17 import NIPS17
-from pascal3d import Pascal3D
+from readers.base import VOXEL_GRID, Batch, Dataset, check_folder
+from readers.cache import open_npz
+from readers.nips17 import NIPS17
+from readers.pascal3d import Pascal3D
 
 
 class CVPR18(Dataset):

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 import runs
-from dataset_base import VOXEL_GRID
 from datasets import CVPR18, NIPS17, Pascal3D
 from errors import WriteError
 from monitor import Progress
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
-from pascal3d import MARGIN, turntable_rotations
+from readers.base import VOXEL_GRID
+from readers.pascal3d import MARGIN, turntable_rotations
 
 LIGHT = (0.35, 0.85, -0.4)  # towards the light, renderer's frame: above, a little right and in front
 

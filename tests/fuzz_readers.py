@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from types import SimpleNamespace
 
-import cache
 import command
 import compare
 import dashboard
@@ -16,10 +15,7 @@ import images
 import inference
 import lock
 import neural_renderer as nr
-import nips17
-import nips17_files
 import numpy as np
-import pascal3d_files
 import runs
 import synthetic
 import torch
@@ -27,6 +23,7 @@ import weights
 from errors import InputError
 from models import Encoder
 from PIL import Image
+from readers import cache, nips17, nips17_files, pascal3d_files
 
 # ---- files with checksums ---------------------------------------------------------------------------------
 

@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from cache import open_npz
 from datasets import CVPR18
 from errors import InputError
+from readers.cache import open_npz
 
 CAR, CHAIR = "02958343", "03001627"
 

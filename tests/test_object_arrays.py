@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from object_arrays import Refused, read_objects
+from readers.object_arrays import Refused, read_objects
 
 RNG = np.random.default_rng(0)
 IMAGES = [RNG.integers(0, 256, shape, dtype=np.uint8)

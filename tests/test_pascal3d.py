@@ -177,7 +177,7 @@ def bars_folder(tmp_path):
 
 def test_a_flipped_image_its_mask_and_its_camera_agree(bars_folder, monkeypatch):
     """It shows the mirror image (z negated) of the object through a camera that is a rotation again."""
-    import pascal3d
+    from readers import pascal3d
     monkeypatch.setattr(pascal3d, "JITTER", 0)
     folder, vertices, faces = bars_folder
     data = read(folder, "train")
@@ -197,7 +197,7 @@ def test_a_flipped_image_its_mask_and_its_camera_agree(bars_folder, monkeypatch)
 
 
 def test_the_published_flip_mirrors_the_image_alone(bars_folder, monkeypatch):
-    import pascal3d
+    from readers import pascal3d
     monkeypatch.setattr(pascal3d, "JITTER", 0)
     data = read(bars_folder[0], "train", published_flip=True)
     plain, batch = data.gather(range(24)), data.gather(range(24), step=1)
@@ -229,7 +229,7 @@ def test_euler_bins_by_hand(tmp_path):
     assert train.all_poses().tolist() == [order.index(bins[k]) for k in (0, 1, 4, 0, 0)]
     assert val.all_poses().tolist()[:2] == [order.index(bins[4]), order.index(bins[0])]
     assert val.all_poses()[2] >= val.num_poses, "a bin that training lacks"
-    from pascal3d import euler_bins
+    from readers.pascal3d import euler_bins
     for k in (0, 1, 4):
         assert int(euler_bins(torch.tensor(rotations[k:k + 1]))) == bins[k]
     for angle in (180, -180, 179.99):

@@ -6,9 +6,10 @@ import torch
 
 import neural_renderer as nr
 import strict_json
-from dataset_base import Batch, Dataset, Rows, check_folder, tell_left_out
 from errors import InputError
-from nips17_files import ClassReader
+
+from .base import Batch, Dataset, Rows, check_folder, tell_left_out
+from .nips17_files import ClassReader
 
 
 class NIPS17(Dataset):

@@ -6,9 +6,10 @@ import warnings
 import numpy as np
 import torch
 
-import pascal3d_files as files
-from dataset_base import Batch, Dataset, Rows, check_folder, tell_left_out
 from errors import InputError
+
+from . import pascal3d_files as files
+from .base import Batch, Dataset, Rows, check_folder, tell_left_out
 
 MARGIN, JITTER = 0.15, 0.15  # of the box, on each side
 FLIP_X, MIRROR_Z = torch.diag(torch.tensor([-1.0, 1, 1])), torch.diag(torch.tensor([1.0, 1, -1]))

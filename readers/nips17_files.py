@@ -6,10 +6,11 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from cache import build, fingerprint
-from dataset_base import VOXEL_GRID
 from errors import InputError
 from monitor import Progress
+
+from .base import VOXEL_GRID
+from .cache import build, fingerprint
 
 
 class ClassReader:

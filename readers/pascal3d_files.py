@@ -5,11 +5,12 @@ import zlib
 
 import numpy as np
 
-from cache import build, fingerprint, npy_header
-from dataset_base import VOXEL_GRID
 from errors import InputError
 from monitor import Progress
-from object_arrays import read_objects
+
+from .base import VOXEL_GRID
+from .cache import build, fingerprint, npy_header
+from .object_arrays import read_objects
 
 MASK_SIZE = 64  # px, of the silhouettes that the method compares
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
