@@ -233,7 +233,8 @@ def train(options, device):
     options.load_G = options.load_G and os.path.abspath(options.load_G)
     options.load_D = options.load_D and os.path.abspath(options.load_D)
     options.cache_dir = options.cache_dir or os.path.join(options.data_dir, ".cache")
-    return training.train(options, device)
+    defaults = parse([f"--mode={options.mode}", f"--dataset={options.dataset}"])
+    return training.train(options, device, vars(defaults))
 
 
 def trainCVPR19(options, device):

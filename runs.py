@@ -120,17 +120,18 @@ def held(folder, resume):
     return found
 
 
-def start(folder, options, resume, sample_dir=None, data=None):
+def start(folder, options, resume, sample_dir=None, data=None, defaults=None):
     """Prepare a run folder, and one for samples. Returns the checkpoint to go on from, or None for a
     new run. What can be refused is refused before anything is written.
 
     data : what `describe_data` says of what is trained on; a resumed run must have the same.
+    defaults : values of options that are not given; what an older program trained with that did not have them.
     """
     found = held(folder, resume)
     state = None
     if set(found) - {METRICS}:
         state = load_last(folder)
-        _same_options(folder, state["options"], options)
+        _same_options(folder, state["options"], options, defaults or {})
         _same_data(folder, state.get("data"), data, options.get("data_dir"))
     make_folders((folder, "--ckpt_dir"), *([(sample_dir, "--sample_dir")] if sample_dir else []))
     _settle_names(folder)
@@ -158,11 +159,17 @@ def _whole(path):
         return False
 
 
-def _same_options(folder, before, now):
-    for name in sorted(set(before) | set(now)):
-        if name not in MAY_CHANGE and before.get(name) != now.get(name):
-            raise InputError(f"the run in {folder} was trained with --{name}={before.get(name)}, now "
-                             f"--{name}={now.get(name)}; resume with its own options")
+def _same_options(folder, before, now, defaults):
+    """Refuse options that are not those of the run. One that is newer than the run had its default there; one
+    that this program has no more must have been off there: None or False."""
+    for name in sorted((set(before) | set(now)) - MAY_CHANGE):
+        then = before.get(name, defaults.get(name))
+        if name in now and then != now[name]:
+            raise InputError(f"the run in {folder} was trained with --{name}={then}, now --{name}={now[name]}; "
+                             "resume with its own options")
+        if name not in now and then is not None and then is not False:
+            raise InputError(f"the run in {folder} was trained with --{name}={then}, which this version of the "
+                             "program does not have; resume with the one that trained it")
 
 
 def describe_data(data, images=16):

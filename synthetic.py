@@ -116,11 +116,13 @@ def load_mesh(path, up="y"):
     """(vertices, faces, colors) of a mesh file, upright, centred, its longest side 1.
 
     Made smaller where a corner would leave one of the 24 pictures. Face colours where the file has
-    them, grey elsewhere.
+    them, grey elsewhere. Materials and pictures are left alone; what else a file consists of (the buffers of
+    a glTF) must lie in its folder or below.
     """
     import trimesh
     try:
-        mesh = trimesh.load(path, force="mesh", process=False)
+        mesh = trimesh.load_mesh(path, process=False, skip_materials=True,
+                                 resolver=trimesh.resolvers.FilePathResolver(path, allow_anywhere=False))
         vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
         colors = _face_colors(mesh, len(faces))
     except Exception as error:  # trimesh lets many kinds of errors of its parsers through

@@ -279,8 +279,11 @@ def _frozen(module):
         module.requires_grad_(True)
 
 
-def train(options, device):
-    """Train until `n_iters`; returns the exit code: 0, or 75 if asked to stop on the way."""
+def train(options, device, defaults=None):
+    """Train until `n_iters`; returns the exit code: 0, or 75 if asked to stop on the way.
+
+    defaults : values of options that are not given, for runs that began before there was one.
+    """
     check_options(options)
     if options.resume and not os.path.isdir(options.ckpt_dir):
         options.resume = False  # nothing there yet: a new run
@@ -303,7 +306,10 @@ def train(options, device):
         # Everything that was given has been read; from here on files are written.
         with lock.held(options.ckpt_dir) if main else contextlib.nullcontext():
             with distributed.main_first():
-                resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen) if main \
-                    else runs.load_last(options.ckpt_dir) if begun else None
+                if main:
+                    resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen,
+                                         defaults)
+                else:
+                    resumed = runs.load_last(options.ckpt_dir) if begun else None
             loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)
             return loop.run(interruption)

@@ -5,7 +5,6 @@ make(split, i) the (vertices, faces, colors) of one object in the frame of peopl
 kept of each training object (None: all), name for the progress. Pictures come from our renderer through
 the dataset's camera, grids from our voxeliser in the dataset's axes.
 """
-import json
 import os
 import shutil
 
@@ -20,6 +19,7 @@ from monitor import Progress
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
 from readers.base import VOXEL_GRID
+from readers.nips17 import read_splits
 from readers.pascal3d import MARGIN, turntable_rotations
 
 LIGHT = (0.35, 0.85, -0.4)  # towards the light, renderer's frame: above, a little right and in front
@@ -94,6 +94,8 @@ def write_nips17(folder, class_id, sizes, make, train_views, seed, name, size=22
     object. Depth is 16-bit, 12000 a unit, 65535 where there is nothing."""
     import scipy.io
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
+    path = os.path.join(folder, "splits.json")
+    known = read_splits(folder)[0] if os.path.exists(path) else {}
     volumes = os.path.join(folder, "voxels", "modelVoxels32", class_id)
     splits = {split: [f"{split}_{i:05d}" for i in range(count)] for split, count in sizes.items()}
     try:
@@ -118,11 +120,6 @@ def write_nips17(folder, class_id, sizes, make, train_views, seed, name, size=22
                 os.replace(beside, target)
                 done += 1
                 progress.update(done)
-        path = os.path.join(folder, "splits.json")
-        known = {}
-        if os.path.exists(path):
-            with open(path) as file:
-                known = json.load(file)
         runs.write_json(path, {**known, class_id: splits})
     except WriteError:
         raise

@@ -95,7 +95,7 @@ class NIPS17(Dataset):
 
     @classmethod
     def available(cls, data_dir, options=None):
-        splits, _ = _read_splits(data_dir, (options or {}).get("split_file"))
+        splits, _ = read_splits(data_dir, (options or {}).get("split_file"))
         return sorted(splits)
 
     @classmethod
@@ -168,7 +168,8 @@ def _bins(wAzimuth, wElevation):
 
 # ---- what is in the files -------------------------------------------------------------------------
 
-def _read_splits(data_dir, split_file):
+def read_splits(data_dir, split_file=None):
+    """({class: {split: [objects]}}, its path)."""
     check_folder(data_dir, NIPS17.files)
     path = split_file or os.path.join(data_dir, "splits.json")
     try:
@@ -186,7 +187,7 @@ def _read_splits(data_dir, split_file):
 
 def objects_of_split(data_dir, class_ids, split, split_file=None):
     """{class: [objects]} of splits.json."""
-    splits, path = _read_splits(data_dir, split_file)
+    splits, path = read_splits(data_dir, split_file)
     result = {}
     for class_id in class_ids:
         if class_id not in splits:

@@ -10,6 +10,7 @@ import pytest
 import scipy.io
 import torch
 from datasets import CVPR18, DATASETS, NIPS17, Pascal3D
+from errors import InputError
 from flat import bars, covered, eye_at, overlap, pinhole
 from inference import score
 from PIL import Image
@@ -234,6 +235,15 @@ def test_classes_are_added_and_nothing_half_written_stays(folders, tmp_path):
         WRITERS[layout](str(folder), "03001627", {"train": 1}, make, 1, 0, layout)
         WRITERS[layout](str(folder), CLASS, {"train": 1}, make, 1, 0, layout)
         assert DATASETS[layout].available(str(folder)) == [CLASS, "03001627"]
+
+
+@pytest.mark.parametrize("broken", ["{", "[1]", "[" * 3000, '{"02958343": 3}'])
+def test_a_class_is_not_added_to_splits_that_cannot_be_read(tmp_path, broken):
+    (tmp_path / "splits.json").write_text(broken)
+    with pytest.raises(InputError, match=f"{tmp_path}/splits.json (cannot be read as JSON|must hold)"):
+        WRITERS["NIPS17"](str(tmp_path), CLASS, {"train": 1}, None, 1, 0, "NIPS17")
+    assert [p.name for p in tmp_path.iterdir()] == ["splits.json"] and \
+        (tmp_path / "splits.json").read_text() == broken
 
 
 def test_views_are_a_function_of_the_seed(tmp_path):

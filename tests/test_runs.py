@@ -112,10 +112,30 @@ def test_resume_needs_the_same_options(tmp_path):
         with pytest.raises(InputError, match=re.escape(f"--{name}={before}, now --{name}={now};")):
             runs.start(tmp_path, {**OPTIONS, name: now}, resume=True)
     without = {k: v for k, v in OPTIONS.items() if k != "lr"}
-    with pytest.raises(InputError, match="--lr=0.0001.*--lr=None"):
+    with pytest.raises(InputError, match="--lr=0.0001, which this version of the program does not have"):
         runs.start(tmp_path, without, resume=True)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3, "a refusal changes nothing"
     assert not (tmp_path / "options.json").exists()
+
+
+def test_a_run_of_an_older_program_had_the_defaults_of_options_that_came_later(tmp_path):
+    run_folder(tmp_path, [])
+    for now, defaults in (({"new_one": 7}, {"new_one": 7}), ({"new_one": None}, {})):
+        assert runs.start(tmp_path, {**OPTIONS, **now}, resume=True, defaults=defaults)["step"] == 20
+    with pytest.raises(InputError, match="trained with --new_one=7, now --new_one=8; resume with its own"):
+        runs.start(tmp_path, {**OPTIONS, "new_one": 8}, resume=True, defaults={"new_one": 7})
+    with pytest.raises(InputError, match="trained with --lr=0.0001, now --lr=0.1"):  # it knew this one
+        runs.start(tmp_path, {**OPTIONS, "lr": .1}, resume=True, defaults={"lr": .1})
+
+
+@pytest.mark.parametrize("value, off", [(None, True), (False, True), (0, False), (0.5, False), ("a", False)])
+def test_an_option_that_is_gone_must_have_been_off(tmp_path, value, off):
+    runs.save_last(tmp_path, {**state(20), "options": {**OPTIONS, "gone": value}})
+    if off:
+        assert runs.start(tmp_path, OPTIONS, resume=True)["step"] == 20
+    else:
+        with pytest.raises(InputError, match=f"--gone={value}, which this version of the program does not have"):
+            runs.start(tmp_path, OPTIONS, resume=True)
 
 
 def test_resume_may_go_on_for_longer(tmp_path):
