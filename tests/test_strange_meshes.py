@@ -21,7 +21,8 @@ def secret(tmp_path):
     """A folder for meshes beside files that are none of theirs; `link` leads out of it."""
     folder = tmp_path / "meshes"
     folder.mkdir()
-    (tmp_path / "secret").write_bytes(trimesh.exchange.gltf.export_gltf(trimesh.Scene(bars()))["gltf_buffer_0.bin"])
+    parts = trimesh.exchange.gltf.export_gltf(trimesh.Scene(bars()))
+    (tmp_path / "secret").write_bytes(parts["gltf_buffer_0.bin"])  # would do, if it were read
     (tmp_path / "secret.mtl").write_text("newmtl a\nKd 1 0 0\nmap_Kd secret.png\n")
     Image.new("RGB", (2, 2)).save(tmp_path / "secret.png")
     (folder / "link").symlink_to(tmp_path / "secret")
