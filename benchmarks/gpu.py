@@ -1,0 +1,196 @@
+"""Kernels, training steps and evaluation on a GPU.
+
+    python benchmarks/gpu.py            writes benchmarks/results/gpu.json
+    python benchmarks/gpu.py --short    every kernel once, small, for compute-sanitizer; writes nothing
+
+Needs torch with CUDA and kernels built with nvcc, nothing else that is not in requirements.txt.
+"""
+import argparse
+import os
+import runpy
+import sys
+import tempfile
+import time
+
+import numpy as np
+import torch
+
+import common
+import neural_renderer as nr
+from datasets import CVPR18
+from feed import open_feed
+from inference import mean_shapes, score
+from loop import Sampler
+from losses import MeshTopology, silhouette_loss, smoothness_loss
+from training import Shown, Trainer
+from voxelization import voxelize
+
+GPU = torch.device("cuda", 0)
+CLASS = "02958343"
+
+
+def microseconds(work, repeats=200, rounds=5):
+    """Of one call, by the GPU's clock: the median of rounds of many calls without a pause."""
+    work()
+    times = []
+    for _ in range(rounds):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(repeats):
+            work()
+        end.record()
+        end.synchronize()
+        times.append(1e3 * start.elapsed_time(end) / repeats)
+    return round(sorted(times)[rounds // 2], 2)
+
+
+def recorded(work):
+    """The same work as a CUDA graph: what the kernels take without the time to start them."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def both_ways(work, **more):
+    return {"as_it_is_us": microseconds(work, **more), "as_a_graph_us": microseconds(recorded(work), **more)}
+
+
+def kernels(batch=128, meshes=1024):
+    vertices, faces, views, targets = (t.to(GPU) for t in common.noisy_predictions(batch))
+    renderer = CVPR18.renderer(64)
+    screen = CVPR18.project(vertices, views).requires_grad_()
+    images = renderer.render_silhouettes(screen, faces)
+    cotangent, = torch.autograd.grad(silhouette_loss(images, targets), images)
+    moving, topology = vertices.clone().requires_grad_(), MeshTopology(faces).to(GPU)
+
+    def forward():
+        with torch.no_grad():
+            return renderer.render_silhouettes(screen, faces)
+    corners = nr.vertices_to_faces(vertices * 31 / 32 + 0.5, faces).repeat(meshes // batch, 1, 1, 1)
+    voxels = microseconds(lambda: voxelize(corners, 32, dtype=torch.bool), repeats=20)
+    return {
+        "silhouettes_64px_anti_aliased_1280_faces": {
+            "batch": batch, "forward": both_ways(forward), "forward_backward": both_ways(
+                lambda: torch.autograd.grad(renderer.render_silhouettes(screen, faces), screen, cotangent))},
+        "smoothness_forward_backward": both_ways(
+            lambda: torch.autograd.grad(smoothness_loss(moving, topology), moving)),
+        "voxels_32_1280_faces_us_a_mesh": {"batch": meshes, "with_the_check": round(voxels / meshes, 4), "as_a_graph": round(
+            microseconds(recorded(lambda: voxelize(corners, 32, dtype=torch.bool)), repeats=20) / meshes, 4)}}
+
+
+def make_files(folder, objects, split):
+    """Random images, and blobs as voxels: what is measured does not depend on them."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (objects, 24, 4, 64, 64), np.uint8)
+    centre = (np.indices((32,) * 3) - 15.5) / 12
+    voxels = (centre ** 2).sum(0) < rng.uniform(0.3, 1, (objects, 1, 1, 1))
+    np.savez(os.path.join(folder, f"{CLASS}_{split}_images.npz"), images)
+    np.savez(os.path.join(folder, f"{CLASS}_{split}_voxels.npz"), voxels)
+    return CVPR18(folder, [CLASS], split, os.path.join(folder, "cache"), say=lambda line: None)
+
+
+def options(*arguments):
+    return runpy.run_path(os.path.join(common.ROOT, "3D-GAN.py"), run_name="gan")["parse"](list(arguments))
+
+
+def network_alone(trainer, batch):
+    """A turn of each kind without camera, rasteriser and mesh losses."""
+    shown = Shown(None, batch.poses, None, None, None)
+
+    def turn(encoders):
+        for optimizer in trainer.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16, enabled=trainer.options.amp, cache_enabled=False):
+            shown.codes = trainer.model.encoder(batch.images)
+            vertices = trainer.model.decoder(shown.codes)
+        shown.codes = shown.codes.float()
+        total = vertices.float().mean() + shown.codes.mean()
+        if encoders:
+            total = total + trainer.method.adversarial_loss(shown)
+        total.backward()
+        if not encoders:
+            trainer.method.discriminator_loss(shown).backward()
+        for name in "EG" if encoders else "EGD":
+            trainer.optimizers[name].found_inf = None
+            trainer.optimizers[name].step()
+
+    def pair():
+        turn(True), turn(False)
+    return pair
+
+
+def steps(data, mode, precision, graph, count=400):
+    """Milliseconds of a step, in a loop as training has it, and of the networks alone."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = True
+    torch.manual_seed(0)
+    trainer = Trainer(options(f"--mode={mode}", f"--cuda_graph={graph}", *(["--amp"] if precision == "bf16" else [])), GPU)
+    feed = open_feed(data, Sampler(len(data), 128, 0), GPU, slice(None))
+    for step in range(1, 21):
+        trainer.step(step, feed.batch(step))
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for step in range(21, 21 + count):
+        trainer.step(step, feed.batch(step))
+    torch.cuda.synchronize()
+    figures = {"step_ms": round(1e3 * (time.perf_counter() - start) / count, 3)}
+    if mode == "train" and graph == "on":
+        work = network_alone(trainer, feed.batch(1))
+        figures["network_alone_as_a_graph_ms"] = round(microseconds(recorded(work), repeats=50) / 2e3, 3)
+        figures["seconds_of_20000_steps"] = round(20 * figures["step_ms"], 1)
+    return figures
+
+
+def evaluation(folder, train, objects=800):
+    trainer, data = Trainer(options("--mode=train"), GPU), make_files(folder, objects, "test")
+    grids = mean_shapes(train)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    score(trainer.model, data, full=True, mean_grids=grids)
+    return {"objects": objects, "views": 24, "seconds": round(time.perf_counter() - start, 2)}
+
+
+def short():
+    """Every kernel, forward and backward, in both precisions."""
+    from models import icosphere
+    vertices, faces = icosphere(1)
+    faces, topology = faces.to(GPU), MeshTopology(faces).to(GPU)
+    for dtype in (torch.float32, torch.float64):
+        shown = (0.6 * vertices + torch.tensor([0.1, 0, 2])).to(GPU, dtype).expand(3, -1, -1).clone().requires_grad_()
+        textures = torch.rand(3, len(faces), 2, 2, 2, 3, device=GPU, dtype=dtype, requires_grad=True)
+        renderer = nr.Renderer(24, camera_mode="none")
+        images = renderer.render(shown, faces, textures)
+        torch.autograd.grad([i.sum() for i in images], (shown, textures))
+        torch.autograd.grad(renderer.render_silhouettes(shown, faces).square().sum(), shown)
+        torch.autograd.grad(smoothness_loss(shown, topology), shown)
+        voxelize(nr.vertices_to_faces(shown.detach() * 0.5 + torch.tensor([0.4, 0.5, -0.5], device=GPU), faces), 32)
+    torch.cuda.synchronize()
+    print("every kernel ran")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true")
+    if not torch.cuda.is_available():
+        sys.exit("error: there is no GPU here: torch.cuda.is_available() is False")
+    if parser.parse_args().short:
+        return short()
+    with tempfile.TemporaryDirectory() as folder:
+        data = make_files(folder, 500, "train")
+        common.keep("gpu", {
+            "gpu": torch.cuda.get_device_name(GPU), "cuda": torch.version.cuda, "kernels": kernels(),
+            "training_step_batch_128": {
+                f"{mode}, {precision}, graph {graph}": steps(data, mode, precision, graph)
+                for mode in ("train", "trainCVPR19") for precision in ("float32", "tf32", "bf16")
+                for graph in ("off", "on")},
+            "evaluation": evaluation(folder, data)})
+
+
+if __name__ == "__main__":
+    main()
