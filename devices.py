@@ -42,13 +42,13 @@ def _named(options):
     if device.type == "cpu":
         return device
     if distributed.size() > 1 and device.index is not None:
-        raise InputError(f"--device={name} in {distributed.size()} processes, of which each has a GPU of its own: give "
-                         "--device=cuda")
+        raise InputError(f"--device={name} in {distributed.size()} processes, of which each has a GPU of its own: "
+                         "give --device=cuda")
     number = int(os.environ.get("LOCAL_RANK", 0)) if distributed.size() > 1 else device.index or 0
     if not torch.cuda.is_available() or number >= torch.cuda.device_count():
-        wanted = f"--device={name}" if distributed.size() == 1 else f"process {number} of this machine wants cuda:{number}"
-        raise InputError(f"{wanted}: this torch sees {torch.cuda.device_count()} CUDA devices; use --device=cpu or "
-                         "install a CUDA build of torch")
+        process = f" for process {number} of this machine" if distributed.size() > 1 else ""
+        raise InputError(f"--device={name}{process}: this torch sees {torch.cuda.device_count()} CUDA devices; use "
+                         "--device=cpu or install a CUDA build of torch")
     return torch.device("cuda", number)
 
 
@@ -65,7 +65,8 @@ def failures_told(options):
             raise InputError(_no_room(error, "this machine", options)) from None
         if isinstance(error, (torch.AcceleratorError, torch.distributed.DistError)) or re.search(
                 r"\b(CUDA (driver )?error|cuDNN error|CUBLAS_STATUS|NCCL)", first):
-            raise DeviceError(f"a device has failed: {first}; what was saved before stays: go on with --resume") from None
+            raise DeviceError(f"a device has failed: {first}; what was saved before stays: go on with "
+                              "--resume") from None
         raise
 
 

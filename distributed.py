@@ -41,16 +41,16 @@ def joined(mode):
         yield
         return
     if mode not in MODES:
-        raise InputError(f"--mode={mode} runs in one process: start it without torchrun; {', '.join(MODES)} run in "
-                         "several")
+        raise InputError(f"--mode={mode} runs in one process: start it without torchrun; {', '.join(MODES)} run "
+                         "in several")
     try:
         _store, number, count = next(dist.rendezvous("env://"))
         gpus = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", store=_store, rank=number,
                                 world_size=count, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
-        raise InputError("the processes that WORLD_SIZE, RANK and MASTER_ADDR tell of, which torchrun sets, cannot "
-                         f"join: {str(error).splitlines()[0]}") from None
+        raise InputError("the processes that WORLD_SIZE, RANK and MASTER_ADDR tell of, which torchrun sets, "
+                         f"cannot join: {str(error).splitlines()[0]}") from None
     if number:
         sys.stdout = open(os.devnull, "w")
     yield
@@ -72,8 +72,8 @@ def _together():
     try:
         yield
     except RuntimeError:  # in words of sockets
-        raise DeviceError("another process of this run has ended, so this one does too; what was saved before stays: "
-                          "go on with --resume") from None
+        raise DeviceError("another process of this run has ended, so this one does too; what was saved before "
+                          "stays: go on with --resume") from None
 
 
 def wait():
@@ -137,8 +137,8 @@ def average(modules, values):
     if size() == 1:
         return values
     parameters = [p for module in modules for p in module.parameters()]
-    together = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
-                         + [value.detach().reshape(1) for value in values.values()])
+    together = torch.cat([*((torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters),
+                          *(value.detach().reshape(1) for value in values.values())])
     with _together():
         dist.all_reduce(together)
     pieces = (together / size()).split([p.numel() for p in parameters] + [1] * len(values))

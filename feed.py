@@ -20,7 +20,8 @@ def open_feed(data, sampler, device, part, data_on="auto"):
         data_on = "device" if device.type == "cuda" and not data.augments and fits(data, device) else "host"
     if data_on == "device":
         if data.augments:
-            raise InputError(f"--data_on=device: {data.name} cuts its images anew for every batch; give host or auto")
+            raise InputError(f"--data_on=device: {data.name} cuts its images anew for every batch; give host or "
+                             "auto")
         return Resident(data, sampler, device, part)
     return (Ahead if device.type == "cuda" else FromFiles)(data, sampler, device, part)
 
@@ -81,7 +82,8 @@ class Resident(FromFiles):
 
     def __init__(self, data, sampler, device, part):
         super().__init__(data, sampler, device, part)
-        self.whole = data.read([0]).map(lambda t: torch.empty(len(data), *t.shape[1:], dtype=t.dtype, device=device))
+        self.whole = data.read([0]).map(
+            lambda t: torch.empty(len(data), *t.shape[1:], dtype=t.dtype, device=device))
         for first in range(0, len(data), CHUNK):
             chunk = data.read(range(first, min(first + CHUNK, len(data))))
             for target, source in zip(self.whole.tensors(), chunk.tensors(), strict=True):

@@ -7,10 +7,10 @@ WARM_UP = 3  # runs without a graph, in which libraries choose their algorithms 
 class Captured:
     """function(*tensors), whose shapes never change, giving two dicts of scalar tensors.
 
-    The first WARM_UP calls run it as it is; the next one records it and from then on it is replayed, on inputs that
-    are copied to where those of the recording were. What it does to weights and optimisers is done in every call
-    exactly once, for recording does nothing. If it cannot be recorded, that is said once and it goes on running as
-    it is.
+    The first WARM_UP calls run it as it is; the next one records it and from then on it is replayed, on inputs
+    that are copied to where those of the recording were. What it does to weights and optimisers is done in every
+    call exactly once, for recording does nothing. If it cannot be recorded, that is said once and it goes on
+    running as it is.
     """
 
     def __init__(self, function, say=print):
@@ -54,4 +54,5 @@ class Captured:
         except RuntimeError as error:  # out of memory too: two graphs hold their own
             torch.cuda.set_stream(current)  # which a failed recording leaves
             self.recordable = False
-            self.say(f"note: going on without CUDA graphs, for a step cannot be recorded: {str(error).splitlines()[0]}")
+            self.say("note: going on without CUDA graphs, for a step cannot be recorded: "
+                     f"{str(error).splitlines()[0]}")

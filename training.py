@@ -161,8 +161,8 @@ class Trainer:
         rates = {"E": options.lr, "G": options.lr, "D": options.lr_D or options.lr}
         on_gpu = device.type == "cuda"  # there a graph reads the rates where they are
         self.optimizers = {name: torch.optim.Adam(
-            module.parameters(), lr=torch.tensor(rates[name], device=device) if on_gpu else rates[name], fused=True,
-            capturable=on_gpu) for name, module in self.modules.items()}
+            module.parameters(), lr=torch.tensor(rates[name], device=device) if on_gpu else rates[name],
+            fused=True, capturable=on_gpu) for name, module in self.modules.items()}
         self.rates = rates
         # By whether it is the encoder's turn.
         self._turns = {turn: functools.partial(self._turn, turn) for turn in (False, True)}
@@ -186,7 +186,7 @@ class Trainer:
         others = ()
         if self.method and self.method.wants_other_views:
             # For the whole batch, as one process would.
-            drawn = self.dataset.other_views(distributed.gathered(batch.cameras), distributed.gathered(batch.poses))
+            drawn = self.dataset.other_views(*map(distributed.gathered, (batch.cameras, batch.poses)))
             others = (whole[distributed.part(len(whole))] for whole in drawn)
         return batch.images, batch.silhouettes, batch.cameras, batch.poses, *others
 

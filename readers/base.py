@@ -231,8 +231,8 @@ class Dataset:
         return self.read(indices, step, part).as_numbers()
 
     def read(self, indices, step=None, part=slice(None)):
-        """`Batch` of bytes, of the images with these numbers or the part (slice) of them, on the CPU. With a step, as
-        training augments them: a function of the seed, the step and the place among `indices`."""
+        """`Batch` of bytes, of the images with these numbers or the part (slice) of them, on the CPU. With a step,
+        as training augments them: a function of the seed, the step and the place among `indices`."""
         raise NotImplementedError
 
     def all_poses(self):

@@ -9,7 +9,7 @@ if nr.backend._kernels is None or nr.backend._kernels.cuda_architectures is None
     pytest.skip("the kernels here were built without nvcc", allow_module_level=True)
 
 from command import script  # noqa: E402
-from dataset_base import Batch  # noqa: E402
+from readers.base import Batch  # noqa: E402
 from losses import MeshTopology, smoothness_loss  # noqa: E402
 from models import icosphere  # noqa: E402
 from voxelization import voxelize, voxelize_solid  # noqa: E402
