@@ -185,6 +185,26 @@ def test_smoothness_is_that_of_the_cpu(rasterizer, B, E):
         assert torch.allclose(here, there, rtol=1e-9, atol=1e-9)
 
 
+def test_edges_with_wrong_indices_are_none(rasterizer):
+    """On a GPU nobody looks at them before; an access out of bounds would end the whole process."""
+    g = torch.Generator().manual_seed(3)
+    vertices = torch.randn(2, 9, 3, generator=g)
+    wings = torch.stack([torch.randperm(9, generator=g)[:4] for _ in range(200)], 1).int()
+    wrong = wings.clone()
+    wrong[torch.arange(8) % 4, 25 * torch.arange(8)] = torch.tensor([-1, 9, 2 ** 31 - 1, -2 ** 31] * 2).int()
+    right = (wrong == wings).all(0)
+    results = []
+    for edges in (wrong, wings[:, right].contiguous()):
+        loss, gradient = torch.zeros(2), torch.zeros_like(vertices)
+        rasterizer.smoothness_cuda_float32(dict(
+            B=2, V=9, E=edges.shape[1], eps=1e-6, threads=1, device=0, stream=0, vertices=vertices.data_ptr(),
+            wings=edges.data_ptr(), loss=loss.data_ptr(), gradient=gradient.data_ptr()))
+        results.append((loss, gradient))
+    for one, other in zip(*results):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+    assert right.sum() == 192 and results[0][0].min() > 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n", [1, 2, 7, 32, 33, 64, 70])
 def test_voxels_are_those_of_the_cpu_to_the_bit(voxelizer, n, dtype):

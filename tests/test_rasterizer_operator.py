@@ -1,5 +1,6 @@
 """The torch operator: its registration, and what it says to wrong arguments."""
 import neural_renderer as nr
+import numpy as np
 import pytest
 import torch
 from neural_renderer import ops
@@ -223,3 +224,25 @@ def test_wrong_modes():
     renderer.camera_mode = "projection"
     with pytest.raises(ValueError, match="K, R, t"):
         renderer(mesh["vertices"], mesh["faces"], mode="silhouettes")
+
+
+# ---- size -----------------------------------------------------------------------------------------
+
+def test_texels_beyond_2_to_the_31():
+    """The last of 22 000 cubes of 32^3 texels begins at number 2 162 589 696. Their 8 GiB are never touched but for
+    that one, and so take no memory."""
+    F, T = 22000, 32
+    try:
+        textures = torch.from_numpy(np.zeros((1, F, T, T, T, 3), np.float32))
+    except MemoryError:
+        pytest.skip("no 8 GiB of addresses here")
+    assert textures[0, -1].storage_offset() > 2 ** 31
+    textures[0, -1] = torch.tensor([.25, .5, .75])
+    vertices = torch.tensor([[[-1., -1, 2], [3, -1, 2], [-1, 3, 2], [0, 0, 2]]])
+    faces = torch.full((F, 3), 3)
+    faces[-1] = torch.tensor([0, 1, 2])
+    light = torch.ones(1, F, 2, 3)
+    rgb, alpha, _ = ops.rasterize(vertices, faces, textures, light, image_size=4, anti_aliasing=False, near=.1,
+                                  far=100, eps=1e-3, rgb=True, alpha=True)
+    assert torch.equal(alpha, torch.ones(1, 4, 4))
+    assert torch.allclose(rgb, torch.tensor([.25, .5, .75])[None, :, None, None].expand(1, 3, 4, 4))

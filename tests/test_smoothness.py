@@ -81,7 +81,8 @@ def test_nothing_is_perfectly_smooth():
     (torch.rand(1, 5, 3), torch.rand(4, 2), ValueError, r"wings must be an integer tensor of shape \(4, E\)"),
     (torch.rand(1, 5, 3), torch.zeros(3, 2, dtype=torch.int64), ValueError, r"got int64 of shape \(3, 2\)"),
     (torch.rand(1, 5, 3), torch.full((4, 1), 5), IndexError, r"indices into the 5 vertices, got 5 \.\.\. 5"),
-    (torch.rand(1, 5, 3), torch.full((4, 1), -1), IndexError, r"got -1 \.\.\. -1")])
+    (torch.rand(1, 5, 3), torch.full((4, 1), -1), IndexError, r"got -1 \.\.\. -1"),
+    (torch.zeros(1, 1, 3).expand(1, 2 ** 31, 3), wings_of(0, 5, 2), ValueError, r"below 2\^31, got 2147483648")])
 def test_wrong_arguments_are_named(vertices, wings, error, words):
     with pytest.raises(error, match=words):
         nr.smoothness(vertices, wings)

@@ -7,7 +7,8 @@ namespace nr {
 
 struct SmoothnessScene {
   int64_t B, V, E;
-  const int32_t* wings;  // (4, E): both ends of an edge and the opposite corners of its faces, in [0, V)
+  const int32_t* wings;  // (4, E): both ends of an edge and the opposite corners of its faces, in [0, V);
+                         // on the GPU, an edge with another index counts nothing
   double eps;
   int threads;
 };

@@ -9,6 +9,15 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kMembers = 65535;  // of a batch in one launch; each block takes every kMembers-th
 
+// Python does not look at indices that are on a GPU, for it would have to wait: an edge with a wrong one is none.
+__device__ inline bool valid(const SmoothnessScene& s, int64_t edge) {
+  for (int k = 0; k < 4; ++k) {
+    const int32_t corner = s.wings[k * s.E + edge];
+    if (corner < 0 || corner >= s.V) return false;
+  }
+  return true;
+}
+
 // A thread an edge, a block of edges of one mesh.
 template <class T>
 __global__ void add_edges(SmoothnessScene s, SmoothnessArrays<T> arrays) {
@@ -16,7 +25,7 @@ __global__ void add_edges(SmoothnessScene s, SmoothnessArrays<T> arrays) {
   const int64_t edge = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   for (int64_t b = blockIdx.y; b < s.B; b += gridDim.y) {
     sums[threadIdx.x] = 0;
-    if (edge < s.E) {
+    if (edge < s.E && valid(s, edge)) {
       int64_t place[4];
       T corner[4][3], by_b[3], by_c[3], by_d[3];
       for (int k = 0; k < 4; ++k) {

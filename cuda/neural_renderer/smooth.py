@@ -18,7 +18,8 @@ def smoothness(vertices, wings, eps=1e-6):
     ----------
     vertices : (B, V, 3) float
     wings : (4, E) integer
-        For each edge its two ends and the opposite corners of its two faces.
+        For each edge its two ends and the opposite corners of its two faces. On a GPU, where looking at them would
+        make the host wait, edges with an index out of range are left out.
     """
     check_vertices(vertices)
     if not isinstance(wings, Tensor) or wings.is_floating_point() or wings.dim() != 2 or wings.shape[0] != 4:
@@ -29,6 +30,8 @@ def smoothness(vertices, wings, eps=1e-6):
         vertices = vertices.float()
     if not _by_kernel(vertices):
         return plain(vertices, wings, eps)
+    if vertices.shape[1] >= 2 ** 31:
+        raise ValueError(f"vertices must number below 2^31, got {vertices.shape[1]}")
     if not wings.is_cuda and wings.numel() and not 0 <= int(wings.min()) <= int(wings.max()) < vertices.shape[1]:
         raise IndexError(f"wings must hold indices into the {vertices.shape[1]} vertices, got {int(wings.min())} "
                          f"... {int(wings.max())}")
