@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from models import Encoder, MeshDecoder, PoseDiscriminator, ViewDiscriminator, icosphere
+from models import Encoder, MeshDecoder, PoseDiscriminator, ResNetEncoder, ViewDiscriminator, icosphere
 from solids import icosphere as icosphere_by_hand
 
 
@@ -216,3 +216,14 @@ def test_template_of_the_published_size():
     assert .98 * 4 * math.pi / 3 < volume < 4 * math.pi / 3
     lengths = np.linalg.norm(a - b, axis=1)
     assert lengths.max() / lengths.min() < 1.3, "the triangles are alike"
+
+
+@pytest.mark.parametrize("make", [lambda: Encoder(8, width=8), lambda: ResNetEncoder(width=8),
+                                  lambda: ViewDiscriminator(4)])
+def test_convolutions_stay_in_the_fast_layout(make):
+    """Through loading weights that were saved in the other one."""
+    network = make()
+    network.load_state_dict({k: v.clone(memory_format=torch.contiguous_format) for k, v in make().state_dict().items()})
+    weights = [m.weight for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(weights) >= 3
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
