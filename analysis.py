@@ -5,7 +5,7 @@ import os
 import numpy as np
 import torch
 
-import runs
+import disk
 from errors import InputError
 from inference import load_run, load_weights, open_split
 from metrics import mmd_matrix, shared_bins
@@ -63,7 +63,7 @@ def _figure(columns, rows=1, size=4.0):
 
 
 def _write_csv(path, header, rows):
-    with runs.written_whole(path) as out:
+    with disk.written_whole(path) as out:
         table = csv.writer(out, lineterminator="\n")
         table.writerow(header)
         table.writerows(rows)
@@ -90,12 +90,12 @@ def mmd(options, device):
             "mean": float(matrix[pairs].mean()), "mean_shuffled": float(control[pairs].mean()),
             "poses": kept, "poses_left_out": [p for p in range(data.num_poses) if p not in kept],
             "codes": len(codes), "matrix": matrix.tolist()})
-    runs.make_folder(options.sample_dir, "--sample_dir")
+    disk.make_folder(options.sample_dir, "--sample_dir")
     protocol = (f"squared MMD of shape codes, {split} split, all objects; 5 Gaussian kernels, bandwidth by "
                 "pair, biased estimate; mean over pairs of poses; shuffled: pose labels permuted, seed "
                 f"{options.seed}")
     stem = os.path.join(options.sample_dir, f"MMD_{split}")
-    runs.write_json(stem + ".json", {"protocol": protocol, "runs": results})
+    disk.write_json(stem + ".json", {"protocol": protocol, "runs": results})
     _write_csv(stem + ".csv", ["run", "pose", "other_pose", "mmd"],
                [[r["run"], p, q, r["matrix"][i][j]] for r in results for i, p in enumerate(r["poses"])
                 for j, q in enumerate(r["poses"]) if q < p])
@@ -163,7 +163,7 @@ def t_sne(options, device):
                  for o, p, (x, y) in zip(thing, pose, points)]
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    runs.make_folder(options.sample_dir, "--sample_dir")
+    disk.make_folder(options.sample_dir, "--sample_dir")
     stem = os.path.join(options.sample_dir, f"t_SNE_{split}")
     _write_csv(stem + ".csv", ["run", "object", "pose", "x", "y"], rows)
     for ending in ("png", "pdf"):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-import runs
+import disk
 from datasets import DATASETS
 from errors import InputError
 from visualization import on_paper, to_image
@@ -53,7 +53,7 @@ def check_data(options, _device):
               + (f"; WRONG: {verdict}" if verdict else ""))
         rows.append((_name(dataset, class_id), batch, _silhouettes(data, batch, meshes), overlaps))
     if rows:
-        runs.make_folder(options.sample_dir, "--sample_dir")
+        disk.make_folder(options.sample_dir, "--sample_dir")
         path = os.path.join(options.sample_dir, f"check_{dataset.name}.png")
         _sheet(rows).save(path)
         print(f"wrote {path}: image, mask, voxels through the camera, both (grey: both, red: mask, blue: voxels)")

@@ -4,7 +4,7 @@ import os
 import numpy as np
 import torch
 
-import runs
+import disk
 import strict_json
 from errors import InputError
 from evaluation import COLUMNS
@@ -22,14 +22,14 @@ def compare(options, device):
     _same_protocol(folders, evaluations)
     models = [load_run(f, options.eval_flag, device, vars(options)) for f in folders]
     _same_images(folders, models)
-    runs.make_folder(options.sample_dir, "--sample_dir")
+    disk.make_folder(options.sample_dir, "--sample_dir")
     data = open_split(models[0], options)
     _picture(options.sample_dir, data, models, names)
     rows = [(name, class_id, [e[key][class_id] for key, _ in COLUMNS])
             for class_id in evaluations[0]["iou"] for name, e in zip(names, evaluations)]
     table = _markdown(rows, evaluations[0], data)
     for ending, text in (("md", table), ("csv", _csv(rows)), ("tex", _latex(rows, data))):
-        with runs.written_whole(os.path.join(options.sample_dir, f"table.{ending}")) as out:
+        with disk.written_whole(os.path.join(options.sample_dir, f"table.{ending}")) as out:
             out.write(text)
     print(table)
     return 0

@@ -3,8 +3,8 @@ import os
 
 import numpy as np
 
+import disk
 import distributed
-import runs
 from errors import InputError
 from inference import load_run, mean_shapes, open_model, open_split, score
 from monitor import Progress
@@ -42,7 +42,7 @@ def evaluation(options, device):
         merged[key] = {k: v for r in results for k, v in r[key].items()}
     merged["mean_iou"] = float(np.mean(list(merged["iou"].values())))
     if distributed.main():
-        runs.write_json(os.path.join(folder, _file_name(options)), merged)
+        disk.write_json(os.path.join(folder, _file_name(options)), merged)
     print(f"mean IoU over {len(merged['iou'])} classes: {merged['mean_iou']:.4f}")
     return 0
 
@@ -61,7 +61,7 @@ def evaluate_run(options, folder, model, class_ids=None):
         data = open_split(model, options, class_ids=class_ids)
         train = open_split(model, options, "train", class_ids=class_ids, only_voxels=True)
         if distributed.main():
-            runs.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
+            disk.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
     progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
     figures = score(model, data, full=True, mean_grids=mean_shapes(train),
                     progress=progress.update if distributed.main() else None)
@@ -83,7 +83,7 @@ def evaluate_run(options, folder, model, class_ids=None):
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
     if distributed.main():
-        runs.write_json(os.path.join(folder, _file_name(options)), result)
+        disk.write_json(os.path.join(folder, _file_name(options)), result)
     print_table(result, data)
     return result
 

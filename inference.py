@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+import checkpoints
 import distributed
 import neural_renderer as nr
-import runs
 import weights
 from datasets import DATASETS
 from errors import Divergence, InputError
@@ -111,16 +111,16 @@ def load_run(folder, flag="last", device="cpu", settings=None):
         tell them: options such as dataset and obj_dir (the template).
     """
     published = [os.path.join(folder, f"{flag}-{part}.ckpt") for part in "EG"]
-    if os.path.exists(published[0]) and not os.path.exists(os.path.join(folder, runs.BEST)) and not any(
-            os.path.exists(os.path.join(folder, name)) for name in (runs.LAST, runs.LAST_NEW, runs.PREVIOUS)):
+    if os.path.exists(published[0]) and not os.path.exists(os.path.join(folder, checkpoints.BEST)) and not any(
+            os.path.exists(os.path.join(folder, name)) for name in (checkpoints.LAST, checkpoints.LAST_NEW, checkpoints.PREVIOUS)):
         name = os.path.basename(os.path.normpath(folder))
         if name.startswith("ckpt3D_"):
             settings = {**(settings or {}), "class_ids": [name[len("ckpt3D_"):]]}
         model = load_weights(*published, device, settings)
         model.source = folder
         return model
-    name = runs.BEST if flag == "best" else runs.step_name(int(flag)) if flag != "last" else None
-    state = runs.load(os.path.join(folder, name)) if name else runs.load_last(folder)
+    name = checkpoints.BEST if flag == "best" else checkpoints.step_name(int(flag)) if flag != "last" else None
+    state = checkpoints.load(os.path.join(folder, name)) if name else checkpoints.load_last(folder)
     try:
         model = Model(state["options"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

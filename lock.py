@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 
-import runs
+import disk
 import strict_json
 from errors import InputError
 
@@ -22,7 +22,7 @@ NAME = "run.lock"
 @contextlib.contextmanager
 def held(folder):
     """Hold the folder, which is made if need be (and goes again if nothing was put into it)."""
-    made = runs.make_folder(folder, "--ckpt_dir")
+    made = disk.make_folder(folder, "--ckpt_dir")
     path, mine = os.path.join(folder, NAME), json.dumps(_this_process()) + "\n"
     try:
         _take(folder, path, mine)
@@ -33,7 +33,7 @@ def held(folder):
                 if _content(path) == mine:
                     os.remove(path)
     finally:
-        runs.remove_folders(made)
+        disk.remove_folders(made)
 
 
 def check(folder):

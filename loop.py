@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 
+import checkpoints
 import dashboard
 import distributed
 import runs
@@ -169,19 +170,19 @@ class Loop:
         self.best = state["best"] = max(val_iou, self.best)
         self._write(state)
         if better and self.main:
-            runs.name_best(self.folder)
+            checkpoints.name_best(self.folder)
         return {"val_iou": val_iou, "val_mmd": float(np.mean(list(scores["mmd"].values()))),
                 "val_iou_of": scores["iou"]}
 
     def _write(self, state):
         if self.main:
-            runs.write_next(self.folder, state)
+            checkpoints.write_next(self.folder, state)
 
     def _save(self, step):
         """The records first: a checkpoint promises that those up to its step are on the disk."""
         if self.main:
             self.monitor.sync()
-            runs.name_last(self.folder, step, self.options.keep_last)
+            checkpoints.name_last(self.folder, step, self.options.keep_last)
 
 
 def _sheet_images(validation, count=8):

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import torch
 
-import runs
+import disk
 import shapes
 import strict_json
 from datasets import CVPR18, DATASETS
@@ -94,13 +94,13 @@ def _begin(folder, settings, layout):
     if os.path.isdir(folder) and DATASETS[layout].held(folder):
         raise InputError(f"--data_dir={folder} holds a dataset that this program did not make; choose "
                          "another folder")
-    runs.make_folder(folder, "--data_dir")
+    disk.make_folder(folder, "--data_dir")
     _describe(folder, settings, [])
     return []
 
 
 def _describe(folder, settings, done):
-    runs.write_json(os.path.join(folder, DESCRIPTION), {**settings, "classes": done})
+    disk.write_json(os.path.join(folder, DESCRIPTION), {**settings, "classes": done})
 
 
 # ---- meshes of people ---------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
         split = {"val": order[:n_val], "test": order[n_val:n_val + n_test], "train": order[n_val + n_test:]}
         WRITERS[layout](folder, class_id, _sizes(layout, *(len(split[s]) for s in SPLITS)),
                         lambda s, i: load_mesh(files[split[s][i]], up), train_views, seed, class_id)
-        runs.write_json(os.path.join(folder, f"{class_id}_objects.json"),
+        disk.write_json(os.path.join(folder, f"{class_id}_objects.json"),
                         {s: [os.path.relpath(files[j], mesh_dir) for j in split[s]] for s in SPLITS})
         done.append(class_id)
         _describe(folder, settings, done)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+import checkpoints
 import dashboard
 import distributed
 import lock
@@ -310,6 +311,6 @@ def train(options, device, defaults=None):
                     resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen,
                                          defaults)
                 else:
-                    resumed = runs.load_last(options.ckpt_dir) if begun else None
+                    resumed = checkpoints.load_last(options.ckpt_dir) if begun else None
             loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)
             return loop.run(interruption)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+import disk
 import gallery
 import neural_renderer as nr
-import runs
 from errors import InputError
 from images import list_images, load_input, load_pair
 from inference import open_model, open_split
@@ -155,7 +155,7 @@ def reconstruct(options, device):
     if there:
         raise InputError(f"--sample_dir={options.sample_dir} is where the images are, and {sorted(there)[0]} "
                          "would be written over; choose another folder")
-    runs.make_folder(options.sample_dir, "--sample_dir")
+    disk.make_folder(options.sample_dir, "--sample_dir")
     dataset, meshes = model.dataset, []
     for path, stem, image in zip(paths, stems, images):
         prediction = model.predict(image[None])
@@ -218,7 +218,7 @@ def _contact_sheets(folder, model, names, images, meshes, size=96, blocks=2):
             pen.text((x, y + 4), name if len(name) <= 60 else name[:57] + "...", "black", font)
             for k, picture in enumerate([on_paper(images[i], size), *views]):
                 paper.paste(to_image(picture), (x + k * size, y + 20))
-        with runs.written_whole(os.path.join(folder, file), "wb") as out:
+        with disk.written_whole(os.path.join(folder, file), "wb") as out:
             paper.save(out, "PNG", optimize=True)
 
 
@@ -231,7 +231,7 @@ def _page(options, model, names, stems, images, meshes):
     run = os.path.basename(os.path.normpath(model.source))
     told = f"Step {model.step}, {options.eval_flag} checkpoint." if model.step is not None else ""
     text = gallery.page(f"Reconstructions by {run}", f"{len(items)} images. {told}", items, faces)
-    with runs.written_whole(os.path.join(options.sample_dir, PAGE)) as out:
+    with disk.written_whole(os.path.join(options.sample_dir, PAGE)) as out:
         out.write(text)
 
 
@@ -243,7 +243,7 @@ def interpolation(options, device):
     dataset, size = model.dataset, 144
     images = load_pair(options.load_im, options.load_im1, model.options["img_size"], dataset.channels)
     first, last = model.encode(images)
-    runs.make_folder(options.sample_dir, "--sample_dir")
+    disk.make_folder(options.sample_dir, "--sample_dir")
 
     def shapes(count):
         t = torch.linspace(0, 1, count, device=device)[:, None]

@@ -11,7 +11,7 @@ import zipfile
 
 import torch
 
-import runs
+import checkpoints
 from errors import InputError
 
 KINDS = {"E": "an encoder", "G": "a mesh decoder", "D": "a discriminator"}
@@ -58,7 +58,7 @@ def _open(path, option):
     if not os.path.isfile(path):
         raise InputError(f"{option}: there is no such file")
     if zipfile.is_zipfile(path):
-        return runs.read(path)
+        return checkpoints.read(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles that torch did not write

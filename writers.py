@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-import runs
+import disk
 from datasets import CVPR18, NIPS17, Pascal3D
 from errors import WriteError
 from monitor import Progress
@@ -83,7 +83,7 @@ def write_cvpr18(folder, class_id, sizes, make, train_views, seed, name):
 
 
 def _write_npz(folder, stem, array=None, **arrays):
-    with runs.written_whole(os.path.join(folder, stem + ".npz"), "wb") as out:
+    with disk.written_whole(os.path.join(folder, stem + ".npz"), "wb") as out:
         np.savez_compressed(out, *([] if array is None else [array]), **arrays)
 
 
@@ -113,14 +113,14 @@ def write_nips17(folder, class_id, sizes, make, train_views, seed, name, size=22
                 shutil.rmtree(beside, ignore_errors=True)
                 os.makedirs(beside)
                 _write_views(beside, NIPS17.place(vertices), faces, colors, angles, size)
-                with runs.written_whole(os.path.join(volumes, name_of_object + ".mat"), "wb") as out:
+                with disk.written_whole(os.path.join(volumes, name_of_object + ".mat"), "wb") as out:
                     scipy.io.savemat(out, {"Volume": voxel_grid(vertices, faces, NIPS17).astype(np.uint8)},
                                      do_compression=True)
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(beside, target)
                 done += 1
                 progress.update(done)
-        runs.write_json(path, {**known, class_id: splits})
+        disk.write_json(path, {**known, class_id: splits})
     except WriteError:
         raise
     except OSError as error:

@@ -33,10 +33,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork has only one thread
 import numpy as np  # noqa: E402
 
 import conftest  # noqa: E402,F401  (finds the packages)
+import checkpoints  # noqa: E402
 import command  # noqa: E402
 import loop  # noqa: E402
 import monitor  # noqa: E402
-import runs  # noqa: E402
 import training  # noqa: E402
 import torch  # noqa: E402
 import torch._dynamo  # noqa: E402,F401  (the first step of an optimiser would)
@@ -174,7 +174,7 @@ def tell_phases(board):
     wrap(loop, "score", "validation")
     wrap(loop, "_write_samples", "samples")
     for name in ("write_next", "name_best", "name_last"):
-        wrap(runs, name, "checkpoint")
+        wrap(checkpoints, name, "checkpoint")
     for name in ("record", "sync"):
         wrap(monitor.Monitor, name, "log")
 
@@ -240,7 +240,7 @@ class Range:
 
     def result(self, folder):
         """All of a finished run that must not depend on what happened to it on the way."""
-        kept = {name: runs.load(folder / name) for name in ("last.pt", "last.prev.pt", "best.pt", "step-00008.pt")}
+        kept = {name: checkpoints.load(folder / name) for name in ("last.pt", "last.prev.pt", "best.pt", "step-00008.pt")}
         for state in kept.values():
             for key in ("elapsed", "options"):
                 del state[key]

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from types import SimpleNamespace
 
+import checkpoints
 import command
 import compare
 import dashboard
@@ -206,8 +207,8 @@ def whole_files():
     words = "\n".join(["--mode=train", "--ckpt_dir", "runs/x", "--lr=0.001", "--class_ids", "02958343", "0",
                        "--batch_size=16", "--eval_flag=best", "--on_nan=skip", "--decay_order", "0.5"]).encode()
     return [
-        Reader("checkpoint", {"last.pt": checkpoint}, runs.load),
-        Reader("checkpoint, its pickle", {"last.pt": member(checkpoint, f"{inner}/data.pkl")}, runs.load,
+        Reader("checkpoint", {"last.pt": checkpoint}, checkpoints.load),
+        Reader("checkpoint, its pickle", {"last.pt": member(checkpoint, f"{inner}/data.pkl")}, checkpoints.load,
                wrap=rezipped(checkpoint, f"{inner}/data.pkl")),
         Reader("run", {"last.pt": member(models, f"{inner}/data.pkl")}, read_run,
                wrap=rezipped(models, f"{inner}/data.pkl")),

@@ -5,6 +5,7 @@ import resource
 import shutil
 import threading
 
+import checkpoints
 import pytest
 import runs
 import torch
@@ -32,35 +33,35 @@ def weight_bytes(path, step):
 
 def test_save_last_keeps_the_one_before(tmp_path):
     for step in (1, 2, 3):
-        runs.save_last(tmp_path, state(step))
+        checkpoints.save_last(tmp_path, state(step))
     assert sorted(os.listdir(tmp_path)) == ["last.prev.pt", "last.pt"]
     for name, step in (("last.pt", 3), ("last.prev.pt", 2)):
-        read = runs.load(tmp_path / name)
+        read = checkpoints.load(tmp_path / name)
         assert read["step"] == step and read["options"] == OPTIONS
         assert torch.equal(read["models"]["E"]["w"], torch.arange(6.) + step)
-    assert runs.load_last(tmp_path)["step"] == 3
-    runs.write_next(tmp_path, state(2))
-    runs.name_best(tmp_path)
-    runs.name_best(tmp_path)
-    assert runs.load(tmp_path / "best.pt")["step"] == 2
+    assert checkpoints.load_last(tmp_path)["step"] == 3
+    checkpoints.write_next(tmp_path, state(2))
+    checkpoints.name_best(tmp_path)
+    checkpoints.name_best(tmp_path)
+    assert checkpoints.load(tmp_path / "best.pt")["step"] == 2
 
 
 def test_a_full_disk_while_saving_leaves_both_checkpoints(tmp_path, monkeypatch):
-    runs.save_last(tmp_path, state(1))
-    runs.save_last(tmp_path, state(2))
+    checkpoints.save_last(tmp_path, state(1))
+    checkpoints.save_last(tmp_path, state(2))
 
     def fill(_, out):
         out.write(b"PK half")
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(torch, "save", fill)
     with pytest.raises(OSError, match="No space"):
-        runs.save_last(tmp_path, state(3))
+        checkpoints.save_last(tmp_path, state(3))
     assert sorted(os.listdir(tmp_path)) == ["last.prev.pt", "last.pt"]
-    assert runs.load_last(tmp_path)["step"] == 2 and runs.load(tmp_path / "last.prev.pt")["step"] == 1
+    assert checkpoints.load_last(tmp_path)["step"] == 2 and checkpoints.load(tmp_path / "last.prev.pt")["step"] == 1
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
-    runs.save_last(tmp_path, state(1))
+    checkpoints.save_last(tmp_path, state(1))
     replace = os.replace
 
     def killed(source, target):
@@ -69,29 +70,29 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
         replace(source, target)
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        runs.save_last(tmp_path, state(2))
+        checkpoints.save_last(tmp_path, state(2))
     assert not (tmp_path / "last.pt").exists()
-    assert runs.load_last(tmp_path)["step"] == 2
+    assert checkpoints.load_last(tmp_path)["step"] == 2
     monkeypatch.undo()
     assert runs.start(tmp_path, OPTIONS, resume=True)["step"] == 2
-    assert [runs.load(tmp_path / n)["step"] for n in ("last.pt", "last.prev.pt")] == [2, 1]
+    assert [checkpoints.load(tmp_path / n)["step"] for n in ("last.pt", "last.prev.pt")] == [2, 1]
     assert not (tmp_path / "last.pt.new").exists()
 
 
 def test_a_reader_never_meets_less_than_a_whole_checkpoint(tmp_path):
     """While checkpoints are saved without a pause, each reading gives one of the newest two, without a word."""
-    runs.save_last(tmp_path, state(0))
+    checkpoints.save_last(tmp_path, state(0))
     done = threading.Event()
 
     def save():
         for step in range(1, 150):
-            runs.save_last(tmp_path, state(step))
+            checkpoints.save_last(tmp_path, state(step))
         done.set()
     writer = threading.Thread(target=save)
     writer.start()
     seen = []
     while not done.is_set():
-        read = runs.load_last(tmp_path)
+        read = checkpoints.load_last(tmp_path)
         assert torch.equal(read["models"]["E"]["w"], torch.arange(6.) + read["step"])
         seen.append(read["step"])
     writer.join()
@@ -101,15 +102,15 @@ def test_a_reader_never_meets_less_than_a_whole_checkpoint(tmp_path):
 def test_a_reader_of_a_running_training_hears_no_warning(tmp_path, capsys, monkeypatch):
     """last.pt moves away just before it is opened, as it does when a training saves."""
     for step in (1, 2):
-        runs.save_last(tmp_path, state(step))
-    load, moves = runs.load, iter([lambda: runs.save_last(tmp_path, state(3))])
+        checkpoints.save_last(tmp_path, state(step))
+    load, moves = checkpoints.load, iter([lambda: checkpoints.save_last(tmp_path, state(3))])
 
     def disturbed(path):
         next(moves, lambda: None)()
         return load(path)
-    monkeypatch.setattr(runs, "load", disturbed)
+    monkeypatch.setattr(checkpoints, "load", disturbed)
     os.replace(tmp_path / "last.pt", tmp_path / "last.pt.new")
-    assert runs.load_last(tmp_path)["step"] == 3 and capsys.readouterr().err == ""
+    assert checkpoints.load_last(tmp_path)["step"] == 3 and capsys.readouterr().err == ""
 
 
 def cut(path):
@@ -133,61 +134,61 @@ damages = pytest.mark.parametrize("damage", [cut, empty, flip_a_weight, write_te
 
 def test_a_checkpoint_that_the_log_does_not_know_yet_is_no_place_to_go_on_from(tmp_path):
     """Killed between the writing of a checkpoint and of its record."""
-    runs.save_last(tmp_path, state(1))
-    runs.write_next(tmp_path, state(2))
-    runs.name_best(tmp_path)
+    checkpoints.save_last(tmp_path, state(1))
+    checkpoints.write_next(tmp_path, state(2))
+    checkpoints.name_best(tmp_path)
     os.remove(tmp_path / "last.pt")
     with pytest.raises(InputError, match="has no last.pt"):
-        runs.load_last(tmp_path)
-    assert runs.load(tmp_path / "best.pt")["step"] == 2
+        checkpoints.load_last(tmp_path)
+    assert checkpoints.load(tmp_path / "best.pt")["step"] == 2
 
 
 @pytest.mark.parametrize("call", ["link", "replace", "fsync"])
 def test_a_second_name_that_fails_leaves_the_first_whole(call, tmp_path, monkeypatch):
     """The names are of one file: what goes wrong with the second must not be written into the first."""
-    runs.save_last(tmp_path, state(1))
-    runs.write_next(tmp_path, state(2))
+    checkpoints.save_last(tmp_path, state(1))
+    checkpoints.write_next(tmp_path, state(2))
 
     def refuse(*_):
         monkeypatch.undo()
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, call, refuse)
     try:
-        runs.name_best(tmp_path)
+        checkpoints.name_best(tmp_path)
     except OSError as error:
         assert call != "link" and "best.pt: No space left" in str(error)
-    runs.name_last(tmp_path, 2)
-    assert runs.load_last(tmp_path)["step"] == 2 and runs.load(tmp_path / "last.prev.pt")["step"] == 1
+    checkpoints.name_last(tmp_path, 2)
+    assert checkpoints.load_last(tmp_path)["step"] == 2 and checkpoints.load(tmp_path / "last.prev.pt")["step"] == 1
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_torchs_own_words_do_not_hide_those_of_the_disk(tmp_path):
     """Where writing fails half way, torch raises another error of its own."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    runs.save_last(tmp_path, state(1))
+    checkpoints.save_last(tmp_path, state(1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (40000, limits[1]))
     try:
         with pytest.raises(OSError, match="cannot write .*next.pt: File too large"):
-            runs.save_last(tmp_path, {**state(2), "models": {"E": {"w": torch.rand(99999)}}})
+            checkpoints.save_last(tmp_path, {**state(2), "models": {"E": {"w": torch.rand(99999)}}})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert os.listdir(tmp_path) == ["last.pt"] and runs.load_last(tmp_path)["step"] == 1
+    assert os.listdir(tmp_path) == ["last.pt"] and checkpoints.load_last(tmp_path)["step"] == 1
 
 
 @damages
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, damage, capsys):
-    runs.save_last(tmp_path, state(1))
-    runs.save_last(tmp_path, state(2))
+    checkpoints.save_last(tmp_path, state(1))
+    checkpoints.save_last(tmp_path, state(2))
     damage(tmp_path / "last.pt")
     with pytest.raises(InputError, match="last.pt"):
-        runs.load(tmp_path / "last.pt")
-    assert runs.load_last(tmp_path)["step"] == 1
+        checkpoints.load(tmp_path / "last.pt")
+    assert checkpoints.load_last(tmp_path)["step"] == 1
     warning = capsys.readouterr().err
     assert "warning" in warning and "last.pt" in warning and "going on from" in warning
     assert "last.prev.pt" in warning
     shutil.copy(tmp_path / "last.pt", tmp_path / "last.prev.pt")
     with pytest.raises(InputError, match="last.pt"):
-        runs.load_last(tmp_path)
+        checkpoints.load_last(tmp_path)
 
 
 def places(data, signature, first, last):
@@ -209,7 +210,7 @@ def test_no_flipped_byte_goes_unnoticed_or_ends_in_another_error(tmp_path, mask)
     for position in positions:
         flip(path, position, mask)
         try:
-            read = runs.load(path)
+            read = checkpoints.load(path)
             if not torch.equal(read["models"]["E"].pop("w"), whole["models"]["E"]["w"]) or \
                     read != {**whole, "models": {"E": {}}}:
                 wrong.append((position, "other values"))
@@ -224,11 +225,11 @@ def test_no_flipped_byte_goes_unnoticed_or_ends_in_another_error(tmp_path, mask)
 
 def test_what_stands_before_a_zip_file_is_not_read(tmp_path):
     """A pickle in front: as zip files the two are one whole one, torch would take the pickle."""
-    runs.save_last(tmp_path, state(1))
+    checkpoints.save_last(tmp_path, state(1))
     path = tmp_path / "last.pt"
     path.write_bytes(pickle.dumps(state(1)["options"]) + path.read_bytes())
     with pytest.raises(InputError, match="last.pt is damaged at its beginning"):
-        runs.load(path)
+        checkpoints.load(path)
 
 
 class Payload:
@@ -248,9 +249,9 @@ def test_a_malicious_checkpoint_is_refused_and_does_not_run(tmp_path, legacy, pl
     evil = Payload(proof) if place == "everything" else {**state(1), place: Payload(proof)}
     torch.save(evil, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(InputError, match="last.pt"):
-        runs.load(path)
+        checkpoints.load(path)
     with pytest.raises(InputError):
-        runs.load_last(tmp_path)
+        checkpoints.load_last(tmp_path)
     assert not proof.exists()
     torch.load(path, weights_only=False)
     assert proof.exists(), "the payload works where it is let"
@@ -258,16 +259,16 @@ def test_a_malicious_checkpoint_is_refused_and_does_not_run(tmp_path, legacy, pl
 
 def test_load_says_what_it_expected(tmp_path):
     with pytest.raises(InputError, match="there is no checkpoint .*best.pt"):
-        runs.load(tmp_path / "best.pt")
+        checkpoints.load(tmp_path / "best.pt")
     with pytest.raises(InputError, match=f"{tmp_path}"):
-        runs.load(tmp_path)
+        checkpoints.load(tmp_path)
     for value in ([1, 2], {"step": 1, "options": {}}, torch.zeros(3)):
         torch.save(value, tmp_path / "a.pt")
         with pytest.raises(InputError, match="not a checkpoint of this program.*step, options or models"):
-            runs.load(tmp_path / "a.pt")
+            checkpoints.load(tmp_path / "a.pt")
     (tmp_path / "b.pt").write_bytes(pickle.dumps(state(1)["options"]))
     with pytest.raises(InputError, match="b.pt"):
-        runs.load(tmp_path / "b.pt")
+        checkpoints.load(tmp_path / "b.pt")
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match="has no last.pt; is it the --ckpt_dir of a run"):
-            runs.load_last(folder)
+            checkpoints.load_last(folder)

@@ -5,8 +5,8 @@ import shutil
 import signal
 import time
 
+import checkpoints
 import pytest
-import runs
 import torch
 from command import CAR, SHORT, TINY, call, checkpoint, differences, listing, metrics, start, wait_for_step
 from command import ae, data, refused, scratch, template, tmp_path  # noqa: F401  (fixtures)
@@ -63,7 +63,7 @@ def test_a_second_interrupt_ends_it_at_once(place, at_step, data, template, tmp_
     assert call(*command(data, template, tmp_path / "run", *SHORT)) == 75
     said = capsys.readouterr()
     assert "SIGINT: stopped at once; what was saved before stays" in said.out and said.err == ""
-    assert runs.load_last(tmp_path / "run")["step"] == (3 if place == "step" else 6)
+    assert checkpoints.load_last(tmp_path / "run")["step"] == (3 if place == "step" else 6)
     left = {p.name for p in (tmp_path / "run").iterdir()}
     assert not [n for n in left if n.endswith(".part") or n == "run.lock"], left
 

@@ -26,10 +26,10 @@ def test_it_notices_an_escape(harm, told, tmp_path):
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT / 'tests')!r})
-import fuzz, runs
+import checkpoints, fuzz
 fuzz.SECONDS, well = 1, fuzz.fuzz
 def ill(*arguments):
-    runs.read = lambda path: {harm}
+    checkpoints.read = lambda path: {harm}
     return well(*arguments)
 fuzz.fuzz = ill
 sys.exit(fuzz.main(["--cases=6", "--only=checkpoint, its", "--keep", {str(tmp_path)!r}]))

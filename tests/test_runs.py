@@ -5,6 +5,8 @@ import os
 import random
 import re
 
+import checkpoints
+import disk
 import numpy as np
 import pytest
 import runs
@@ -25,22 +27,22 @@ def state(step):
 def test_written_whole_shows_all_or_nothing(tmp_path, mode, old, new):
     path = tmp_path / "file"
     read = path.read_text if mode == "w" else path.read_bytes
-    with pytest.raises(KeyboardInterrupt), runs.written_whole(path, mode) as out:
+    with pytest.raises(KeyboardInterrupt), disk.written_whole(path, mode) as out:
         out.write(new)
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
-    with runs.written_whole(path, mode) as out:
+    with disk.written_whole(path, mode) as out:
         out.write(old)
         out.flush()
         assert not path.exists()
     assert read() == old
-    with pytest.raises(ZeroDivisionError), runs.written_whole(path, mode) as out:
+    with pytest.raises(ZeroDivisionError), disk.written_whole(path, mode) as out:
         out.write(new[:1])
         out.flush()
         assert read() == old
         1 / 0
     assert read() == old and os.listdir(tmp_path) == ["file"]
-    with runs.written_whole(path, mode) as out:
+    with disk.written_whole(path, mode) as out:
         out.write(new)
     assert read() == new and os.listdir(tmp_path) == ["file"]
 
@@ -49,28 +51,28 @@ def test_written_whole_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypa
     events, fsync, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda f: (events.append("sync"), fsync(f)))
     monkeypatch.setattr(os, "replace", lambda a, b: (events.append("name"), replace(a, b)))
-    with runs.written_whole(tmp_path / "file") as out:
+    with disk.written_whole(tmp_path / "file") as out:
         out.write("text")
     assert events[:2] == ["sync", "name"]
 
 
 def test_write_json(tmp_path):
-    runs.write_json(tmp_path / "a.json", {"b": [1, 2.5, None, "c"], "d": {"e": math.nan, "f": [-math.inf]}})
+    disk.write_json(tmp_path / "a.json", {"b": [1, 2.5, None, "c"], "d": {"e": math.nan, "f": [-math.inf]}})
     assert json.loads((tmp_path / "a.json").read_text()) == \
         {"b": [1, 2.5, None, "c"], "d": {"e": None, "f": [None]}}, "JSON knows no NaN"
     with pytest.raises(TypeError):
-        runs.write_json(tmp_path / "a.json", {"b": object()})
+        disk.write_json(tmp_path / "a.json", {"b": object()})
     assert json.loads((tmp_path / "a.json").read_text())["b"] == [1, 2.5, None, "c"], "the old one stays"
 
 
 def test_make_folder_says_why_it_cannot(tmp_path):
-    runs.make_folder(tmp_path / "a" / "b", "--ckpt_dir")
-    runs.make_folder(tmp_path / "a" / "b", "--ckpt_dir")
+    disk.make_folder(tmp_path / "a" / "b", "--ckpt_dir")
+    disk.make_folder(tmp_path / "a" / "b", "--ckpt_dir")
     assert os.listdir(tmp_path / "a" / "b") == []
     (tmp_path / "file").write_text("in the way")
     for path in (tmp_path / "file", tmp_path / "file" / "below", "/proc/none"):
         with pytest.raises(InputError, match=f"--ckpt_dir={path} cannot be written: ."):
-            runs.make_folder(path, "--ckpt_dir")
+            disk.make_folder(path, "--ckpt_dir")
     assert (tmp_path / "file").read_text() == "in the way"
 
 
@@ -78,7 +80,7 @@ def test_make_folder_says_why_it_cannot(tmp_path):
 
 
 def run_folder(tmp_path, lines, step=20):
-    runs.save_last(tmp_path, state(step))
+    checkpoints.save_last(tmp_path, state(step))
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     return tmp_path
 
@@ -130,7 +132,7 @@ def test_a_run_of_an_older_program_had_the_defaults_of_options_that_came_later(t
 
 @pytest.mark.parametrize("value, off", [(None, True), (False, True), (0, False), (0.5, False), ("a", False)])
 def test_an_option_that_is_gone_must_have_been_off(tmp_path, value, off):
-    runs.save_last(tmp_path, {**state(20), "options": {**OPTIONS, "gone": value}})
+    checkpoints.save_last(tmp_path, {**state(20), "options": {**OPTIONS, "gone": value}})
     if off:
         assert runs.start(tmp_path, OPTIONS, resume=True)["step"] == 20
     else:
@@ -162,7 +164,7 @@ def test_resume_forgets_what_will_be_done_again(tmp_path, lines, kept):
 
 
 def test_resume_after_a_damaged_checkpoint_forgets_back_to_the_one_before(tmp_path, capsys):
-    runs.save_last(tmp_path, state(10))
+    checkpoints.save_last(tmp_path, state(10))
     run_folder(tmp_path, [record(s) for s in (5, 10, 15, 20, 25)])
     os.truncate(tmp_path / "last.pt", 700)
     assert runs.start(tmp_path, OPTIONS, resume=True)["step"] == 10
@@ -186,7 +188,7 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
     held = runs.rng_state()
     torch.save({**state(1), "rng": held}, tmp_path / "a.pt")
     first = draw()
-    runs.set_rng_state(runs.load(tmp_path / "a.pt")["rng"])
+    runs.set_rng_state(checkpoints.load(tmp_path / "a.pt")["rng"])
     assert draw() == first
     runs.seed_everything(4)
     assert all(a != b for a, b in zip(draw(), first))

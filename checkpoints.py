@@ -1,0 +1,183 @@
+"""Checkpoints of a run folder: `last.pt`, the one before it as `last.prev.pt`, `best.pt` by validation IoU, and with
+--keep_last also `step-00500.pt` and so on. Each is written once, is whole under every name, and is verified before
+it is read."""
+import contextlib
+import glob
+import os
+import shutil
+import sys
+import time
+import zipfile
+
+import torch
+
+from disk import sync_names, written_whole
+from errors import InputError, WriteError
+
+LAST, LAST_NEW, PREVIOUS, BEST = "last.pt", "last.pt.new", "last.prev.pt", "best.pt"
+NEXT = "next.pt"  # whole, but the log may lack what it knows: no run goes on from it
+
+
+def save_last(folder, state, keep=0):
+    """Write `last.pt`; the one before it stays as `last.prev.pt`. `keep` so many also as `step-*.pt`."""
+    write_next(folder, state)
+    name_last(folder, state["step"], keep)
+
+
+def write_next(folder, state):
+    """Write a checkpoint as `next.pt`; nobody reads it before it gets another name."""
+    with written_whole(os.path.join(folder, NEXT), "wb") as out:
+        disk = _Disk(out)
+        try:
+            torch.save(state, disk)
+        except RuntimeError:
+            raise disk.error or RuntimeError("torch cannot save this") from None
+
+
+class _Disk:
+    """A file that remembers its error, of which torch says no more than that a position is unexpected."""
+
+    def __init__(self, file):
+        self.file, self.error = file, None
+
+    def write(self, data):
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self):
+        """`written_whole` does."""
+
+
+def name_best(folder):
+    """The checkpoint that was just written is `best.pt`, too."""
+    _name_too(folder, BEST)
+
+
+def name_last(folder, step, keep=0):
+    """The checkpoint that was just written, of a step, is `last.pt`, and if `keep` also `step-*.pt`. In between it
+    is `last.pt.new`, so that a run that is killed then goes on from it."""
+    last, new = os.path.join(folder, LAST), os.path.join(folder, LAST_NEW)
+    try:
+        if keep:
+            _name_too(folder, step_name(step))
+            _let_go(folder, step, keep)
+        os.replace(os.path.join(folder, NEXT), new)
+        if os.path.exists(last):
+            os.replace(last, os.path.join(folder, PREVIOUS))
+        os.replace(new, last)
+        sync_names(folder)
+    except OSError as error:
+        raise WriteError(f"cannot write {last}: {error.strerror or error}") from None
+
+
+def step_name(step):
+    return f"step-{step:05d}.pt"
+
+
+def _name_too(folder, name):
+    """Give `next.pt` another name, under which it stays; a file of that name before is replaced."""
+    new, target = os.path.join(folder, NEXT), os.path.join(folder, name)
+    beside = f"{target}.{os.getpid()}.link.part"  # a name that nothing is ever written to: it is the same file
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(beside)
+        os.link(new, beside)
+    except OSError:  # a file system without hard links
+        with open(new, "rb") as source, written_whole(target, "wb") as out:
+            shutil.copyfileobj(source, out)
+        return
+    try:
+        os.replace(beside, target)
+        sync_names(folder)
+    except OSError as error:
+        raise WriteError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(beside)  # there still if the two were one file already: then `replace` does nothing
+
+
+def _let_go(folder, step, count):
+    """Remove numbered checkpoints before the newest `count` up to `step`."""
+    numbered = {int(n): p for p in glob.glob(os.path.join(glob.escape(folder), "step-*.pt"))
+                if (n := os.path.basename(p)[5:-3]).isdigit()}
+    for old in sorted(s for s in numbered if s <= step)[:-count]:
+        os.remove(numbered[old])
+
+
+def settle_names(folder):
+    """A damaged last.pt must not take the place of the whole one before it at the next save; and a save that
+    ended between its renames is brought to its end."""
+    last, new = os.path.join(folder, LAST), os.path.join(folder, LAST_NEW)
+    if os.path.exists(last) and not _whole(last):
+        os.replace(last, os.path.join(folder, "last.damaged.pt"))
+    if os.path.exists(new) and not os.path.exists(last) and _whole(new):
+        os.replace(new, last)
+
+
+def _whole(path):
+    try:
+        return bool(load(path))
+    except InputError:
+        return False
+
+
+def load_last(folder):
+    """The newest checkpoint that is whole; a damaged one is named."""
+    for _ in range(5):
+        if os.path.exists(os.path.join(folder, LAST)) or not os.path.exists(os.path.join(folder, LAST_NEW)):
+            break
+        time.sleep(0.1)  # a running training is just moving it into place, or one died doing so
+    problem = None
+    for name in (LAST, LAST_NEW, PREVIOUS):
+        path = os.path.join(folder, name)
+        if os.path.exists(path):
+            try:
+                state = load(path)
+            except InputError as error:
+                if not os.path.exists(path):  # renamed while we looked: the training runs
+                    return load_last(folder)
+                problem = problem or error
+                continue
+            if problem:
+                print(f"warning: {problem}; going on from {path}", file=sys.stderr)
+            return state
+    raise problem or InputError(f"{folder} has no {LAST}; is it the --ckpt_dir of a run?")
+
+
+def load(path):
+    """A checkpoint dictionary."""
+    state = read(path)
+    if not isinstance(state, dict) or not {"step", "options", "models"} <= set(state):
+        raise InputError(f"{path} is not a checkpoint of this program: it lacks step, options or models")
+    return state
+
+
+def read(path):
+    """What torch.save wrote. Only tensors and plain values are read: nothing in it can run."""
+    try:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            file.seek(0)
+            if file.read(4) != b"PK\3\4":  # what is before a zip file's parts, torch would read instead of them
+                raise InputError(f"{path} is damaged at its beginning")
+            # torch stores its entries plainly; one that says otherwise has a damaged description,
+            # and torch would fill tensors from wherever it points.
+            odd = [i.filename for i in archive.infolist() if i.external_attr or
+                   i.compress_type != zipfile.ZIP_STORED or i.file_size != i.compress_size]
+            broken = odd[0] if odd else archive.testzip()
+            if broken:
+                raise InputError(f"{path} is damaged: {broken} in it does not match its checksum or description")
+            file.seek(0)  # the file that was verified, whatever has its name by now
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"there is no checkpoint {path}") from None
+    except OSError as error:
+        raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
+    except InputError:
+        raise
+    except Exception as error:  # torch's reader of pickles ends in many kinds of errors
+        raise InputError(f"{path} is not a checkpoint that can be read safely: "
+                         f"{(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
+    return state
