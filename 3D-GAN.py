@@ -400,4 +400,6 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    import distributed
+    distributed.leave(code)

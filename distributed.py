@@ -58,6 +58,17 @@ def joined(mode):
     dist.destroy_process_group()
 
 
+def leave(code):
+    """End the program. One of several processes ends at once, when all is said and written: threads of torch's own
+    sometimes abort the interpreter's orderly end (torch 2.13, gloo: "terminate called without an active exception"),
+    and those of NCCL may wait for a process that is gone."""
+    if _store is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def first_to_tell():
     """Whether no other process has said yet why all of them end."""
     try:
