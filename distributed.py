@@ -154,7 +154,8 @@ def average(modules, values):
         dist.all_reduce(together)
     pieces = (together / size()).split([p.numel() for p in parameters] + [1] * len(values))
     for parameter, piece in zip(parameters, pieces):
-        parameter.grad = piece.view_as(parameter)
+        # In the parameter's own memory format, which the fused optimiser takes for granted.
+        parameter.grad = torch.empty_like(parameter).copy_(piece.view_as(parameter))
     return {name: piece[0] for name, piece in zip(values, pieces[len(parameters):])}
 
 
@@ -175,8 +176,10 @@ def same_as_main(modules):
     if size() > 1:
         for module in modules:
             for tensor in (*module.parameters(), *module.buffers()):
+                whole = tensor.detach().clone(memory_format=torch.contiguous_format)
                 with _together():
-                    dist.broadcast(tensor.detach(), 0)
+                    dist.broadcast(whole, 0)
+                tensor.detach().copy_(whole)
 
 
 def filled_in(tensor):
