@@ -2,7 +2,6 @@
 import contextlib
 import functools
 import os
-import pickle
 from dataclasses import dataclass
 
 import torch
@@ -116,11 +115,10 @@ def check_channels(options, num_poses):
 
 def load_resnet(encoder, path):
     """torchvision's published file; tensors are all that is read from it."""
+    state = weights.open_safely(path, f"--resnet_weights={path}")
     try:
-        encoder.load_torchvision(torch.load(path, map_location="cpu", weights_only=True))
-    except OSError as error:
-        raise InputError(f"--resnet_weights={path} cannot be read: {error.strerror}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError, TypeError) as error:
+        encoder.load_torchvision(state)
+    except (RuntimeError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"--resnet_weights={path} does not hold torchvision's weights of a ResNet-18: "
                          f"{(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
 

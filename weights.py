@@ -25,7 +25,7 @@ def read(path, part):
     -------
     ({name: tensor}, run); run is {'options', 'step'} of a run file, {} for a bare state dict.
     """
-    state, run = _open(path, f"--load_{part}={path}"), {}
+    state, run = open_safely(path, f"--load_{part}={path}"), {}
     if isinstance(state, dict) and {"models", "options", "step"} <= set(state):
         run = {"options": state["options"], "step": state["step"]}
         if not isinstance(run["options"], dict) or not isinstance(state["models"], dict):
@@ -53,7 +53,7 @@ def read_encoder(path, dataset):
     return weights, run
 
 
-def _open(path, option):
+def open_safely(path, option):
     """Zip files, or the plain pickles that PyTorch wrote before 1.6. Nothing in them can run."""
     if not os.path.isfile(path):
         raise InputError(f"{option}: there is no such file")

@@ -20,9 +20,10 @@ import numpy as np
 import runs
 import synthetic
 import torch
+import training
 import weights
 from errors import InputError
-from models import Encoder
+from models import Encoder, ResNetEncoder
 from PIL import Image
 from readers import cache, nips17, nips17_files, pascal3d_files
 
@@ -71,7 +72,7 @@ def chunks_of(png):
 
 # ---- whole files ----------------------------------------------------------------------------------------
 
-RNG = np.random.default_rng(0)
+RNG, RESNET = np.random.default_rng(0), ResNetEncoder(1)
 CHECKPOINT = {"step": 3, "options": {"dataset": "CVPR18", "latent_dim": 4, "img_size": 64, "enc_width": 1,
                                      "class_ids": ["02958343"], "lr": 1e-4, "obj_dir": None, "symmetric": False},
               "models": {"E": {"a": torch.ones(3)}, "G": {}}, "rng": {}, "best": 0.5, "elapsed": 1.5}
@@ -215,6 +216,8 @@ def whole_files():
         Reader("weights", {"E.ckpt": state, "old.ckpt": saved(
             torch.save, {"a": torch.ones(3)}, _use_new_zipfile_serialization=False),
             "pickle.ckpt": pickle.dumps({"a": [1, 2.5, "b"]})}, lambda path: weights.read(str(path), "E")),
+        Reader("ResNet weights", {"resnet.pth": saved(torch.save, RESNET.state_dict())},
+               lambda path: training.load_resnet(RESNET, str(path))),
         Reader("npz", {"a.npz": zipped(**{"arr_0.npy": arrays}), "packed.npz": saved(
             np.savez_compressed, RNG.integers(0, 9, (3, 40), np.uint8))}, read_npz),
         Reader("npz, its array", {"a.npz": arrays}, read_npz, wrap=lambda data: zipped(**{"arr_0.npy": data})),
