@@ -60,7 +60,7 @@ class ResNetEncoder(nn.Module):
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
-        # Not channels_last: torch 2.13 on a CPU then writes out of bounds in the gradient, and crashes.
+        # Not channels last: on a CPU, torch 2.13 then ends with a segmentation fault in its gradient.
 
     def forward(self, images):
         x = torch.relu(self.bn1(self.conv1((images - self.mean) / self.std)))

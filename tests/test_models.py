@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from models import Encoder, MeshDecoder, PoseDiscriminator, ResNetEncoder, ViewDiscriminator, icosphere
+from models import Encoder, MeshDecoder, PoseDiscriminator, ViewDiscriminator, icosphere
 from solids import icosphere as icosphere_by_hand
 
 
@@ -218,8 +218,7 @@ def test_template_of_the_published_size():
     assert lengths.max() / lengths.min() < 1.3, "the triangles are alike"
 
 
-@pytest.mark.parametrize("make", [lambda: Encoder(8, width=8), lambda: ResNetEncoder(width=8),
-                                  lambda: ViewDiscriminator(4)])
+@pytest.mark.parametrize("make", [lambda: Encoder(8, width=8), lambda: ViewDiscriminator(4)])
 def test_convolutions_stay_in_the_fast_layout(make):
     """Through loading weights that were saved in the other one."""
     network = make()
