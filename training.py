@@ -261,6 +261,10 @@ class Trainer:
             own = {key: optimizer.param_groups[0][key] for key in ("lr", "capturable")}  # those of this device
             optimizer.load_state_dict(state["optimizers"][name])
             optimizer.param_groups[0].update(own)
+            for parameter, kept in optimizer.state.items():
+                for key, value in kept.items():
+                    if value.shape == parameter.shape:  # the fused step goes by memory order, not by index
+                        kept[key] = torch.empty_like(parameter).copy_(value)
 
     def check_finite(self):
         for name, module in self.modules.items():

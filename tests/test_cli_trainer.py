@@ -1,4 +1,5 @@
 """The parts of the training loop: whose turn it is, whom a loss teaches, the rate, the order of images."""
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,6 +50,22 @@ def test_the_encoders_turn_leaves_the_discriminator_alone(trainer):
     for (name, ours), theirs, extra in zip(gradients(full, "E").items(), gradients(plain, "E").values(), wanted):
         torch.testing.assert_close(ours - theirs, extra, rtol=1e-3, atol=1e-5 * float(ours.abs().max()),
                                    msg=lambda text: f"{name}: {text}")
+
+
+def test_going_on_does_not_depend_on_the_memory_order_of_what_was_saved(trainer):
+    """The fused Adam goes through memory: moments in another order would belong to other weights."""
+    (first, batch), weights = trainer(), []
+    first.step(1, batch)
+    for reordered in (False, True):
+        state = copy.deepcopy(first.state())  # as a file is: nothing in it changes with the trainer
+        if reordered:
+            for kept in state["optimizers"]["E"]["state"].values():
+                kept |= {k: v.clone(memory_format=torch.contiguous_format) for k, v in kept.items()}
+        again, same = trainer()
+        again.load(state)
+        again.step(2, same)
+        weights.append([p.detach().clone() for p in again.modules["E"].parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights))
 
 
 def test_learning_rate_is_that_of_a_loop_that_multiplies():
