@@ -113,16 +113,6 @@ def check_channels(options, num_poses):
                          f"of the {num_poses} views of {options.dataset}, {1 + num_poses} in all")
 
 
-def load_resnet(encoder, path):
-    """torchvision's published file; tensors are all that is read from it."""
-    state = weights.open_safely(path, f"--resnet_weights={path}")
-    try:
-        encoder.load_torchvision(state)
-    except (RuntimeError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"--resnet_weights={path} does not hold torchvision's weights of a ResNet-18: "
-                         f"{(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
-
-
 def use_graphs(options, device):
     """Whether steps are recorded as CUDA graphs."""
     if options.cuda_graph == "on" and (device.type != "cuda" or distributed.size() > 1):
@@ -143,8 +133,6 @@ class Trainer:
         self.renderer = self.dataset.renderer(silhouette_size)
         self.topology = losses.MeshTopology(self.model.faces).to(device)
         self.method = None
-        if options.resnet_weights:
-            load_resnet(self.model.encoder, options.resnet_weights)
         self.modules = self.model.modules()
         method = METHODS[options.mode]
         self.prior = options.lambda_Gprior if method.has_prior else 0.0
@@ -296,8 +284,10 @@ def train(options, device, defaults=None):
         if main:
             lock.check(options.ckpt_dir)
         begun = set(runs.held(options.ckpt_dir, options.resume)) - {runs.METRICS}
-        runs.seed_everything(options.seed)
         dataset = DATASETS[options.dataset]
+        if not begun and weights.given(options):  # tried before data are unpacked, which may take minutes
+            weights.start_from(Model(vars(options)).modules(), options, dataset)
+        runs.seed_everything(options.seed)
         with distributed.main_first():
             data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
             validation = dataset.open(described, "val", seed=options.data_seed)

@@ -131,8 +131,14 @@ def _some(weights):
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
+def given(options):
+    return bool(options.load_E or options.load_G or options.load_D or options.resnet_weights)
+
+
 def start_from(modules, options, dataset):
-    """Put --load_E, --load_G and --load_D into the networks of a training that begins."""
+    """Put --resnet_weights, --load_E, --load_G and --load_D into the networks of a training that begins."""
+    if options.resnet_weights:
+        load_resnet(modules["E"], options.resnet_weights)
     for part in KINDS:
         path = getattr(options, f"load_{part}")
         if path is None:
@@ -143,9 +149,21 @@ def start_from(modules, options, dataset):
             path = path[0]
         option = f"--load_{part}={path}"
         if part not in modules:
+            if options.lambda_adv > 0:
+                continue  # a discriminator that does not exist before the data tell its size
             raise InputError(f"{option}: with --lambda_adv=0 there is no discriminator")
         weights, _ = read_encoder(path, dataset) if part == "E" else read(path, part)
         for name, value in sizes(weights, option).items() if part == "E" else ():
             if value != getattr(options, name):
                 raise InputError(f"{option} has --{name}={value}, this run --{name}={getattr(options, name)}")
         put_into(modules[part], weights, option, part)
+
+
+def load_resnet(encoder, path):
+    """torchvision's published file; tensors are all that is read from it."""
+    state = open_safely(path, f"--resnet_weights={path}")
+    try:
+        encoder.load_torchvision(state)
+    except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"--resnet_weights={path} does not hold torchvision's weights of a ResNet-18: "
+                         f"{(str(error) or type(error).__name__).splitlines()[0][:200]}") from None

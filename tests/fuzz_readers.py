@@ -20,7 +20,6 @@ import numpy as np
 import runs
 import synthetic
 import torch
-import training
 import weights
 from errors import InputError
 from models import Encoder, ResNetEncoder
@@ -217,7 +216,7 @@ def whole_files():
             torch.save, {"a": torch.ones(3)}, _use_new_zipfile_serialization=False),
             "pickle.ckpt": pickle.dumps({"a": [1, 2.5, "b"]})}, lambda path: weights.read(str(path), "E")),
         Reader("ResNet weights", {"resnet.pth": saved(torch.save, RESNET.state_dict())},
-               lambda path: training.load_resnet(RESNET, str(path))),
+               lambda path: weights.load_resnet(RESNET, str(path))),
         Reader("npz", {"a.npz": zipped(**{"arr_0.npy": arrays}), "packed.npz": saved(
             np.savez_compressed, RNG.integers(0, 9, (3, 40), np.uint8))}, read_npz),
         Reader("npz, its array", {"a.npz": arrays}, read_npz, wrap=lambda data: zipped(**{"arr_0.npy": data})),
