@@ -206,8 +206,8 @@ def checkpoint_name(text):
 
 def train(options, device):
     """the model (featGAN; with --lambda_adv=0 the plain autoencoder)"""
-    import distributed
     import training
+    from engine import distributed
     training.check_options(options)
     need(options, "ckpt_dir")
     made_here = options.data_dir is None
@@ -376,8 +376,7 @@ def main(arguments=None):
         print(json.dumps(vars(options), indent=2))
         return 0
     keep_freed_memory()
-    import devices
-    import distributed
+    from engine import devices, distributed
     try:
         with distributed.joined(options.mode), devices.failures_told(options):
             return MODES[options.mode](options, devices.resolve(options))
@@ -401,5 +400,5 @@ def main(arguments=None):
 
 if __name__ == "__main__":
     code = main()
-    import distributed
+    from engine import distributed
     distributed.leave(code)

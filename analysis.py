@@ -5,7 +5,7 @@ import os
 import numpy as np
 import torch
 
-import disk
+from engine import disk
 from errors import InputError
 from inference import load_run, load_weights, open_split
 from metrics import mmd_matrix, shared_bins

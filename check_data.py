@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-import disk
 from datasets import DATASETS
+from engine import disk
 from errors import InputError
 from visualization import on_paper, to_image
 

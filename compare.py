@@ -4,8 +4,7 @@ import os
 import numpy as np
 import torch
 
-import disk
-import strict_json
+from engine import disk, strict_json
 from errors import InputError
 from evaluation import COLUMNS
 from inference import choose_split, load_run, open_split

@@ -19,7 +19,7 @@ from PIL import Image
 
 import neural_renderer as nr
 import runs
-import strict_json
+from engine import strict_json
 from errors import InputError
 
 POINTS = 1000  # of a window: twice its width in pixels; visdom copies a window as a whole, so each one costs

@@ -3,8 +3,7 @@ import os
 
 import numpy as np
 
-import disk
-import distributed
+from engine import disk, distributed
 from errors import InputError
 from inference import load_run, mean_shapes, open_model, open_split, score
 from monitor import Progress

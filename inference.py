@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-import checkpoints
-import distributed
 import neural_renderer as nr
 import weights
 from datasets import DATASETS
+from engine import checkpoints, distributed
 from errors import Divergence, InputError
 from metrics import mean_mmd, mean_shape, pairwise_iou, shared_bins, voxel_iou
 from models import MeshDecoder, SymmetricMeshDecoder, icosphere, make_encoder

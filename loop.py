@@ -6,13 +6,12 @@ import signal
 
 import numpy as np
 
-import checkpoints
 import dashboard
-import distributed
 import runs
-from divergence import Watch
+from engine import checkpoints, distributed
+from engine.divergence import Watch
+from engine.feed import open_feed
 from errors import Divergence, InputError
-from feed import open_feed
 from inference import score
 from monitor import Monitor
 from visualization import training_sheet, write_obj

@@ -3,7 +3,7 @@ import os
 import sys
 import time
 
-import strict_json
+from engine import strict_json
 from errors import WriteError
 
 

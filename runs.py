@@ -14,9 +14,7 @@ import zlib
 import numpy as np
 import torch
 
-import checkpoints
-import disk
-import strict_json
+from engine import checkpoints, disk, strict_json
 from errors import InputError
 
 OPTIONS, METRICS = "options.json", "metrics.jsonl"

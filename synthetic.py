@@ -7,10 +7,9 @@ import os
 import numpy as np
 import torch
 
-import disk
 import shapes
-import strict_json
 from datasets import CVPR18, DATASETS
+from engine import disk, strict_json
 from errors import InputError
 from writers import WRITERS
 

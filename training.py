@@ -6,19 +6,17 @@ from dataclasses import dataclass
 
 import torch
 
-import checkpoints
 import dashboard
-import distributed
-import lock
 import losses
 import runs
 import weights
 from datasets import DATASETS
-from divergence import any_bad, gradient_norms
+from engine import checkpoints, distributed, lock
+from engine.divergence import any_bad, gradient_norms
+from engine.graphs import Captured
+from engine.interruption import Interruption
 from errors import Divergence, InputError
-from graphs import Captured
 from inference import Model
-from interruption import Interruption
 from loop import Loop, learning_rate
 from models import RESNET_SIZE, PoseDiscriminator, ViewDiscriminator
 

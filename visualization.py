@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-import disk
 import gallery
 import neural_renderer as nr
+from engine import disk
 from errors import InputError
 from images import list_images, load_input, load_pair
 from inference import open_model, open_split

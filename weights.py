@@ -11,7 +11,7 @@ import zipfile
 
 import torch
 
-import checkpoints
+from engine import checkpoints
 from errors import InputError
 
 KINDS = {"E": "an encoder", "G": "a mesh decoder", "D": "a discriminator"}

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-import disk
 from datasets import CVPR18, NIPS17, Pascal3D
+from engine import disk
 from errors import WriteError
 from monitor import Progress
 from neural_renderer.lighting import face_light, vertices_to_faces

@@ -18,7 +18,7 @@ import torch
 import common
 import neural_renderer as nr
 from datasets import CVPR18
-from feed import open_feed
+from engine.feed import open_feed
 from inference import mean_shapes, score
 from loop import Sampler
 from losses import MeshTopology, silhouette_loss, smoothness_loss

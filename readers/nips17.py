@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 import neural_renderer as nr
-import strict_json
+from engine import strict_json
 from errors import InputError
 
 from .base import Batch, Dataset, Rows, check_folder, tell_left_out

@@ -32,14 +32,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork has only one thread
 
 import numpy as np  # noqa: E402
 
-import conftest  # noqa: E402,F401  (finds the packages)
-import checkpoints  # noqa: E402
 import command  # noqa: E402
+import conftest  # noqa: E402,F401  (finds the packages)
 import loop  # noqa: E402
 import monitor  # noqa: E402
-import training  # noqa: E402
 import torch  # noqa: E402
 import torch._dynamo  # noqa: E402,F401  (the first step of an optimiser would)
+import training  # noqa: E402
+from engine import checkpoints  # noqa: E402
 
 PHASES = ("start", "training", "validation", "checkpoint", "log", "samples")
 CLOCK = {"time", "images_per_s"}

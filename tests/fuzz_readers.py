@@ -8,19 +8,18 @@ import zipfile
 import zlib
 from types import SimpleNamespace
 
-import checkpoints
 import command
 import compare
 import dashboard
 import images
 import inference
-import lock
 import neural_renderer as nr
 import numpy as np
 import runs
 import synthetic
 import torch
 import weights
+from engine import checkpoints, lock
 from errors import InputError
 from models import Encoder, ResNetEncoder
 from PIL import Image

@@ -11,8 +11,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import distributed  # noqa: E402
-from divergence import any_bad  # noqa: E402
+from engine import distributed  # noqa: E402
+from engine.divergence import any_bad  # noqa: E402
 
 BATCH = 4
 # Slowly, or rounding grows tenfold from step to step: with the published rate the mesh loses its first folds here.

@@ -5,10 +5,10 @@ import resource
 import shutil
 import threading
 
-import checkpoints
 import pytest
 import runs
 import torch
+from engine import checkpoints
 from errors import InputError
 
 OPTIONS = {"lr": 1e-4, "class_ids": ["02958343"], "n_iters": 10}

@@ -5,11 +5,11 @@ import shutil
 import signal
 import time
 
-import checkpoints
 import pytest
 import torch
 from command import CAR, SHORT, TINY, call, checkpoint, differences, listing, metrics, start, wait_for_step
 from command import ae, data, refused, scratch, template, tmp_path  # noqa: F401  (fixtures)
+from engine import checkpoints
 
 
 def command(data, template, folder, *more):

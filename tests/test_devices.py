@@ -1,11 +1,11 @@
 """Devices that are asked for, full or gone: one sentence, and nothing lost."""
 from types import SimpleNamespace
 
-import devices
 import pytest
 import torch
 from command import SHORT, TINY, call, checkpoint
 from command import ae, data, refused, scratch, template, tmp_path  # noqa: F401  (fixtures)
+from engine import devices
 from errors import DeviceError, InputError
 
 FULL = ("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.20 GiB is "

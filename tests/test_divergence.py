@@ -5,7 +5,7 @@ import pytest
 import torch
 from command import TINY, call, checkpoint, differences, metrics
 from command import data, scratch, template, tmp_path  # noqa: F401  (fixtures)
-from divergence import SKIPS_IN_A_ROW, Watch, any_bad, gradient_norms
+from engine.divergence import SKIPS_IN_A_ROW, Watch, any_bad, gradient_norms
 from errors import Divergence
 
 
@@ -114,7 +114,7 @@ def test_skips_are_counted_and_told_and_a_resumed_run_knows_them(poisoned, data,
 
 
 def test_a_run_that_only_skips_ends(data, template, tmp_path, poisoned, monkeypatch, capsys):
-    import divergence
+    from engine import divergence
     monkeypatch.setattr(divergence, "SKIPS_IN_A_ROW", 3)
     poisoned(dict.fromkeys(range(2, 50), "smoothness"))
     assert call(*command(data, template, tmp_path / "run", "--on_nan=skip", "--n_iters=50")) == 3

@@ -1,14 +1,14 @@
 """Where batches come from: whichever way, the same bits, in the same order."""
 import threading
 
-import feed
 import numpy as np
 import pytest
 import torch
 from command import CAR, SHORT, TINY, call, checkpoint, differences
 from command import ae, data, scratch, template, tmp_path  # noqa: F401  (fixtures)
+from engine import feed
+from engine.feed import Ahead, FromFiles, Resident, open_feed
 from errors import InputError
-from feed import Ahead, FromFiles, Resident, open_feed
 from loop import Sampler
 
 CPU = torch.device("cpu")

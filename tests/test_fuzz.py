@@ -26,7 +26,8 @@ def test_it_notices_an_escape(harm, told, tmp_path):
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT / 'tests')!r})
-import checkpoints, fuzz
+import fuzz
+from engine import checkpoints
 fuzz.SECONDS, well = 1, fuzz.fuzz
 def ill(*arguments):
     checkpoints.read = lambda path: {harm}

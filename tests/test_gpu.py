@@ -181,7 +181,7 @@ class Images:
 
 
 def feed_of(kind, device=GPU):
-    import feed
+    from engine import feed
     from loop import Sampler
     return getattr(feed, kind)(Images(), Sampler(40, 8, 0), device, slice(None))
 
@@ -259,7 +259,7 @@ def test_a_run_goes_on_on_another_device(there, here):
 
 
 def test_more_memory_than_there_is_ends_in_a_sentence():
-    import devices
+    from engine import devices
     from errors import InputError
     options = script().parse(["--mode=train"])
     with pytest.raises(InputError, match=r"asked the GPU for [\d.]+ GiB and there is not so much \([\d.]+ \w+ of"), \

@@ -2,10 +2,10 @@
 thing is tested by test_gpu.py."""
 import contextlib
 
-import graphs
 import pytest
 import torch
-from graphs import WARM_UP, Captured
+from engine import graphs
+from engine.graphs import WARM_UP, Captured
 
 
 class StandIn:

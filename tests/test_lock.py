@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 
-import lock
 import pytest
 from command import TINY, call, start, wait_for_step
 from command import ae, data, refused, scratch, template, tmp_path  # noqa: F401  (fixtures)
+from engine import lock
 from errors import InputError
 
 

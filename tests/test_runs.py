@@ -5,12 +5,11 @@ import os
 import random
 import re
 
-import checkpoints
-import disk
 import numpy as np
 import pytest
 import runs
 import torch
+from engine import checkpoints, disk
 from errors import InputError
 
 OPTIONS = {"lr": 1e-4, "class_ids": ["02958343"], "n_iters": 10, "lambda_adv": 1.0, "resume": False}

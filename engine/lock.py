@@ -12,8 +12,7 @@ import socket
 import sys
 import time
 
-import disk
-import strict_json
+from engine import disk, strict_json
 from errors import InputError
 
 NAME = "run.lock"

@@ -2,7 +2,7 @@
 import contextlib
 import os
 
-import strict_json
+from engine import strict_json
 from errors import InputError, WriteError
 
 

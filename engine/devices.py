@@ -6,10 +6,11 @@ import traceback
 
 import torch
 
-import distributed
+from engine import distributed
 from errors import DeviceError, InputError
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+ENGINE = os.path.dirname(os.path.abspath(__file__))
+ROOMS = os.path.dirname(ENGINE), ENGINE  # whose functions a person finds again
 
 
 def resolve(options):
@@ -75,7 +76,7 @@ def _no_room(error, place, options):
     wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
     free = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", str(error))
     frames = [f for f in traceback.extract_tb(error.__traceback__)
-              if os.path.dirname(os.path.abspath(f.filename)) == HERE and f.filename != __file__]
+              if os.path.dirname(os.path.abspath(f.filename)) in ROOMS and f.filename != __file__]
     asker = f"{frames[-1].name} of {os.path.basename(frames[-1].filename)}" if frames else "the program"
     if any(f.filename.endswith("feed.py") for f in frames) and options.data_on == "device":
         advice = "give --data_on=host"

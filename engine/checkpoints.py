@@ -11,7 +11,7 @@ import zipfile
 
 import torch
 
-from disk import sync_names, written_whole
+from engine.disk import sync_names, written_whole
 from errors import InputError, WriteError
 
 LAST, LAST_NEW, PREVIOUS, BEST = "last.pt", "last.pt.new", "last.prev.pt", "best.pt"
