@@ -25,6 +25,9 @@ class Prediction:
     faces: torch.Tensor     # (F, 3)
     codes: torch.Tensor     # (B, latent_dim)
 
+    def cpu(self):
+        return Prediction(self.vertices.cpu(), self.faces.cpu(), self.codes.cpu())
+
 
 def load_template(path=None):
     """(vertices, faces) of the template mesh: an OBJ file as it is, or the icosphere."""

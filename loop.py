@@ -11,6 +11,7 @@ import runs
 from engine import checkpoints, distributed
 from engine.divergence import Watch
 from engine.feed import open_feed
+from engine.scribe import Scribe
 from errors import Divergence, InputError
 from inference import score
 from monitor import Monitor
@@ -81,6 +82,7 @@ class Loop:
         records = os.path.join(self.folder, runs.METRICS) if self.main else os.devnull
         self.monitor = Monitor(records, self.first, self.options.n_iters, elapsed)
         self.mark = self.monitor.elapsed, self.first
+        self.scribe = Scribe(trainer.device)
         self._say_what(resumed)
 
     def _say_what(self, resumed):
@@ -101,7 +103,8 @@ class Loop:
         feed = open_feed(self.data, sampler, self.trainer.device, distributed.part(o.batch_size), o.data_on)
         if feed.told:
             self.monitor.say(feed.told)
-        with dashboard.shown(o) if self.main else contextlib.nullcontext(), contextlib.closing(feed):
+        with dashboard.shown(o) if self.main else contextlib.nullcontext(), contextlib.closing(feed), \
+                contextlib.closing(self.scribe):
             interruption.stepping = True
             for step in range(self.first + 1, o.n_iters + 1):
                 last = step == o.n_iters
@@ -113,6 +116,7 @@ class Loop:
                     raise Divergence(f"step {error.step or step}: {error}; the last good checkpoint stays in "
                                      f"{self.folder}") from None
                 if stop and not last:
+                    self.scribe.wait()
                     self.monitor.say(f"{signal.Signals(stop).name}: stopped and saved after step {step}; go on "
                                      "with --resume")
                     return 75
@@ -122,7 +126,7 @@ class Loop:
 
     def _after(self, step, last, sheet, stop):
         """What is due after a step: look at its losses, record, draw, validate, save."""
-        o, record = self.options, {}
+        o, record, state, shapes, better = self.options, {}, None, None, False
         log, draw, check = (last or step % every == 0 for every in (o.log_step, o.sample_step, o.ckpt_step))
         if log or draw or check or stop or self.trainer.device.type == "cpu":
             losses_now = self.watch.read()
@@ -131,20 +135,18 @@ class Loop:
             if self.watch.skipped:
                 record["skipped"] = self.watch.skipped
         if draw and self.main:
-            record.update(_write_samples(self.trainer, step, sheet))
+            shapes = self.trainer.model.predict(sheet.images).cpu()
         if check:
-            record.update(self._validate(step))
-        if record:
-            self.monitor.record(step, record)
+            state, better = self._validate(step, record)
+        elif stop:
+            state = self._state(step)
+        if (record or state or shapes) and self.main:
+            self.scribe.do(self._write, step, self.monitor.elapsed, record, sheet, shapes, state, better)
         if check:
-            self._save(step)
             self.mark = self.monitor.elapsed, step  # the rate is that of training alone
             self.monitor.progress(step, {"loss": losses_now["silhouette"], "val IoU": record["val_iou"],
                                          "val MMD": record["val_mmd"]})
-        elif stop:
-            self._write(self._state(step))
-            self._save(step)
-        elif step % (10 * o.log_step) == 0:
+        elif step % (10 * o.log_step) == 0 and not stop:
             self.monitor.progress(step, {"loss": losses_now["silhouette"]})
 
     def _images_per_s(self, step):
@@ -156,30 +158,32 @@ class Loop:
         """A checkpoint: all that the steps to come depend on."""
         distributed.average_statistics(self.trainer.modules.values())
         self.trainer.check_finite()
-        return {"step": step, **self.constant, "best": self.best, "elapsed": self.monitor.elapsed,
-                "skipped": self.watch.skipped, "rng": runs.rng_state(), **self.trainer.state()}
+        return self.scribe.copied({"step": step, **self.constant, "best": self.best, "elapsed": self.monitor.elapsed,
+                "skipped": self.watch.skipped, "rng": runs.rng_state(), **self.trainer.state()})
 
-    def _validate(self, step):
-        """Figures for the record. The checkpoint is written already, for one that the record praises as the best
-        must be there as such."""
+    def _validate(self, step, record):
+        """(checkpoint, whether it is the best so far); its figures come into the record."""
         state = self._state(step)
         scores = score(self.trainer.model, self.validation)
-        val_iou = float(np.mean(list(scores["iou"].values())))
-        better = val_iou > self.best
-        self.best = state["best"] = max(val_iou, self.best)
-        self._write(state)
-        if better and self.main:
-            checkpoints.name_best(self.folder)
-        return {"val_iou": val_iou, "val_mmd": float(np.mean(list(scores["mmd"].values()))),
-                "val_iou_of": scores["iou"]}
+        record.update(val_iou=float(np.mean(list(scores["iou"].values()))),
+                      val_mmd=float(np.mean(list(scores["mmd"].values()))), val_iou_of=scores["iou"])
+        better = record["val_iou"] > self.best
+        self.best = state["best"] = max(record["val_iou"], self.best)
+        return state, better
 
-    def _write(self, state):
-        if self.main:
+    def _write(self, step, time, record, sheet, shapes, state, better):
+        """Pictures, a record and a checkpoint, each if there is one, in the order in which one may rely on another:
+        a record that praises a checkpoint as the best finds it there as such, and a checkpoint becomes the last one
+        when all records up to its step are on the disk."""
+        if shapes:
+            record.update(_write_samples(self.trainer.dataset, self.options.sample_dir, step, sheet, shapes))
+        if state:
             checkpoints.write_next(self.folder, state)
-
-    def _save(self, step):
-        """The records first: a checkpoint promises that those up to its step are on the disk."""
-        if self.main:
+            if better:
+                checkpoints.name_best(self.folder)
+        if record:
+            self.monitor.record(step, record, time)
+        if state:
             self.monitor.sync()
             checkpoints.name_last(self.folder, step, self.options.keep_last)
 
@@ -191,15 +195,12 @@ def _sheet_images(validation, count=8):
     return validation.gather([o * views + (7 * i) % views for i, o in enumerate(objects)])
 
 
-def _write_samples(trainer, step, batch):
+def _write_samples(dataset, folder, step, batch, prediction):
     """Picture and mesh of the moment; a disk that is full costs the picture, not the run."""
-    folder = trainer.options.sample_dir
     names = {"picture": f"{step:05d}.png", "mesh": f"{step:05d}.obj"}
-    prediction = trainer.model.predict(batch.images)
     try:
-        training_sheet(trainer.dataset, batch, prediction).save(os.path.join(folder, names["picture"]))
-        write_obj(os.path.join(folder, names["mesh"]), trainer.dataset, prediction.vertices[0],
-                  prediction.faces)
+        training_sheet(dataset, batch, prediction).save(os.path.join(folder, names["picture"]))
+        write_obj(os.path.join(folder, names["mesh"]), dataset, prediction.vertices[0], prediction.faces)
     except OSError as error:
         print(f"warning: cannot write samples into {folder}: {error.strerror}")
         return {}

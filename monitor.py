@@ -64,9 +64,10 @@ class Monitor:
     def elapsed(self):
         return self.before + time.monotonic() - self.start
 
-    def record(self, step, values):
-        """Append {'step', 'time', **values}; numbers that are not finite become null."""
-        self.waiting.append(strict_json.dumps({"step": step, "time": round(self.elapsed, 3), **values}) + "\n")
+    def record(self, step, values, time=None):
+        """Append {'step', 'time', **values}; numbers that are not finite become null. time : default, by now."""
+        time = round(self.elapsed if time is None else time, 3)
+        self.waiting.append(strict_json.dumps({"step": step, "time": time, **values}) + "\n")
         try:
             self._write()
         except OSError as error:

@@ -39,7 +39,7 @@ import monitor  # noqa: E402
 import torch  # noqa: E402
 import torch._dynamo  # noqa: E402,F401  (the first step of an optimiser would)
 import training  # noqa: E402
-from engine import checkpoints  # noqa: E402
+from engine import checkpoints, scribe  # noqa: E402
 
 PHASES = ("start", "training", "validation", "checkpoint", "log", "samples")
 CLOCK = {"time", "images_per_s"}
@@ -365,9 +365,12 @@ def main(arguments=None):
     parser.add_argument("--faults", type=int, help="so many failing touches, spread evenly (default: every one)")
     parser.add_argument("--disks", type=int, default=3, help="so many small disks that fill up")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--beside", action="store_true", help="write in a thread, as beside a GPU's steps")
     parser.add_argument("--data_dir", help="four cars (default: made)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    if options.beside:
+        scribe.BESIDE = ("cpu",)
     memory = "/dev/shm"  # kill -9 loses nothing that was written, so the disk's own pace adds nothing here
     roomy = os.path.isdir(memory) and shutil.disk_usage(memory).free > 2e9
     with tempfile.TemporaryDirectory(dir=memory if roomy else None) as base:

@@ -3,13 +3,15 @@ import re
 import subprocess
 import sys
 
+import pytest
 from command import ROOT, environment
 from command import data, scratch  # noqa: F401  (fixtures)
 
 
-def test_a_few_kills_and_failing_writes(data):
+@pytest.mark.parametrize("where", [(), ("--beside",)], ids=["between the steps", "beside them"])
+def test_a_few_kills_and_failing_writes(data, where):
     done = subprocess.run([sys.executable, str(ROOT / "tests" / "fire.py"), "--kills=3", "--faults=3", "--disks=1",
-                           "--data_dir", data], capture_output=True, text=True, env=environment(), timeout=300)
+                           "--data_dir", data, *where], capture_output=True, text=True, env=environment(), timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = {name: int(number) for name, number in re.findall(r"^(.+): (\d+)", done.stdout, re.M)}
     assert counts["killed"] == 3 and counts["runs equal after kills"] >= 1
