@@ -19,8 +19,10 @@ FIXTURE = os.path.join(HERE, "noisy_predictions.npz")
 
 def where():
     """Commit, versions and processor."""
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], text=True,
-                            capture_output=True).stdout.strip()
+    def git(*command):
+        return subprocess.run(["git", "-C", ROOT, *command], text=True, capture_output=True).stdout.strip()
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    commit = git("describe", "--always") + ("-dirty" if changed else "")
     processor = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:
