@@ -162,3 +162,16 @@ def test_one_bad_entry_is_enough(value):
     assert any_bad({}, gradient_norms({"E": layer})) == 0
     layer.weight.grad[17, 211] = value
     assert any_bad(scalars(a=1), gradient_norms({"E": layer})) == 1
+
+
+def test_norms_of_gradients_in_any_memory_order():
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5), torch.nn.Conv2d(8, 4, 3), torch.nn.Linear(7, 5))
+    layers[1].to(memory_format=torch.channels_last)
+    for p in layers.parameters():
+        p.grad = torch.randn_like(p)
+    layers[2].weight.grad = torch.randn(7, 5).T
+    layers[2].bias.grad = None
+    wanted = torch.cat([p.grad.flatten() for p in layers.parameters() if p.grad is not None]).double().norm()
+    got = gradient_norms({"E": layers, "G": layers[0]})
+    assert set(got) == {"E", "G"} and got["E"] > got["G"] > 0
+    torch.testing.assert_close(got["E"], wanted.float())
