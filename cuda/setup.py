@@ -23,6 +23,7 @@ CURRENT = ["75", "80", "90", "100", "120"]  # each serves the later ones of its 
 # -fopenmp-simd only reads the `omp simd` hints; no OpenMP runtime is linked.
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd",
          "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+LIBRARIES = ["-pthread", "-ldl"] if sys.platform == "linux" else []  # in libc itself since glibc 2.34
 
 
 def find_nvcc():
@@ -104,7 +105,7 @@ class Build(build_ext):
 
 def extension(name, sources, cuda_sources):
     made = Pybind11Extension(name, [f"csrc/{s}" for s in sources], cxx_std=17, extra_compile_args=FLAGS,
-                             depends=[str(h) for h in Path("csrc").glob("*.h")])
+                             extra_link_args=[*LIBRARIES], depends=[str(h) for h in Path("csrc").glob("*.h")])
     made.cuda_sources = [f"csrc/{s}" for s in cuda_sources]
     return made
 

@@ -49,7 +49,7 @@ def build(compiler, sanitizer, level, folder):
     if any([r.wait() for r in running]):
         sys.exit("the kernels do not compile")
     program = folder / "kernels"
-    subprocess.run([compiler, *flags_of(sanitizer), *objects, "-o", program, "-pthread"], check=True)
+    subprocess.run([compiler, *flags_of(sanitizer), *objects, "-o", program, "-pthread", "-ldl"], check=True)
     return program
 
 

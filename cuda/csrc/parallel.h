@@ -10,7 +10,31 @@
 #include <thread>
 #include <vector>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <dlfcn.h>
+#include <pthread.h>
+#endif
+
 namespace nr {
+
+// GNU OpenMP's entry into a parallel region, of whichever library the process has loaded already, or null.
+// torch brings one, and its threads wait actively for a while after every operator: threads of our own would
+// have to share the cores with them, at a fourth more time. Nothing is linked, so nothing is missing without it.
+using EnterTeam = void (*)(void (*run)(void*), void* data, unsigned threads, unsigned flags);
+
+inline EnterTeam enter_team() {
+#if defined(__unix__) || defined(__APPLE__)
+  static std::atomic<bool> forked{false};
+  static const auto found = [] {
+    // A forked process has lost the threads that OpenMP still counts on, and would wait for them for ever.
+    pthread_atfork(nullptr, nullptr, [] { forked = true; });
+    return reinterpret_cast<EnterTeam>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  }();
+  return forked ? nullptr : found;
+#else
+  return nullptr;
+#endif
+}
 
 // Scratch of different threads is kept this many bytes apart: they would slow each other down on one
 // cache line.
@@ -37,15 +61,22 @@ void parallel_for(int64_t items, int workers, Work&& work) {
       next.store(items);
     }
   };
-  std::vector<std::thread> threads;
-  threads.reserve(workers - 1);
-  try {
-    for (int worker = 1; worker < workers; ++worker) threads.emplace_back(run, worker);
-  } catch (const std::system_error&) {
-    // No more threads to be had: those that started, and this one, do the work.
+  if (const EnterTeam enter = enter_team()) {
+    std::atomic<int> seats{0};  // a team may be smaller than asked for
+    auto member = [&] { run(seats.fetch_add(1)); };
+    enter([](void* data) { (*static_cast<decltype(member)*>(data))(); }, &member,
+          static_cast<unsigned>(workers), 0);
+  } else {
+    std::vector<std::thread> threads;
+    threads.reserve(workers - 1);
+    try {
+      for (int worker = 1; worker < workers; ++worker) threads.emplace_back(run, worker);
+    } catch (const std::system_error&) {
+      // No more threads to be had: those that started, and this one, do the work.
+    }
+    run(0);
+    for (auto& thread : threads) thread.join();
   }
-  run(0);
-  for (auto& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);
 }
 
