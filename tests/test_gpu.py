@@ -8,7 +8,8 @@ if not torch.cuda.is_available():
 if nr.backend._kernels is None or nr.backend._kernels.cuda_architectures is None:
     pytest.skip("the kernels here were built without nvcc", allow_module_level=True)
 
-from command import script  # noqa: E402
+from command import CAR, TINY, call, checkpoint, differences, script  # noqa: E402
+from command import data  # noqa: E402,F401  (fixture)
 from readers.base import Batch  # noqa: E402
 from losses import MeshTopology, smoothness_loss  # noqa: E402
 from models import icosphere  # noqa: E402
@@ -265,3 +266,35 @@ def test_more_memory_than_there_is_ends_in_a_sentence():
     with pytest.raises(InputError, match=r"asked the GPU for [\d.]+ GiB and there is not so much \([\d.]+ \w+ of"), \
             devices.failures_told(options):
         torch.empty(1 << 42, device=GPU)
+
+
+def test_a_checkpoint_on_its_way_to_the_disk_stays_what_it_was():
+    """Copied to pinned memory, the same in every checkpoint, while the weights go on changing."""
+    from engine.scribe import Scribe
+    trainer, feed, seen = trainer_of("--mode=train"), feed_of("Resident"), []
+    writer = Scribe(GPU)
+    for step in range(1, 9):
+        trainer.step(step, feed.batch(step))
+        if step % 4 == 0:
+            was = {k: v.cpu().clone() for k, v in trainer.model.encoder.state_dict().items()}
+            copy = writer.copied(trainer.state())
+            places = {k: v.data_ptr() for k, v in copy["models"]["E"].items()}
+            seen.append((copy, was, places))
+            trainer.step(step, feed.batch(step))
+            torch.cuda.synchronize()
+            assert all(torch.equal(copy["models"]["E"][k], v) and copy["models"]["E"][k].is_pinned()
+                       for k, v in was.items())
+    writer.close()
+    assert seen[0][2] == seen[1][2]
+
+
+@pytest.mark.parametrize("more", [(), ("--cuda_graph=off", "--data_on=host")], ids=["recorded", "from the host"])
+def test_resume_with_deterministic_is_exact(data, tmp_path, more):  # noqa: F811
+    steps = ("--mode=train", "--data_dir", data, "--class_ids", CAR, *TINY, "--lambda_adv=1", "--ckpt_step=4",
+             "--log_step=1", "--device=cuda", "--deterministic", *more)
+    assert call(*steps, "--n_iters=12", "--ckpt_dir", tmp_path / "whole") == 0
+    assert call(*steps, "--n_iters=8", "--ckpt_dir", tmp_path / "cut") == 0
+    assert call(*steps, "--n_iters=12", "--ckpt_dir", tmp_path / "cut", "--resume") == 0
+    one, other = (checkpoint(tmp_path / name) for name in ("whole", "cut"))
+    assert not [d for d in differences(one["models"], other["models"])] and one["best"] == other["best"]
+    torch.use_deterministic_algorithms(False)
