@@ -1,20 +1,24 @@
 """Threads: in a team of torch's where it has one, of their own where not; the same to the bit, whoever else draws."""
 import concurrent.futures
+import contextlib
 import os
 import signal
-import time
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import neural_renderer as nr
-import numpy as np
 import pytest
 import torch
 import voxelization
+from command import ROOT, environment
 from models import icosphere
 
 
 def work(seed):
     """Bytes of silhouettes, their gradient, and voxels of eight crumpled spheres."""
-    vertices, faces = (torch.from_numpy(np.asarray(part)) for part in icosphere(2))
+    vertices, faces = icosphere(2)
     generator = torch.Generator().manual_seed(seed)
     crumpled = vertices[None].float() * 0.4 + 0.02 * torch.randn(8, len(vertices), 3, generator=generator)
     screens = nr.look_at(crumpled, nr.get_points_from_angles(2.732, 30.0, 15.0 * seed))
@@ -46,24 +50,37 @@ def test_several_callers_at_once(four):
         assert list(pool.map(work, [0, 1, 2, 3] * 5)) == alone * 5
 
 
-def test_a_forked_process_does_not_wait_for_threads_it_has_lost(four):
+@pytest.mark.parametrize("before", [True, False], ids=["used before", "first used there"])
+def test_a_forked_process_does_not_wait_for_threads_it_has_lost(before):
     """torch itself would: of it the child calls only what has no threads."""
-    vertices, faces = (np.asarray(part) for part in icosphere(2))
-    triangles = torch.from_numpy(np.ascontiguousarray(0.4 * vertices[faces] + 0.5)).float()[None].repeat(8, 1, 1, 1)
-    expected = voxelization.voxelize(triangles, 16).numpy().tobytes()
-    torch.ones(1000, 1000).exp_()  # torch's threads exist by now
-    child = os.fork()
-    if not child:
-        same = False
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT / 'tests')!r})
+import conftest, torch, voxelization
+from models import icosphere
+torch.set_num_threads(4)
+torch.ones(1000, 1000).exp_()  # torch's threads exist by now
+vertices, faces = icosphere(2)
+triangles = (0.4 * vertices[faces] + 0.5).float()[None].repeat(8, 1, 1, 1)
+def told(name):
+    open(os.path.join({{}}, name), "wb").write(voxelization.voxelize(triangles, 16).numpy().tobytes())
+if {before}:
+    told("before")
+if os.fork() == 0:
+    told("child")
+    os._exit(0)
+code = os.waitstatus_to_exitcode(os.wait()[1])
+told("parent")
+sys.exit(code)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        running = subprocess.Popen([sys.executable, "-c", code.replace("{}", repr(folder))], start_new_session=True,
+                                   env=environment(), stderr=subprocess.PIPE, text=True)
         try:
-            same = voxelization.voxelize(triangles, 16).numpy().tobytes() == expected
-        finally:
-            os._exit(0 if same else 1)
-    end = time.monotonic() + 60
-    while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
-        time.sleep(0.01)
-    if not ended[0]:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        pytest.fail("the child hangs")
-    assert os.waitstatus_to_exitcode(ended[1]) == 0
+            _, said = running.communicate(timeout=60)
+        finally:  # a child that hangs, too
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+        assert running.returncode == 0, said
+        parent = Path(folder, "parent").read_bytes()
+        assert any(parent) and Path(folder, "child").read_bytes() == parent

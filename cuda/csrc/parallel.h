@@ -22,19 +22,18 @@ namespace nr {
 // have to share the cores with them, at a fourth more time. Nothing is linked, so nothing is missing without it.
 using EnterTeam = void (*)(void (*run)(void*), void* data, unsigned threads, unsigned flags);
 
-inline EnterTeam enter_team() {
 #if defined(__unix__) || defined(__APPLE__)
-  static std::atomic<bool> forked{false};
-  static const auto found = [] {
-    // A forked process has lost the threads that OpenMP still counts on, and would wait for them for ever.
-    pthread_atfork(nullptr, nullptr, [] { forked = true; });
-    return reinterpret_cast<EnterTeam>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-  }();
+// A forked process has lost the threads that OpenMP still counts on, and would wait for them for ever.
+inline std::atomic<bool> forked{false};
+inline const int watching_forks = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+
+inline EnterTeam enter_team() {
+  static const auto found = reinterpret_cast<EnterTeam>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
   return forked ? nullptr : found;
-#else
-  return nullptr;
-#endif
 }
+#else
+inline EnterTeam enter_team() { return nullptr; }
+#endif
 
 // Scratch of different threads is kept this many bytes apart: they would slow each other down on one
 // cache line.
