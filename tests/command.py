@@ -64,6 +64,7 @@ def call(*arguments):
         return stop.code
     finally:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
         sys.path[:] = path
 
 

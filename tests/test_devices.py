@@ -1,9 +1,11 @@
 """Devices that are asked for, full or gone: one sentence, and nothing lost."""
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from command import SHORT, TINY, call, checkpoint
+from command import ROOT, SHORT, TINY, call, checkpoint, environment
 from command import ae, data, refused, scratch, template, tmp_path  # noqa: F401  (fixtures)
 from engine import devices
 from errors import DeviceError, InputError
@@ -78,3 +80,20 @@ def test_options_that_need_a_gpu(data, refused, tmp_path, monkeypatch):
     assert "--device=cuda: this torch sees" in refused(*train, "--device=cuda")
     assert "--device=cuda:3: this torch sees" in refused(*train, "--device_id=3")
     assert "--device=tpu is not one of auto, cpu, cuda, cuda:N" in refused(*train, "--device=tpu")
+
+
+def test_training_takes_denormal_numbers_for_zero_on_every_thread_and_other_modes_do_not():
+    """They come from Adam's averages and slow a CPU down; figures are measured with them."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+sys.path.insert(0, {str(ROOT / 'tests')!r})
+import conftest, torch
+from command import script
+from engine import devices
+devices.resolve(script().parse(["--mode=" + sys.argv[1], "--device=cpu", "--threads=2"]))
+print(int((torch.full((1 << 20,), 1e-39) * 0.5).count_nonzero()))
+"""
+    left = [int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True,
+                               env=environment()).stdout) for mode in ("train", "trainCVPR19", "evaluation")]
+    assert left == [0, 0, 1 << 20]
