@@ -222,10 +222,7 @@ def train(options, device):
         options.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
         with distributed.main_first():
             make_synthetic(options)
-    options.class_ids = options.class_ids or dataset.available(options.data_dir, vars(options))
-    if not options.class_ids:
-        raise InputError(f"--data_dir={options.data_dir} holds no class of {options.dataset}: {dataset.files}")
-    options.class_ids = list(dict.fromkeys(options.class_ids))
+    options.class_ids = dataset.classes(options.data_dir, vars(options))
     # Absolute: the run's options are to hold wherever it is looked at from.
     options.data_dir = os.path.abspath(options.data_dir)
     options.obj_dir = options.obj_dir and os.path.abspath(options.obj_dir)

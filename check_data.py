@@ -20,11 +20,9 @@ MEASURED, SHOWN = 24, 8  # samples of a class
 def check_data(options, _device):
     """Print the report, write the sheet; exit code 0 if what is there is sound, else 1."""
     dataset = DATASETS[options.dataset]
-    class_ids = options.class_ids or dataset.available(options.data_dir, vars(options))
     print(f"{dataset.name} in {options.data_dir}\n  expected: {dataset.contents}\n  published by its authors: "
           f"{dataset.source}")
-    if not class_ids:
-        raise InputError(f"--data_dir={options.data_dir} holds no class of {dataset.name}: {dataset.files}")
+    class_ids = dataset.classes(options.data_dir, vars(options))
     wrong, opened = [], {}
     print(f"{'class':<24}{'split':<8}{'objects':>9}{'images':>9}{'broken':>8}")
     for class_id in class_ids:

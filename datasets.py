@@ -7,7 +7,7 @@ import torch
 
 import neural_renderer as nr
 from errors import InputError
-from readers.base import VOXEL_GRID, Batch, Dataset, check_folder
+from readers.base import SHAPENET, VOXEL_GRID, Batch, Dataset, check_folder
 from readers.cache import open_npz
 from readers.nips17 import NIPS17
 from readers.pascal3d import Pascal3D
@@ -41,11 +41,7 @@ class CVPR18(Dataset):
     contents = ("<class>_<split>_images.npz, uint8 (N, 24, 4, 64, 64), 393 kB an object uncompressed, and "
                 "<class>_<split>_voxels.npz, bool (N, 32, 32, 32), 33 kB; one array arr_0 in each")
     source = "https://github.com/hiroharu-kato/mesh_reconstruction"
-    class_names = {
-        "02691156": "airplane", "02828884": "bench", "02933112": "dresser", "02958343": "car",
-        "03001627": "chair", "03211117": "display", "03636649": "lamp", "03691459": "loudspeaker",
-        "04090263": "rifle", "04256520": "sofa", "04379243": "table", "04401088": "telephone",
-        "04530566": "vessel"}
+    class_names = SHAPENET
 
     # ---- conventions: need no files -------------------------------------------------------------
 

@@ -8,6 +8,7 @@ Convention
 Predicted meshes live in the RENDERER's frame of their dataset: y up, seen by its `project`. A mesh that
 people made is right-handed with y up: `flip_handedness` goes from one to the other and back.
 """
+import abc
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ import voxelization
 from errors import InputError
 
 VOXEL_GRID = 32
+SHAPENET = {  # names of the 13 classes that are in use, by their ids
+    "02691156": "airplane", "02828884": "bench", "02933112": "dresser", "02958343": "car", "03001627": "chair",
+    "03211117": "display", "03636649": "lamp", "03691459": "loudspeaker", "04090263": "rifle", "04256520": "sofa",
+    "04379243": "table", "04401088": "telephone", "04530566": "vessel"}
 
 
 @dataclass
@@ -54,7 +59,7 @@ class Batch:
         return dataclasses.replace(self, images=images, silhouettes=silhouettes)
 
 
-class Dataset:
+class Dataset(abc.ABC):
     """A split of some classes.
 
     Parameters (of every dataset's constructor)
@@ -67,7 +72,8 @@ class Dataset:
     seed : int, of whatever is drawn at random.
     only_voxels : bool. Leave the images alone: `gather` will not be called.
     say : called with a line of progress.
-    Further ones are options of the command line, and named in `reads`.
+    Further ones are options of the command line, and named in `reads`. A dataset that lacks one of the abstract
+    methods cannot be opened: the TypeError names them.
     """
 
     # The dataset's own.
@@ -91,9 +97,9 @@ class Dataset:
     class_ids = split = rows = object_class = num_poses = None  # set by the constructor
 
     @classmethod
+    @abc.abstractmethod
     def project(cls, vertices, cameras):
         """Renderer frame to NDC: vertices (B, V, 3), cameras (B, ...)."""
-        raise NotImplementedError
 
     @classmethod
     def for_pictures(cls, vertices, cameras):
@@ -101,14 +107,14 @@ class Dataset:
         return cls.project(vertices, cameras)
 
     @classmethod
+    @abc.abstractmethod
     def turntable(cls, count):
         """Cameras (count, ...) of one turn around an object."""
-        raise NotImplementedError
 
     @classmethod
+    @abc.abstractmethod
     def turned(cls, cameras, turns):
         """Cameras that see the object turned further, by a number of whole turns."""
-        raise NotImplementedError
 
     @staticmethod
     def to_grid(vertices):
@@ -121,14 +127,14 @@ class Dataset:
         return (vertices - 0.5) * VOXEL_GRID / (VOXEL_GRID - 1)
 
     @staticmethod
+    @abc.abstractmethod
     def grid_axes(grid):
         """The voxeliser's grids (..., x, y, z) in the dataset's axes."""
-        raise NotImplementedError
 
     @staticmethod
+    @abc.abstractmethod
     def mesh_axes(grid):
         """The inverse of `grid_axes`."""
-        raise NotImplementedError
 
     @classmethod
     def place(cls, vertices):
@@ -142,14 +148,23 @@ class Dataset:
         return cls.num_poses
 
     @classmethod
+    @abc.abstractmethod
     def available(cls, data_dir, options=None):
         """Class ids that a folder holds."""
-        raise NotImplementedError
 
     @classmethod
     def held(cls, data_dir):
         """Whether a folder holds any files of this layout."""
         return bool(cls.available(data_dir))
+
+    @classmethod
+    def classes(cls, data_dir, options):
+        """The class ids that the options (a dict) give, each once, or else all that a folder holds."""
+        check_folder(data_dir, cls.files)
+        found = options.get("class_ids") or cls.available(data_dir, options)
+        if not found:
+            raise InputError(f"--data_dir={data_dir} holds no class of {cls.name}: {cls.files}")
+        return list(dict.fromkeys(found))
 
     @classmethod
     def defaults(cls, given):
@@ -230,14 +245,14 @@ class Dataset:
         """`read`, as numbers in [0, 1]."""
         return self.read(indices, step, part).as_numbers()
 
+    @abc.abstractmethod
     def read(self, indices, step=None, part=slice(None)):
         """`Batch` of bytes, of the images with these numbers or the part (slice) of them, on the CPU. With a step,
         as training augments them: a function of the seed, the step and the place among `indices`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def all_poses(self):
         """(M,) int64 pose bins of all images."""
-        raise NotImplementedError
 
     def all_objects(self):
         """(M,) int64 objects of all images, counted through all classes."""

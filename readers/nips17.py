@@ -8,7 +8,7 @@ import neural_renderer as nr
 from engine import strict_json
 from errors import InputError
 
-from .base import Batch, Dataset, Rows, check_folder, tell_left_out
+from .base import SHAPENET, Batch, Dataset, Rows, check_folder, tell_left_out
 from .nips17_files import ClassReader
 
 
@@ -50,11 +50,7 @@ class NIPS17(Dataset):
                 "voxels/modelVoxels32/<class>/<object>.mat, Volume (32, 32, 32); splits.json, {class: {train, "
                 "val, test: [objects]}}")
     source = "https://github.com/akar43/lsm"
-    class_names = {
-        "02691156": "airplane", "02828884": "bench", "02933112": "dresser", "02958343": "car",
-        "03001627": "chair", "03211117": "display", "03636649": "lamp", "03691459": "loudspeaker",
-        "04090263": "rifle", "04256520": "sofa", "04379243": "table", "04401088": "telephone",
-        "04530566": "vessel"}
+    class_names = SHAPENET
 
     # ---- conventions: need no files -------------------------------------------------------------
 

@@ -161,6 +161,9 @@ def test_refusals(refused, files, tmp_path):  # noqa: F811
     assert CAR in train("NIPS17", "--class_ids", CAR) and "car_train.npz" in train("Pascal3D", "--class_ids", CAR,
                                                                                    "--img_size=64")
     assert "--data_dir" in refused("--mode=train", "--dataset=NIPS17", "--ckpt_dir", tmp_path / "run")
+    for layout in files:
+        assert "is not a folder" in refused("--mode=train", f"--dataset={layout}", "--data_dir", tmp_path / "none",
+                                            "--ckpt_dir", tmp_path / "run", "--batch_size=4")
     weights = tmp_path / "weights.pth"
     torch.save({"conv1.weight": torch.zeros(3)}, weights)
     line = train("Pascal3D", "--latent_dim=32", "--resnet_weights", weights)

@@ -1,5 +1,6 @@
 """A chiral mesh written in each published layout and read back: masks, cameras and voxels against formulas
 typed here."""
+import inspect
 import io
 import itertools
 import json
@@ -14,12 +15,22 @@ from errors import InputError
 from flat import bars, covered, eye_at, overlap, pinhole
 from inference import score
 from PIL import Image
+from readers.base import Dataset
 from voxelization import reference
 from writers import WRITERS
 
 CLASS = "02958343"
 VERTICES, FACES = bars()
 OPEN = {"CVPR18": {}, "NIPS17": {"img_size": 128}, "Pascal3D": {"img_size": 64}}
+
+
+@pytest.mark.parametrize("layout", DATASETS)
+def test_what_a_dataset_has_to_give(layout):
+    """A dataset of one's own that forgets a method is told which when it is opened."""
+    assert not inspect.isabstract(DATASETS[layout])
+    hole = type("Hole", (DATASETS[layout],), {"project": classmethod(Dataset.project.__func__)})
+    with pytest.raises(TypeError, match="abstract method '?project"):
+        hole("data", [CLASS], "train")
 
 
 def placed(layout):
