@@ -113,8 +113,8 @@ def load_run(folder, flag="last", device="cpu", settings=None):
         tell them: options such as dataset and obj_dir (the template).
     """
     published = [os.path.join(folder, f"{flag}-{part}.ckpt") for part in "EG"]
-    if os.path.exists(published[0]) and not os.path.exists(os.path.join(folder, checkpoints.BEST)) and not any(
-            os.path.exists(os.path.join(folder, name)) for name in (checkpoints.LAST, checkpoints.LAST_NEW, checkpoints.PREVIOUS)):
+    ours = checkpoints.BEST, *checkpoints.NEWEST_FIRST
+    if os.path.exists(published[0]) and not any(os.path.exists(os.path.join(folder, name)) for name in ours):
         name = os.path.basename(os.path.normpath(folder))
         if name.startswith("ckpt3D_"):
             settings = {**(settings or {}), "class_ids": [name[len("ckpt3D_"):]]}

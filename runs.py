@@ -39,7 +39,7 @@ def versions():
 
 def held(folder, resume):
     """Names of what a folder holds of a run; refused without resume if there is any."""
-    found = [n for n in (checkpoints.LAST, checkpoints.LAST_NEW, checkpoints.PREVIOUS, METRICS) if os.path.exists(os.path.join(folder, n))]
+    found = [n for n in (*checkpoints.NEWEST_FIRST, METRICS) if os.path.exists(os.path.join(folder, n))]
     if found and not resume:
         raise InputError(f"--ckpt_dir={folder} holds a run already ({found[0]}); add --resume to go on "
                          "with it, or choose another folder")

@@ -15,6 +15,7 @@ from engine.disk import sync_names, written_whole
 from errors import InputError, WriteError
 
 LAST, LAST_NEW, PREVIOUS, BEST = "last.pt", "last.pt.new", "last.prev.pt", "best.pt"
+NEWEST_FIRST = LAST, LAST_NEW, PREVIOUS  # what a run can go on from
 NEXT = "next.pt"  # whole, but the log may lack what it knows: no run goes on from it
 
 
@@ -131,7 +132,7 @@ def load_last(folder):
             break
         time.sleep(0.1)  # a running training is just moving it into place, or one died doing so
     problem = None
-    for name in (LAST, LAST_NEW, PREVIOUS):
+    for name in NEWEST_FIRST:
         path = os.path.join(folder, name)
         if os.path.exists(path):
             try:
