@@ -133,12 +133,12 @@ def parser():
                         "is free, else read one batch ahead")
     g.add_argument("--log_step", type=integer(1), default=10, help="iterations between two records")
     g.add_argument("--ckpt_step", type=integer(1), default=500, help="... two checkpoints with validation")
+    g.add_argument("--sample_step", type=integer(1), default=500, help="... two pictures")
     g.add_argument("--keep_last", type=integer(0), default=0, metavar="N",
                    help="the newest N checkpoints of these steps stay beside last.pt, as step-00500.pt")
     g.add_argument("--on_nan", choices=("stop", "skip"), default="stop",
                    help="a loss or gradient that is not finite stops the run, or its step changes nothing and "
                         "is counted")
-    g.add_argument("--sample_step", type=integer(1), default=500, help="... two pictures")
 
     g = p.add_argument_group("reconstruct and interpolation")
     g.add_argument("--load_im", metavar="PATH", help="an image, or a folder of them")
