@@ -135,7 +135,7 @@ def parser():
     g.add_argument("--ckpt_step", type=integer(1), default=500, help="... two checkpoints with validation")
     g.add_argument("--sample_step", type=integer(1), default=500, help="... two pictures")
     g.add_argument("--keep_last", type=integer(0), default=0, metavar="N",
-                   help="the newest N checkpoints of these steps stay beside last.pt, as step-00500.pt")
+                   help="the newest N checkpoints stay beside last.pt, as step-00500.pt")
     g.add_argument("--on_nan", choices=("stop", "skip"), default="stop",
                    help="a loss or gradient that is not finite stops the run, or its step changes nothing and "
                         "is counted")
