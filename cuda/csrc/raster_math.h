@@ -26,33 +26,34 @@ struct ScreenFace {
 
 NR_HD NR_INLINE double to_pixel(double ndc, int size) { return (ndc * size + size - 1) * 0.5; }
 
-// Loads the side of a face that is seen. False: nothing of it can be drawn, because it is seen from
-// behind without fill_back, has no area on the screen (it passes the facing test of the original
-// program too, but has no barycentric coordinates there), or has a corner that is not finite.
+// Turns a face to the side that is seen, without branches. False: nothing of it can be drawn, because
+// it is seen from behind without fill_back, has no area on the screen (it passes the facing test of
+// the original program too, but has no barycentric coordinates there), or a corner is not finite.
+NR_HD NR_INLINE bool turn_to_viewer(double x[3], double y[3], double z[3], bool fill_back, bool& reversed) {
+  double odd = 0.0;  // NaN as soon as one number is not finite
+  for (int k = 0; k < 3; ++k) odd += (x[k] - x[k]) + (y[k] - y[k]) + (z[k] - z[k]);
+  const double area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]);
+  reversed = area < 0.0;
+  const double x0 = x[0], y0 = y[0], z0 = z[0];
+  x[0] = reversed ? x[2] : x0, x[2] = reversed ? x0 : x[2];
+  y[0] = reversed ? y[2] : y0, y[2] = reversed ? y0 : y[2];
+  z[0] = reversed ? z[2] : z0, z[2] = reversed ? z0 : z[2];
+  return (odd == 0.0) & ((area > 0.0) | (reversed & fill_back));
+}
+
+// Loads the side of a face that is seen, if any is.
 template <class T>
 NR_HD NR_INLINE bool load_face(const T* vertices, const int32_t* face, int H, int W, bool fill_back,
                             ScreenFace& out) {
   for (int k = 0; k < 3; ++k) {
     const T* v = vertices + 3 * static_cast<int64_t>(face[k]);
-    const double x = v[0], y = v[1], z = v[2];
-    if (!is_finite(x) || !is_finite(y) || !is_finite(z)) return false;
-    out.x[k] = to_pixel(x, W);
-    out.y[k] = to_pixel(y, H);
-    out.z[k] = z;
-    out.corner[k] = k;
+    out.x[k] = to_pixel(v[0], W);
+    out.y[k] = to_pixel(v[1], H);
+    out.z[k] = v[2];
   }
-  const double area = (out.x[1] - out.x[0]) * (out.y[2] - out.y[0]) -
-                      (out.x[2] - out.x[0]) * (out.y[1] - out.y[0]);
-  out.reversed = area < 0.0;
-  if (!(area > 0.0) && !(out.reversed && fill_back)) return false;
-  if (out.reversed) {
-    double t;
-    t = out.x[0], out.x[0] = out.x[2], out.x[2] = t;
-    t = out.y[0], out.y[0] = out.y[2], out.y[2] = t;
-    t = out.z[0], out.z[0] = out.z[2], out.z[2] = t;
-    out.corner[0] = 2, out.corner[2] = 0;
-  }
-  return true;
+  const bool seen = turn_to_viewer(out.x, out.y, out.z, fill_back, out.reversed);
+  out.corner[0] = out.reversed ? 2 : 0, out.corner[1] = 1, out.corner[2] = out.reversed ? 0 : 2;
+  return seen;
 }
 
 // Place of a face among those that compete for a pixel: reversed copies come after all originals.
@@ -93,49 +94,38 @@ NR_HD NR_INLINE int32_t key_order(int64_t key) {
   return key == kNothing ? -1 : static_cast<int32_t>(key & kOrderBits);
 }
 
-// A point where an edge a -> b of a face crosses a line of pixel centres (NMR, CVPR 2018, sec. 3).
-// `axis` is the direction in which the crossing may move: 0 along a row (x), 1 along a column (y).
-struct Crossing {
-  int axis;
-  int line;            // the row (y up) or the column
-  int inside;          // last pixel on the face's side; a centre on the edge is inside
-  int outside;         // the next one outwards: inside + direction
-  int direction;       // +1 or -1, the way out of the face along `axis`
-  double at;           // where exactly, in pixels
-  int a, b;            // the edge's ends, 0 ... 2
-  double lever_a, lever_b;  // how much of the crossing's movement each end passes on; sum 1
-};
+// An edge a -> b of a face, and the lines of pixel centres, rows or columns, that it crosses (NMR, CVPR
+// 2018, sec. 3). `axis` is the direction in which a crossing may move: 0 along a row (x), 1 along a
+// column (y).
+struct CrossedLines {
+  double a0, b0, a1, b1;  // the edge's ends across the lines and along them
+  double direction;       // +1 or -1, the way out of the face along `axis`
+  double least, most;     // between which the last pixel inside must lie
+  int length;             // of a line, in pixels
+  int first, last;        // lines; none where the edge is parallel to them
 
-// Visits every crossing of edge `a`, along `axis`, at which both neighbouring pixels lie in the
-// image, except on lines where wanted(axis, line, direction) says that nothing can come of it.
-template <class Wanted, class Visit>
-NR_HD NR_INLINE void for_each_crossing(const ScreenFace& f, int H, int W, int a, int axis,
-                                       Wanted&& wanted, Visit&& visit) {
-  const int b = a == 2 ? 0 : a + 1;
-  const double* across = axis == 0 ? f.y : f.x;  // coordinate that numbers the lines
-  const double* along = axis == 0 ? f.x : f.y;   // coordinate that moves
-  const int lines = axis == 0 ? H : W, length = axis == 0 ? W : H;
-  const double a0 = across[a], b0 = across[b], a1 = along[a], b1 = along[b];
-  if (a0 == b0) return;  // parallel to the lines: crosses none
-  Crossing c;
-  c.axis = axis, c.a = a, c.b = b;
-  c.direction = (a0 < b0) == (axis == 0) ? 1 : -1;  // the interior lies left of a -> b
-  const int from = first_in(a0 < b0 ? a0 : b0, lines);
-  const int to = last_in(a0 < b0 ? b0 : a0, lines);
-  for (c.line = from; c.line <= to; ++c.line) {
-    if (!wanted(axis, c.line, c.direction)) continue;
-    // Product before quotient: exact at both ends of the edge.
-    c.at = a1 + (b1 - a1) * (c.line - a0) / (b0 - a0);
-    const double rounded = c.direction > 0 ? floor(c.at) : ceil(c.at);
-    if (!(rounded >= 0.0 && rounded <= length - 1)) continue;
-    c.inside = static_cast<int>(rounded);
-    c.outside = c.inside + c.direction;
-    if (c.outside < 0 || c.outside >= length) continue;
-    c.lever_a = (b0 - c.line) / (b0 - a0);
-    c.lever_b = 1.0 - c.lever_a;
-    visit(c);
+  NR_HD NR_INLINE CrossedLines(const ScreenFace& f, int H, int W, int a, int axis) {
+    const int b = a == 2 ? 0 : a + 1, lines = axis == 0 ? H : W;
+    const double *across = axis == 0 ? f.y : f.x, *along = axis == 0 ? f.x : f.y;
+    a0 = across[a], b0 = across[b], a1 = along[a], b1 = along[b];
+    direction = (a0 < b0) == (axis == 0) ? 1.0 : -1.0;  // the interior lies left of a -> b
+    length = axis == 0 ? W : H;
+    least = direction > 0.0 ? 0.0 : 1.0, most = least + (length - 2);
+    first = first_in(a0 < b0 ? a0 : b0, lines);
+    last = a0 == b0 ? first - 1 : last_in(a0 < b0 ? b0 : a0, lines);
   }
-}
+  // Where exactly a line is crossed, in pixels. Product before quotient: exact at both ends of the edge.
+  NR_HD NR_INLINE double at(double line) const { return a1 + (b1 - a1) * (line - a0) / (b0 - a0); }
+  // The last pixel on the face's side; a centre on the edge is inside. -1 if it or the next one outwards
+  // is not in the image.
+  NR_HD NR_INLINE double inside(double at) const {
+    const double pixel = direction * floor(direction * at);
+    const bool there = (pixel >= least) & (pixel <= most);
+    return there ? pixel : -1.0;
+  }
+  // How much of the crossing's movement end a passes on; end b does the rest.
+  NR_HD NR_INLINE double lever_a(double line) const { return (b0 - line) / (b0 - a0); }
+};
 
 // The share of one pixel at position d on the crossing's line in the gradient of an end with the
 // given lever arm: the pixel would change by -gain if the edge moved to it, so the end is pushed by

@@ -11,6 +11,50 @@ namespace {
 // vectors of them: short groups for silhouettes, where few samples pull.
 constexpr int kLanes = 16;
 
+// Which samples of each line, row or column, have a property: a bit each.
+class SampleBits {
+ public:
+  void reset(int lines, int length) {
+    words_ = (length + 63) / 64;
+    bits_.assign(static_cast<size_t>(lines) * words_, 0);
+    before_.resize(bits_.size());
+  }
+  NR_INLINE uint64_t& word(int line, int position) { return bits_[index(line, position)]; }
+  NR_INLINE void set(int line, int position) { word(line, position) |= 1ull << (position & 63); }
+
+  // After the last bit is set: lets before() and up_to() count those of a line.
+  NR_INLINE void count() {
+    for (size_t i = 0; i < bits_.size(); i += words_)
+      for (int k = 0, sum = 0; k < words_; sum += __builtin_popcountll(bits_[i + k++])) before_[i + k] = sum;
+  }
+  NR_INLINE int before(int line, int position) const {
+    const int64_t i = index(line, position);
+    return before_[i] + __builtin_popcountll(bits_[i] & ~(~0ull << (position & 63)));
+  }
+  NR_INLINE int up_to(int line, int position) const {
+    const int64_t i = index(line, position);
+    return before_[i] + __builtin_popcountll(bits_[i] & ~0ull >> (63 - (position & 63)));
+  }
+  NR_INLINE bool any(int from, int to, int first_line, int last_line) const {  // in a box, ends included
+    for (int line = first_line; line <= last_line; ++line)
+      for (int word = from >> 6; word <= to >> 6; ++word) {
+        uint64_t mask = ~0ull;
+        if (word == from >> 6) mask &= ~0ull << (from & 63);
+        if (word == to >> 6) mask &= ~0ull >> (63 - (to & 63));
+        if (bits_[line * static_cast<int64_t>(words_) + word] & mask) return true;
+      }
+    return false;
+  }
+
+ private:
+  NR_INLINE int64_t index(int line, int position) const {
+    return line * static_cast<int64_t>(words_) + (position >> 6);
+  }
+  int words_ = 0;
+  std::vector<uint64_t> bits_;
+  std::vector<int32_t> before_;  // bits of the line in front of each word
+};
+
 // For every line of samples (rows and columns), those that can pull an edge outwards, in order
 // along the line: position and C numbers for each. Everything else is never looked at again.
 template <class T, int C>
@@ -25,62 +69,43 @@ class PullLists {
   };
 
   void reset(int sH, int sW) {
-    sH_ = sH, sW_ = sW;
     for (int axis = 0; axis < 2; ++axis) {
-      const int lines = axis == 0 ? sH : sW;
-      stride_[axis] = (axis == 0 ? sW : sH) + kLanes;  // a group may run over the end
+      const int lines = axis == 0 ? sH : sW, length = axis == 0 ? sW : sH;
+      stride_[axis] = length + kLanes;  // a group may run over the end
       count_[axis].assign(lines, 0);
-      before_[axis].resize(static_cast<size_t>(sH) * sW);
+      listed_[axis].reset(lines, length);
       data_[axis].resize(static_cast<size_t>(C + 1) * lines * stride_[axis]);
     }
   }
-  // Row by row, y increasing: first open_row(y), then add() with x increasing, then close_row(y).
-  void open_row(int y) {
-    std::copy(count_[1].begin(), count_[1].end(), before_[1].begin() + int64_t(y) * sW_);
-    filled_ = 0;
-  }
-  void add(int x, int y, const T (&values)[C]) {
-    fill(x + 1, y);
+  // Row by row with y increasing, x increasing in each; then finish().
+  NR_INLINE void add(int x, int y, const T (&values)[C]) {
     append(0, y, x, values);
     append(1, x, y, values);
   }
-  void close_row(int y) { fill(sW_, y); }
-
-  NR_INLINE Span beyond(int axis, int line, int outside, int direction) const {
-    const int64_t at = axis == 0 ? int64_t(line) * sW_ : line, step = axis == 0 ? 1 : sW_;
-    const int32_t* before = before_[axis].data() + at;
-    const T* position = begin(axis, line);
-    if (direction > 0) {
-      const int split = before[outside * step];
-      return {position + split, stride_[axis], count_[axis][line] - split};
-    }
-    return {position, stride_[axis], before[(outside + 1) * step]};
+  NR_INLINE void finish() {
+    for (SampleBits& bits : listed_) bits.count();
   }
-  // Whether a line has any entry on that side of a position.
-  NR_INLINE bool any_beyond(int axis, int line, double position, int direction) const {
-    const int count = count_[axis][line];
-    if (count == 0) return false;
-    const T* entries = begin(axis, line);
-    return direction > 0 ? entries[count - 1] > position : entries[0] < position;
+  NR_INLINE Span beyond(int axis, int line, int outside, int direction) const {
+    const SampleBits& listed = listed_[axis];
+    const T* first = begin(axis, line);
+    if (direction < 0) return {first, stride_[axis], listed.up_to(line, outside)};
+    const int split = listed.before(line, outside);
+    return {first + split, stride_[axis], count_[axis][line] - split};
   }
 
  private:
-  const T* begin(int axis, int line) const {
-    return data_[axis].data() + static_cast<int64_t>(C + 1) * line * stride_[axis];
+  NR_INLINE const T* begin(int axis, int line) const {
+    return data_[axis].data() + (C + 1) * line * stride_[axis];
   }
-  void append(int axis, int line, int position, const T (&values)[C]) {
+  NR_INLINE void append(int axis, int line, int position, const T (&values)[C]) {
+    listed_[axis].set(line, position);
     T* to = const_cast<T*>(begin(axis, line)) + count_[axis][line]++;
     *to = static_cast<T>(position);
     for (int c = 0; c < C; ++c) *(to += stride_[axis]) = values[c];
   }
-  void fill(int end, int y) {
-    int32_t* row = before_[0].data() + int64_t(y) * sW_;
-    std::fill(row + filled_, row + std::max(filled_, end), count_[0][y]);
-    filled_ = std::max(filled_, end);
-  }
-  int sH_, sW_, filled_, stride_[2];
+  int64_t stride_[2];
   std::vector<int> count_[2];
-  std::vector<int32_t> before_[2];  // (sH, sW): entries of the line in front of this sample
+  SampleBits listed_[2];
   std::vector<T> data_[2];
 };
 
@@ -120,6 +145,30 @@ NR_INLINE PullSums<T> sum_pulls(const T* position, int count, PullArguments p, G
   return {a[0], b[0]};
 }
 
+// Bit i: is(i), for i < count <= 32. Without branches for 32, the compiler makes vectors of it.
+template <class Is>
+NR_INLINE uint32_t bits_where(int count, Is&& is) {
+  uint32_t bits = 0;
+  if (count == 32) {
+#pragma omp simd reduction(| : bits)
+    for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(is(i)) << i;
+  } else {
+    for (int i = 0; i < count; ++i) bits |= static_cast<uint32_t>(is(i)) << i;
+  }
+  return bits;
+}
+
+// Every bit twice.
+NR_INLINE uint64_t doubled(uint32_t bits) {
+  uint64_t spread = bits;
+  spread = (spread | spread << 16) & 0x0000ffff0000ffff;
+  spread = (spread | spread << 8) & 0x00ff00ff00ff00ff;
+  spread = (spread | spread << 4) & 0x0f0f0f0f0f0f0f0f;
+  spread = (spread | spread << 2) & 0x3333333333333333;
+  spread = (spread | spread << 1) & 0x5555555555555555;
+  return spread | spread << 1;
+}
+
 // How the samples that can pull an edge are listed and summed: each rule's own way, for speed.
 //
 // Silhouettes: coverage is 0 or 1, so only uncovered samples that want to be covered pull an edge
@@ -130,19 +179,14 @@ struct SilhouettePolicy : SilhouetteRule<T> {
   using SilhouetteRule<T>::view;
   explicit SilhouettePolicy(const SampleView<T>& v) : SilhouetteRule<T>{v} {}
 
-  struct Gradient {
-    T alpha;
-  };
-  Gradient read_gradient(int x, int y) const { return {view.alpha_gradient(x, y)}; }
-  // The next sample of a row, at a pixel's start, whose gradient can pull.
-  NR_INLINE int next_pull(int x, int y) const {
-    const T* gradients = view.alpha + view.pixel(0, y);
-    while (x < view.sW && !(gradients[x >> view.shift] < 0)) x += 1 << view.shift;
-    return x;
+  // Of the pixels from `column` on, in the row of sample y, those whose gradient can pull ...
+  NR_INLINE uint32_t pulling_pixels(int column, int count, int y) const {
+    const T* gradients = view.alpha + view.pixel(0, y) + column;
+    return bits_where(count, [=](int i) NR_LAMBDA_INLINE { return gradients[i] < 0; });
   }
-  void list(int x, int y, const Gradient& gradient, Lists& lists) const {
-    if (view.face(view.offset(x, y)) < 0) lists.add(x, y, {-gradient.alpha});
-  }
+  // ... and of their samples, those that do.
+  NR_INLINE uint64_t pulling(uint64_t samples, uint64_t empty) const { return samples & empty; }
+  NR_INLINE void list(int x, int y, Lists& lists) const { lists.add(x, y, {-view.alpha_gradient(x, y)}); }
   NR_INLINE PullSums<T> pull(int64_t, const typename Lists::Span& span, PullArguments p) const {
     const T* gain = span.position + span.stride;
     return sum_pulls<8>(span.position, span.count, p, [=](int64_t i) NR_LAMBDA_INLINE { return gain[i]; });
@@ -157,22 +201,19 @@ struct RgbPolicy : RgbRule<T> {
   using RgbRule<T>::view;
   explicit RgbPolicy(const SampleView<T>& v) : RgbRule<T>{v} {}
 
-  struct Gradient {
-    T of[4];
-  };
-  Gradient read_gradient(int x, int y) const {
-    Gradient g;
-    view.gradients(x, y, g.of);
-    return g;
+  NR_INLINE uint32_t pulling_pixels(int column, int count, int y) const {
+    const T *red = view.rgb + view.pixel(0, y) + column, *green = red + view.plane, *blue = green + view.plane;
+    const T* alpha = view.alpha ? view.alpha + view.pixel(0, y) + column : red;
+    return bits_where(count, [=](int i) NR_LAMBDA_INLINE {
+      return (red[i] != 0) | (green[i] != 0) | (blue[i] != 0) | (alpha[i] != 0);
+    });
   }
-  int next_pull(int x, int y) const {
-    while (x < view.sW && !this->may_pull(x, y)) x += 1 << view.shift;
-    return x;
-  }
-  void list(int x, int y, const Gradient& g, Lists& lists) const {
-    T value[4];
-    view.values(view.offset(x, y), value);
-    lists.add(x, y, {value[0], value[1], value[2], value[3], g.of[0], g.of[1], g.of[2], g.of[3]});
+  NR_INLINE uint64_t pulling(uint64_t samples, uint64_t) const { return samples; }
+  NR_INLINE void list(int x, int y, Lists& lists) const {
+    T v[4], g[4];
+    view.values(view.offset(x, y), v);
+    view.gradients(x, y, g);
+    lists.add(x, y, {v[0], v[1], v[2], v[3], g[0], g[1], g[2], g[3]});
   }
   NR_INLINE PullSums<T> pull(int64_t inside, const typename Lists::Span& span,
                              PullArguments p) const {
@@ -190,131 +231,135 @@ struct RgbPolicy : RgbRule<T> {
   NR_INLINE bool pushes_against_faces() const { return true; }
 };
 
-// Which samples show nothing, a bit each.
-class EmptySamples {
- public:
-  void reset(int sH, int sW) {
-    words_ = (sW + 63) / 64;
-    bits_.assign(static_cast<size_t>(sH) * words_, 0);
-  }
-  // Takes note of a row of samples, and in `shown` of the faces on it, by draw order.
-  NR_INLINE void read_row(int y, const int32_t* row, int sW, uint8_t* shown) {
-    uint64_t* words = bits_.data() + y * static_cast<int64_t>(words_);
-    for (int from = 0; from < sW; from += 32) {
-      const int count = std::min(32, sW - from);
-      uint32_t word = 0;
-      if (count == 32) {
-#pragma omp simd reduction(| : word)
-        for (int i = 0; i < 32; ++i) word |= (static_cast<uint32_t>(row[from + i]) >> 31) << i;
-      } else {
-        for (int i = 0; i < count; ++i) word |= (static_cast<uint32_t>(row[from + i]) >> 31) << i;
-      }
-      words[from / 64] |= static_cast<uint64_t>(word) << from % 64;
-      if (word == ~uint32_t(0)) continue;
-      for (int i = 0; i < count; ++i) shown[row[from + i]] = 1;
-    }
-  }
-  NR_INLINE bool any(int x0, int x1, int y0, int y1) const {  // in a box, ends included
-    for (int y = y0; y <= y1; ++y)
-      for (int word = x0 >> 6; word <= x1 >> 6; ++word) {
-        uint64_t mask = ~0ull;
-        if (word == x0 >> 6) mask &= ~0ull << (x0 & 63);
-        if (word == x1 >> 6) mask &= ~0ull >> (63 - (x1 & 63));
-        if (bits_[y * static_cast<int64_t>(words_) + word] & mask) return true;
-      }
-    return false;
-  }
-
- private:
-  int words_ = 0;
-  std::vector<uint64_t> bits_;
+// Samples that pull an edge outwards where it crosses a line.
+template <class Span>
+struct Pull {
+  Span span;
+  double at, lever_a;
+  int line, inside;
+  int8_t a, axis, direction;
 };
 
 template <class T, template <class> class Policy>
 struct alignas(kApart) EdgeScratch {
   typename Policy<T>::Lists lists;
-  std::vector<uint8_t> shown;
-  EmptySamples empty;
+  SampleBits empty;            // samples that show nothing
+  std::vector<uint8_t> shown;  // whether anything shows a face, by draw order + 1: nothing (-1) has a place too
+  std::vector<Pull<typename Policy<T>::Lists::Span>> pulls;
 };
+
+// Takes note of what the samples of a mesh show and of those that can pull.
+template <class T, template <class> class Policy>
+NR_INLINE void read_samples(const Member<T>& m, const Policy<T>& policy, EdgeScratch<T, Policy>& scratch) {
+  scratch.lists.reset(m.sH, m.sW);
+  scratch.empty.reset(m.sH, m.sW);
+  scratch.shown.assign(2 * m.scene.F + 1, 0);
+  uint8_t* shown = scratch.shown.data() + 1;
+  for (int y = 0; y < m.sH; ++y) {
+    const int32_t* row = policy.view.faces + policy.view.offset(0, y);
+    for (int first = 0; first < m.sW; first += 32) {
+      const int count = std::min(32, m.sW - first);
+      const uint32_t empty =
+          bits_where(count, [=](int i) NR_LAMBDA_INLINE { return row[first + i] < 0; });
+      scratch.empty.word(y, first) |= static_cast<uint64_t>(empty) << (first & 63);
+      if (empty == ~uint32_t(0)) continue;
+      for (int i = 0; i < count; ++i) shown[row[first + i]] = 1;
+    }
+    for (int first = 0; first < m.sW; first += 64) {
+      const auto pixels = [&](int column) NR_LAMBDA_INLINE {
+        return policy.pulling_pixels(column, std::max(0, std::min(32, m.scene.W - column)), y);
+      };
+      const uint64_t samples = m.scene.S == 2 ? doubled(pixels(first / 2))
+                                              : pixels(first) | static_cast<uint64_t>(pixels(first + 32)) << 32;
+      for (uint64_t left = policy.pulling(samples, scratch.empty.word(y, first)); left; left &= left - 1)
+        policy.list(first + __builtin_ctzll(left), y, scratch.lists);
+    }
+  }
+  scratch.lists.finish();
+}
 
 template <class T, template <class> class Policy>
 NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& grad, T* grad_vertices,
-                    EdgeScratch<T, Policy>& scratch) {
+                              EdgeScratch<T, Policy>& scratch) {
   const RasterizeScene& s = m.scene;
   const Policy<T> policy{SampleView<T>(m, grad)};
   const SampleView<T>& view = policy.view;
-  scratch.lists.reset(m.sH, m.sW);
-  scratch.shown.assign(2 * s.F + 1, 0);  // by draw order + 1, so that nothing (-1) has a place too
-  scratch.empty.reset(m.sH, m.sW);
-  for (int y = 0; y < m.sH; ++y) {
-    scratch.empty.read_row(y, view.faces + view.offset(0, y), m.sW, scratch.shown.data() + 1);
-    scratch.lists.open_row(y);
-    for (int x = policy.next_pull(0, y); x < m.sW; x = policy.next_pull(x + s.S, y)) {
-      const auto gradient = policy.read_gradient(x, y);
-      for (int i = 0; i < s.S; ++i) policy.list(x + i, y, gradient, scratch.lists);
-    }
-    scratch.lists.close_row(y);
-  }
+  read_samples<T, Policy>(m, policy, scratch);
+  scratch.pulls.resize(3 * static_cast<size_t>(m.sH + m.sW));  // no face crosses more lines
+  const int64_t steps[2] = {1, -static_cast<int64_t>(m.sW)};   // from a sample to the next, along each axis
+  constexpr int kLines = 8;                                    // crossed side by side, without branches
+  double at[kLines], lever_a[kLines], last_inside[kLines];
   for (int64_t i = 0; i < s.F; ++i) {
     ScreenFace f;
     if (!(scratch.shown[i + 1] || scratch.shown[s.F + i + 1])) continue;
-    const int32_t* face = m.faces() + 3 * i;
     if (!m.load(i, f)) continue;
     const int32_t order = static_cast<int32_t>(draw_order(i, f.reversed, s.F));
     const double low[2] = {min3(f.x[0], f.x[1], f.x[2]), min3(f.y[0], f.y[1], f.y[2])};
     const double high[2] = {max3(f.x[0], f.x[1], f.x[2]), max3(f.y[0], f.y[1], f.y[2])};
-    // The inner rule needs something else just beyond the edge: look whether there is any.
-    bool may_push = true;
-    const auto wanted = [&](int axis, int line, int direction) NR_LAMBDA_INLINE {
-      return may_push || scratch.lists.any_beyond(axis, line, direction > 0 ? low[axis] : high[axis],
-                                                  direction);
-    };
-    T pull[3][2] = {};
-    const auto visit = [&](const Crossing& c) NR_LAMBDA_INLINE {
-      const int64_t start = c.axis == 0 ? view.offset(0, c.line) : c.line;
-      const int64_t stride = c.axis == 0 ? 1 : -static_cast<int64_t>(m.sW);
-      const auto sample = [=](int d) NR_LAMBDA_INLINE { return start + d * stride; };
-      const int length = c.axis == 0 ? m.sW : m.sH;
-      const double pixels_to_ndc = 2.0 / length;
-      const int64_t inside = sample(c.inside), outside = sample(c.outside);
-      // Outer rule: samples beyond the edge would take the value of the face if it came to them.
-      if (view.face(inside) == order) {
-        const auto span = scratch.lists.beyond(c.axis, c.line, c.outside, c.direction);
-        if (span.count > 0) {
-          const PullSums<T> sums =
-              policy.pull(inside, span,
-                          {double(c.outside), std::abs(c.outside - c.at), pixels_to_ndc,
-                           s.eps * c.lever_a, s.eps * c.lever_b});
-          pull[c.a][c.axis] -= T(c.direction * c.lever_a) * sums.a;
-          pull[c.b][c.axis] -= T(c.direction * c.lever_b) * sums.b;
-        }
-      }
-      // Inner rule: samples that show the face would take the value beyond the edge if it went
-      // back past them.
-      if (may_push && policy.may_push(outside)) {
-        const int stop = c.direction > 0 ? first_in(low[c.axis], length) : last_in(high[c.axis], length);
-        for (int d = c.inside; c.direction > 0 ? d >= stop : d <= stop; d -= c.direction) {
-          if (view.face(sample(d)) != order) continue;
-          const T gain = c.axis == 0 ? policy.gain(d, c.line, outside) : policy.gain(c.line, d, outside);
-          if (!(gain > 0)) continue;
-          pull[c.a][c.axis] += T(edge_pull(gain, d, c.at, pixels_to_ndc, c.lever_a, s.eps));
-          pull[c.b][c.axis] += T(edge_pull(gain, d, c.at, pixels_to_ndc, c.lever_b, s.eps));
-        }
-      }
-    };
+    T moved[3][2] = {};
+    int pulls = 0;
     for (int a = 0; a < 3; ++a) {
       const int b = a == 2 ? 0 : a + 1;
-      may_push = policy.pushes_against_faces() ||
-                 scratch.empty.any(first_in(std::min(f.x[a], f.x[b]) - 1, m.sW),
-                                   last_in(std::max(f.x[a], f.x[b]) + 1, m.sW),
-                                   first_in(std::min(f.y[a], f.y[b]) - 1, m.sH),
-                                   last_in(std::max(f.y[a], f.y[b]) + 1, m.sH));
-      for (int axis = 0; axis < 2; ++axis) for_each_crossing(f, m.sH, m.sW, a, axis, wanted, visit);
+      // The inner rule needs something else just beyond the edge: look whether there is any.
+      const bool may_push = policy.pushes_against_faces() ||
+                            scratch.empty.any(first_in(std::min(f.x[a], f.x[b]) - 1, m.sW),
+                                              last_in(std::max(f.x[a], f.x[b]) + 1, m.sW),
+                                              first_in(std::min(f.y[a], f.y[b]) - 1, m.sH),
+                                              last_in(std::max(f.y[a], f.y[b]) + 1, m.sH));
+      for (int axis = 0; axis < 2; ++axis) {
+        const CrossedLines edge(f, m.sH, m.sW, a, axis);
+        const int direction = static_cast<int>(edge.direction);
+        const int64_t step = steps[axis];
+        for (int first = edge.first; first <= edge.last; first += kLines) {
+#pragma omp simd
+          for (int k = 0; k < kLines; ++k) {
+            at[k] = edge.at(first + k);
+            lever_a[k] = edge.lever_a(first + k);
+            last_inside[k] = edge.inside(at[k]);
+          }
+          const int count = std::min(kLines, edge.last - first + 1);
+          for (int k = 0; k < count; ++k) {
+            const int line = first + k, inside = static_cast<int>(last_inside[k]), outside = inside + direction;
+            if (inside < 0) continue;
+            const int64_t start = axis == 0 ? view.offset(0, line) : line;
+            // Outer rule: samples beyond the edge would take the value of the face if it came to them.
+            // Whether any would cannot be guessed: noted always, and written over if not.
+            const auto span = scratch.lists.beyond(axis, line, outside, direction);
+            scratch.pulls[pulls] = {span, at[k], lever_a[k], line, inside, static_cast<int8_t>(a),
+                                    static_cast<int8_t>(axis), static_cast<int8_t>(direction)};
+            pulls += (view.face(start + inside * step) == order) & (span.count > 0);
+            // Inner rule: samples that show the face would take the value beyond the edge if it went
+            // back past them.
+            const int64_t other = start + outside * step;
+            if (!may_push || !policy.may_push(other)) continue;
+            const int stop = direction > 0 ? first_in(low[axis], edge.length) : last_in(high[axis], edge.length);
+            for (int d = inside; direction > 0 ? d >= stop : d <= stop; d -= direction) {
+              if (view.face(start + d * step) != order) continue;
+              const T gain = axis == 0 ? policy.gain(d, line, other) : policy.gain(line, d, other);
+              if (!(gain > 0)) continue;
+              const double pixels_to_ndc = 2.0 / edge.length;
+              moved[a][axis] += T(edge_pull(gain, d, at[k], pixels_to_ndc, lever_a[k], s.eps));
+              moved[b][axis] += T(edge_pull(gain, d, at[k], pixels_to_ndc, 1.0 - lever_a[k], s.eps));
+            }
+          }
+        }
+      }
+    }
+    for (int n = 0; n < pulls; ++n) {
+      const auto& p = scratch.pulls[n];
+      const int b = p.a == 2 ? 0 : p.a + 1, outside = p.inside + p.direction;
+      const double lever_b = 1.0 - p.lever_a, pixels_to_ndc = 2.0 / (p.axis == 0 ? m.sW : m.sH);
+      const int64_t start = p.axis == 0 ? view.offset(0, p.line) : p.line;
+      const PullSums<T> sums =
+          policy.pull(start + p.inside * steps[p.axis], p.span,
+                      {double(outside), std::abs(outside - p.at), pixels_to_ndc, s.eps * p.lever_a, s.eps * lever_b});
+      moved[p.a][p.axis] -= T(p.direction * p.lever_a) * sums.a;
+      moved[b][p.axis] -= T(p.direction * lever_b) * sums.b;
     }
     for (int k = 0; k < 3; ++k) {
-      T* to = grad_vertices + 3 * static_cast<int64_t>(face[f.corner[k]]);
-      to[0] += pull[k][0];
-      to[1] += pull[k][1];
+      T* to = grad_vertices + 3 * static_cast<int64_t>(m.faces()[3 * i + f.corner[k]]);
+      to[0] += moved[k][0];
+      to[1] += moved[k][1];
     }
   }
 }

@@ -188,36 +188,37 @@ __global__ void pull_edges(RasterizeScene s, RasterizeInputs<T> in, RasterizeCot
     const Rule<T> rule{SampleView<T>(m, grad)};
     const SampleView<T>& view = rule.view;
     const int32_t order = static_cast<int32_t>(draw_order(face, f.reversed, s.F));
+    const CrossedLines edge(f, m.sH, m.sW, a, axis);
     const double* along = axis == 0 ? f.x : f.y;
-    const int length = axis == 0 ? m.sW : m.sH;
-    const int low = first_in(min3(along[0], along[1], along[2]), length);
-    const int high = last_in(max3(along[0], along[1], along[2]), length);
-    const double pixels_to_ndc = 2.0 / length;
+    const int low = first_in(min3(along[0], along[1], along[2]), edge.length);
+    const int high = last_in(max3(along[0], along[1], along[2]), edge.length);
+    const int direction = static_cast<int>(edge.direction);
+    const double pixels_to_ndc = 2.0 / edge.length;
     double pull_a = 0.0, pull_b = 0.0;
-    const auto add = [&](const Crossing& c, int d, int64_t other) {
-      const T gain = axis == 0 ? rule.gain(d, c.line, other) : rule.gain(c.line, d, other);
-      if (!(gain > 0)) return;
-      pull_a += edge_pull(gain, d, c.at, pixels_to_ndc, c.lever_a, s.eps);
-      pull_b += edge_pull(gain, d, c.at, pixels_to_ndc, c.lever_b, s.eps);
-    };
-    const auto every_line = [](int, int, int) { return true; };
-    for_each_crossing(f, m.sH, m.sW, a, axis, every_line, [&](const Crossing& c) {
-      const auto sample = [&](int d) { return axis == 0 ? view.offset(d, c.line) : view.offset(c.line, d); };
-      const int64_t inside = sample(c.inside), outside = sample(c.outside);
+    for (int line = edge.first; line <= edge.last; ++line) {
+      const double at = edge.at(line), lever_a = edge.lever_a(line), lever_b = 1.0 - lever_a;
+      const int inside = static_cast<int>(edge.inside(at)), outside = inside + direction;
+      if (inside < 0) continue;
+      const auto sample = [&](int d) { return axis == 0 ? view.offset(d, line) : view.offset(line, d); };
+      const auto add = [&](int d, int other) {
+        const T gain = axis == 0 ? rule.gain(d, line, sample(other)) : rule.gain(line, d, sample(other));
+        if (!(gain > 0)) return;
+        pull_a += edge_pull(gain, d, at, pixels_to_ndc, lever_a, s.eps);
+        pull_b += edge_pull(gain, d, at, pixels_to_ndc, lever_b, s.eps);
+      };
       // Outer rule: samples beyond the edge would take the value of the face if it came to them.
-      if (view.face(inside) == order) {
-        const int32_t* list = lists.line(b, axis, c.line, m.sH, m.sW);
-        const int count = lists.counts[b * (m.sH + m.sW) + (axis == 0 ? 0 : m.sH) + c.line];
-        const int split = first_from(list, count, c.direction > 0 ? c.outside : c.outside + 1);
-        for (int k = c.direction > 0 ? split : 0; k < (c.direction > 0 ? count : split); ++k)
-          add(c, list[k], inside);
+      if (view.face(sample(inside)) == order) {
+        const int32_t* list = lists.line(b, axis, line, m.sH, m.sW);
+        const int count = lists.counts[b * (m.sH + m.sW) + (axis == 0 ? 0 : m.sH) + line];
+        const int split = first_from(list, count, direction > 0 ? outside : outside + 1);
+        for (int k = direction > 0 ? split : 0; k < (direction > 0 ? count : split); ++k) add(list[k], inside);
       }
       // Inner rule: samples that show the face would take the value beyond the edge if it went
       // back past them.
-      if (rule.may_push(outside))
-        for (int d = c.inside; low <= d && d <= high; d -= c.direction)
-          if (view.face(sample(d)) == order) add(c, d, outside);
-    });
+      if (rule.may_push(sample(outside)))
+        for (int d = inside; low <= d && d <= high; d -= direction)
+          if (view.face(sample(d)) == order) add(d, outside);
+    }
     if (edge_shares) {
       T* to = edge_shares + (b * s.F + face) * 12 + axis;
       to[4 * f.corner[a]] = static_cast<T>(pull_a);

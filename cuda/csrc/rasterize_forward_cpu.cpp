@@ -9,87 +9,238 @@ namespace {
 
 // ---- visibility ---------------------------------------------------------------------------------
 
-// Samples are worked on in groups of fixed length, without branches, so that the compiler makes
-// vectors of them; rows of `keys` are padded to let the last group run over.
-constexpr int kDrawLanes = 8;
-inline int key_stride(int sW) { return sW + kDrawLanes; }
+// Vectors run over eight faces side by side where these are small, as most are, and over eight columns
+// of samples where they are not. Such loops have a fixed length and no branches, for the compiler to
+// make vectors of; they repeat load_face(), edge_functions() and depth_at() operation by operation.
+constexpr int kFaces = 8, kColumns = 8;
+constexpr int kSmall = 8;  // samples in the box of a small face, at most
 
-// `between`: the whole face lies in near < z < far, and in front of the eye.
-template <bool between>
-NR_INLINE void draw_rows(const ScreenFace& f, uint32_t order, const RasterizeScene& scene, int x0,
-                         int x1, int y0, int y1, int sW, int64_t* keys) {
-  const double iz0 = 1.0 / f.z[0], iz1 = 1.0 / f.z[1], iz2 = 1.0 / f.z[2];
+// The key of every sample, y up. Rows are padded to let the last group of columns run over.
+struct KeyImage {
+  int64_t* keys;
+  int sH, sW;
+
+  static int stride_of(int sW) { return sW + kColumns; }
+  int stride() const { return stride_of(sW); }
+};
+
+// Faces as in ScreenFace. `whole`: all of it lies in near < z < far, and in front of the eye.
+struct FaceBlock {
+  double x[3][kFaces], y[3][kFaces], z[3][kFaces], inverse_z[3][kFaces];
+  double left[kFaces], right[kFaces], bottom[kFaces], top[kFaces];  // samples between which it lies
+  double few[kFaces], most;  // samples in the box of a whole, small face, else 0; most of any
+  int64_t order[kFaces];
+  uint32_t large, whole;     // a bit each: other faces of which anything can be drawn; whole faces
+};
+
+// Faces `first` and following; the last one stands in for those that lack.
+template <class T>
+NR_INLINE void load_block(const RasterizeScene& s, const T* vertices, int64_t first, int64_t b, const KeyImage& image,
+                          FaceBlock& t) {
+  for (int f = 0; f < kFaces; ++f) {
+    t.order[f] = std::min(first + f, s.F - 1);
+    const int32_t* face = s.faces + b * s.faces_stride + 3 * t.order[f];
+    for (int k = 0; k < 3; ++k) {
+      const T* v = vertices + 3 * static_cast<int64_t>(face[k]);
+      t.x[k][f] = v[0], t.y[k][f] = v[1], t.z[k][f] = v[2];
+    }
+  }
+  const int sW = image.sW, sH = image.sH;
+  const int64_t backs = s.F;
+  const double near = s.near, far = s.far, rounding = 1e-9;  // of a depth, relative; generous
+  const bool fill_back = s.fill_back;
+  double many[kFaces], whole[kFaces];
+  for (int f = 0; f < kFaces; ++f) {  // not `omp simd`, which would keep its arrays in memory
+    double x[3], y[3], z[3];
+    for (int k = 0; k < 3; ++k)
+      x[k] = to_pixel(t.x[k][f], sW), y[k] = to_pixel(t.y[k][f], sH), z[k] = t.z[k][f];
+    bool reversed;
+    const bool seen = turn_to_viewer(x, y, z, fill_back, reversed);
+    t.order[f] += reversed ? backs : 0;
+    for (int k = 0; k < 3; ++k) {
+      t.x[k][f] = x[k], t.y[k][f] = y[k], t.z[k][f] = z[k];
+      t.inverse_z[k][f] = 1.0 / z[k];
+    }
+    t.left[f] = ceil(greater(lesser(lesser(x[0], x[1]), x[2]), 0.0));
+    t.right[f] = floor(lesser(greater(greater(x[0], x[1]), x[2]), sW - 1));
+    t.bottom[f] = ceil(greater(lesser(lesser(y[0], y[1]), y[2]), 0.0));
+    t.top[f] = floor(lesser(greater(greater(y[0], y[1]), y[2]), sH - 1));
+    const double columns = greater(t.right[f] - t.left[f] + 1.0, 0.0), rows = greater(t.top[f] - t.bottom[f] + 1.0, 0.0);
+    const double closest = lesser(lesser(z[0], z[1]), z[2]), farthest = greater(greater(z[0], z[1]), z[2]);
+    const bool between = (closest > 0.0) & (closest * (1.0 - rounding) > near) & (farthest * (1.0 + rounding) < far);
+    const double samples = seen ? columns * rows : 0.0, limit = between ? kSmall : 0.0;
+    const bool small = samples <= limit;
+    t.few[f] = small ? samples : 0.0;
+    many[f] = small ? 0.0 : samples;
+    whole[f] = between ? 1.0 : 0.0;
+  }
+  double most = 0.0;
+#pragma omp simd reduction(max : most)
+  for (int f = 0; f < kFaces; ++f) most = greater(most, t.few[f]);
+  int64_t large_bits = 0, whole_bits = 0;
+#pragma omp simd reduction(| : large_bits, whole_bits)
+  for (int f = 0; f < kFaces; ++f) {
+    large_bits |= (many[f] > 0.0 ? int64_t{1} : int64_t{0}) << f;
+    whole_bits |= (whole[f] > 0.0 ? int64_t{1} : int64_t{0}) << f;
+  }
+  t.most = most;
+  t.large = static_cast<uint32_t>(large_bits), t.whole = static_cast<uint32_t>(whole_bits);
+}
+
+// Small faces: whether each sample in their boxes is inside, all faces at once; then the depth of those.
+NR_INLINE void draw_small(const FaceBlock& t, const KeyImage& image) {
+  const double stride = image.stride();
+  double x[kFaces], y[kFaces], dx[3][kFaces], dy[3][kFaces];
+#pragma omp simd
+  for (int f = 0; f < kFaces; ++f) {
+    x[f] = t.left[f], y[f] = t.bottom[f];
+    dx[0][f] = t.x[2][f] - t.x[1][f], dx[1][f] = t.x[0][f] - t.x[2][f], dx[2][f] = t.x[1][f] - t.x[0][f];
+    dy[0][f] = t.y[2][f] - t.y[1][f], dy[1][f] = t.y[0][f] - t.y[2][f], dy[2][f] = t.y[1][f] - t.y[0][f];
+  }
+  static_assert(kSmall * kFaces <= 64, "a bit each");
+  double e[3][kSmall * kFaces], place[kSmall * kFaces];
+  int64_t inside[kFaces] = {};  // bit kFaces * step
+  const int steps = static_cast<int>(t.most);
+  for (int step = 0; step < steps; ++step) {
+    double *e0 = e[0] + kFaces * step, *e1 = e[1] + kFaces * step, *e2 = e[2] + kFaces * step;
+    double* at = place + kFaces * step;
+#pragma omp simd
+    for (int f = 0; f < kFaces; ++f) {
+      e0[f] = dx[0][f] * (y[f] - t.y[1][f]) - dy[0][f] * (x[f] - t.x[1][f]);
+      e1[f] = dx[1][f] * (y[f] - t.y[2][f]) - dy[1][f] * (x[f] - t.x[2][f]);
+      e2[f] = dx[2][f] * (y[f] - t.y[0][f]) - dy[2][f] * (x[f] - t.x[0][f]);
+      at[f] = y[f] * stride + x[f];
+      const bool in = (e0[f] >= 0.0) & (e1[f] >= 0.0) & (e2[f] >= 0.0) & (step < t.few[f]);
+      inside[f] |= (in ? int64_t{1} : int64_t{0}) << kFaces * step;
+      const bool turn = x[f] >= t.right[f];
+      y[f] += turn ? 1.0 : 0.0;
+      x[f] = turn ? t.left[f] : x[f] + 1.0;
+    }
+  }
+  int64_t all = 0;
+#pragma omp simd reduction(| : all)
+  for (int f = 0; f < kFaces; ++f) all |= inside[f] << f;
+  for (uint64_t left = static_cast<uint64_t>(all); left; left &= left - 1) {
+    const int i = __builtin_ctzll(left), f = i % kFaces;
+    const double mine[3] = {e[0][i], e[1][i], e[2][i]};
+    const double inverse_z[3] = {t.inverse_z[0][f], t.inverse_z[1][f], t.inverse_z[2][f]};
+    int64_t& nearest = image.keys[static_cast<int64_t>(place[i])];
+    nearest = std::min(nearest, visibility_key<true>(depth_at(mine, inverse_z), static_cast<uint32_t>(t.order[f])));
+  }
+}
+
+// One face of a block.
+struct LargeFace : ScreenFace {
+  double inverse_z[3];
+  uint32_t order;
+  int left, right, bottom, top;
+
+  NR_INLINE LargeFace(const FaceBlock& t, int f)
+      : order(static_cast<uint32_t>(t.order[f])), left(static_cast<int>(t.left[f])), right(static_cast<int>(t.right[f])),
+        bottom(static_cast<int>(t.bottom[f])), top(static_cast<int>(t.top[f])) {
+    for (int k = 0; k < 3; ++k)
+      x[k] = t.x[k][f], y[k] = t.y[k][f], z[k] = t.z[k][f], inverse_z[k] = t.inverse_z[k][f];
+  }
+};
+
+// Cuts columns of a wide face to the rows where its edges run there. The margin is far above the rounding
+// of samples on an edge and of these crossings, given coordinates that are not far out; edge_functions()
+// has the last word.
+class RowCut {
+ public:
+  NR_INLINE explicit RowCut(const LargeFace& face) : f(face) {
+    for (int k = 0; k < 3; ++k) {
+      const int next = k == 2 ? 0 : k + 1;
+      slope[k] = (f.y[next] - f.y[k]) / (f.x[next] - f.x[k]);
+      far_out = far_out || std::abs(f.x[k]) > 1e6 || std::abs(f.y[k]) > 1e6;
+    }
+  }
+  NR_INLINE void operator()(int first, int last, int sH, int& bottom, int& top) const {
+    if (far_out) return;
+    const double margin = 1e-3, left = first - margin, right = last + margin;
+    double low = 1e9, high = -1e9;
+    for (int k = 0; k < 3; ++k) {
+      const int next = k == 2 ? 0 : k + 1;
+      const double enter = greater(lesser(f.x[k], f.x[next]), left);
+      const double leave = lesser(greater(f.x[k], f.x[next]), right);
+      const double y1 = f.y[k] + (enter - f.x[k]) * slope[k], y2 = f.y[k] + (leave - f.x[k]) * slope[k];
+      const bool runs = (enter <= leave) & (f.x[k] != f.x[next]);  // an upright edge ends where the others do
+      const double lower = runs ? lesser(y1, y2) : low, upper = runs ? greater(y1, y2) : high;
+      low = lesser(low, lower), high = greater(high, upper);
+    }
+    bottom = std::max(bottom, first_in(low - margin, sH)), top = std::min(top, last_in(high + margin, sH));
+  }
+
+ private:
+  const LargeFace& f;
+  double slope[3];
+  bool far_out = false;
+};
+
+template <bool whole>
+NR_INLINE void draw_columns(const LargeFace& f, const RasterizeScene& scene, int first, int bottom, int top,
+                            const KeyImage& image) {
+  const double iz0 = f.inverse_z[0], iz1 = f.inverse_z[1], iz2 = f.inverse_z[2];
   const double dx0 = f.x[2] - f.x[1], dx1 = f.x[0] - f.x[2], dx2 = f.x[1] - f.x[0];
   const double dy0 = f.y[2] - f.y[1], dy1 = f.y[0] - f.y[2], dy2 = f.y[1] - f.y[0];
   const double near = scene.near, far = scene.far;
-  // A row of a wide face is cut to where its edges cross it. The margin is far above the rounding of
-  // the crossings, given coordinates that are not far out; edge_functions() has the last word.
-  const double margin = 1e-3, far_out = 1e6, none = 1e9;
-  const bool wide = x1 - x0 >= kDrawLanes && max3(f.x[0], f.x[1], f.x[2]) < far_out &&
-                    min3(f.x[0], f.x[1], f.x[2]) > -far_out;
-  const double slope0 = dx0 / dy0, slope1 = dx1 / dy1, slope2 = dx2 / dy2;
-  for (int y = y0; y <= y1; ++y) {
-    const double y_1 = y - f.y[1], y_2 = y - f.y[2], y_0 = y - f.y[0];
-    int from = x0, to = x1;
-    if (wide) {
-      const double c0 = f.x[1] + y_1 * slope0, c1 = f.x[2] + y_2 * slope1, c2 = f.x[0] + y_0 * slope2;
-      const double low = max3(dy0 < 0.0 ? c0 : -none, dy1 < 0.0 ? c1 : -none, dy2 < 0.0 ? c2 : -none);
-      const double high = min3(dy0 > 0.0 ? c0 : none, dy1 > 0.0 ? c1 : none, dy2 > 0.0 ? c2 : none);
-      from = std::max(x0, first_in(low - margin, sW)), to = std::min(x1, last_in(high + margin, sW));
-    }
-    // edge_functions() and depth_at(), operation by operation, the constant part of a row outside.
-    const double row0 = dx0 * y_1, row1 = dx1 * y_2, row2 = dx2 * y_0;
-    for (int x = from; x <= to; x += kDrawLanes) {
-      int64_t* line = keys + static_cast<int64_t>(y) * key_stride(sW) + x;
+  const uint32_t order = f.order;
+  double column0[kColumns], column1[kColumns], column2[kColumns];  // the parts of edge functions that x decides
 #pragma omp simd
-      for (int lane = 0; lane < kDrawLanes; ++lane) {
-        const double px = x + lane;
-        const double e0 = row0 - dy0 * (px - f.x[1]);
-        const double e1 = row1 - dy1 * (px - f.x[2]);
-        const double e2 = row2 - dy2 * (px - f.x[0]);
-        const double z = (e0 + e1 + e2) / (e0 * iz0 + e1 * iz1 + e2 * iz2);
-        bool shown = (e0 >= 0.0) & (e1 >= 0.0) & (e2 >= 0.0);
-        if (!between) shown &= (z > near) & (z < far);
-        const int64_t key = shown ? visibility_key<between>(z, order) : kNothing;
-        line[lane] = key < line[lane] ? key : line[lane];
-      }
+  for (int lane = 0; lane < kColumns; ++lane) {
+    const double px = first + lane;
+    column0[lane] = dy0 * (px - f.x[1]), column1[lane] = dy1 * (px - f.x[2]), column2[lane] = dy2 * (px - f.x[0]);
+  }
+  int64_t* line = image.keys + static_cast<int64_t>(bottom) * image.stride() + first;
+  for (int y = bottom; y <= top; ++y, line += image.stride()) {
+    const double row0 = dx0 * (y - f.y[1]), row1 = dx1 * (y - f.y[2]), row2 = dx2 * (y - f.y[0]);
+#pragma omp simd
+    for (int lane = 0; lane < kColumns; ++lane) {
+      const double e0 = row0 - column0[lane], e1 = row1 - column1[lane], e2 = row2 - column2[lane];
+      const double z = (e0 + e1 + e2) / (e0 * iz0 + e1 * iz1 + e2 * iz2);
+      bool shown = (e0 >= 0.0) & (e1 >= 0.0) & (e2 >= 0.0);
+      if (!whole) shown &= (z > near) & (z < far);
+      const int64_t key = shown ? visibility_key<whole>(z, order) : kNothing;
+      line[lane] = key < line[lane] ? key : line[lane];
     }
   }
 }
 
-NR_INLINE void draw_face(const ScreenFace& f, uint32_t order, const RasterizeScene& scene, int sH,
-                         int sW, int64_t* keys) {
-  const int x0 = first_in(min3(f.x[0], f.x[1], f.x[2]), sW);
-  const int x1 = last_in(max3(f.x[0], f.x[1], f.x[2]), sW);
-  const int y0 = first_in(min3(f.y[0], f.y[1], f.y[2]), sH);
-  const int y1 = last_in(max3(f.y[0], f.y[1], f.y[2]), sH);
-  if (x0 > x1 || y0 > y1) return;
-  const double closest = min3(f.z[0], f.z[1], f.z[2]), farthest = max3(f.z[0], f.z[1], f.z[2]);
-  const double rounding = 1e-9;  // of a depth, relative; generous
-  if (closest > 0.0 && closest * (1.0 - rounding) > scene.near &&
-      farthest * (1.0 + rounding) < scene.far)
-    draw_rows<true>(f, order, scene, x0, x1, y0, y1, sW, keys);
-  else
-    draw_rows<false>(f, order, scene, x0, x1, y0, y1, sW, keys);
-}
-
-// The nearest face of every sample, y up.
-template <class T>
-NR_INLINE void find_visible(const RasterizeScene& scene, const T* vertices, const int32_t* faces,
-                            int sH, int sW, int64_t* keys) {
-  for (int64_t i = 0; i < scene.F; ++i) {
-    ScreenFace f;
-    if (load_face(vertices, faces + 3 * i, sH, sW, scene.fill_back, f))
-      draw_face(f, draw_order(i, f.reversed, scene.F), scene, sH, sW, keys);
+template <bool whole>
+NR_INLINE void draw_large(const LargeFace& f, const RasterizeScene& scene, const KeyImage& image) {
+  if (f.right - f.left < kColumns) {
+    draw_columns<whole>(f, scene, f.left, f.bottom, f.top, image);
+    return;
+  }
+  const RowCut cut(f);
+  for (int first = f.left; first <= f.right; first += kColumns) {
+    int bottom = f.bottom, top = f.top;
+    cut(first, first + kColumns - 1, image.sH, bottom, top);
+    draw_columns<whole>(f, scene, first, bottom, top, image);
   }
 }
-NR_CLONES void find_visible_in(const RasterizeScene& s, const float* v, const int32_t* f, int sH,
-                               int sW, int64_t* keys) {
-  find_visible(s, v, f, sH, sW, keys);
+
+// The nearest face of every sample.
+template <class T>
+NR_INLINE void find_visible(const RasterizeScene& scene, const T* vertices, int64_t b, const KeyImage& image) {
+  FaceBlock t;
+  for (int64_t first = 0; first < scene.F; first += kFaces) {
+    load_block(scene, vertices, first, b, image, t);
+    draw_small(t, image);
+    for (uint32_t left = t.large; left; left &= left - 1) {
+      const int f = __builtin_ctz(left);
+      if (t.whole >> f & 1)
+        draw_large<true>(LargeFace(t, f), scene, image);
+      else
+        draw_large<false>(LargeFace(t, f), scene, image);
+    }
+  }
 }
-NR_CLONES void find_visible_in(const RasterizeScene& s, const double* v, const int32_t* f, int sH,
-                               int sW, int64_t* keys) {
-  find_visible(s, v, f, sH, sW, keys);
+NR_CLONES void find_visible_in(const RasterizeScene& s, const float* v, int64_t b, const KeyImage& image) {
+  find_visible(s, v, b, image);
+}
+NR_CLONES void find_visible_in(const RasterizeScene& s, const double* v, int64_t b, const KeyImage& image) {
+  find_visible(s, v, b, image);
 }
 
 // ---- images -------------------------------------------------------------------------------------
@@ -136,12 +287,14 @@ void average_rgb(const Member<T>& m, const T* samples, T* image) {
     }
 }
 
-// From keys, y up, to face indices, row 0 at the top.
-NR_CLONES void resolve(const int64_t* keys, int sH, int sW, int32_t* face_index) {
+// From keys, y up, to face indices, row 0 at the top. Leaves an empty image for the next mesh.
+NR_CLONES void resolve(const KeyImage& image, int32_t* face_index) {
+  const int sH = image.sH, sW = image.sW;
   for (int row = 0; row < sH; ++row) {
-    const int64_t* from = keys + static_cast<int64_t>(sH - 1 - row) * key_stride(sW);
+    int64_t* from = image.keys + static_cast<int64_t>(sH - 1 - row) * image.stride();
     int32_t* to = face_index + static_cast<int64_t>(row) * sW;
-    for (int x = 0; x < sW; ++x) to[x] = key_order(from[x]);
+#pragma omp simd
+    for (int x = 0; x < sW; ++x) to[x] = key_order(from[x]), from[x] = kNothing;
   }
 }
 
@@ -168,13 +321,12 @@ NR_CLONES void coverage_of(const int32_t* face_index, int H, int W, int S, doubl
 }
 
 template <class T>
-void forward_member(const Member<T>& m, const RasterizeOutputs<T>& out,
-                    std::vector<int64_t>& keys) {
+void forward_member(const Member<T>& m, const RasterizeOutputs<T>& out, int64_t* keys) {
   const RasterizeScene& s = m.scene;
-  std::fill(keys.begin(), keys.end(), kNothing);
-  find_visible_in(s, m.vertices(), m.faces(), m.sH, m.sW, keys.data());
+  const KeyImage image{keys, m.sH, m.sW};
+  find_visible_in(s, m.vertices(), m.b, image);
   int32_t* face_index = out.face_index + m.b * m.samples;
-  resolve(keys.data(), m.sH, m.sW, face_index);
+  resolve(image, face_index);
   const int64_t pixels = static_cast<int64_t>(s.H) * s.W;
   if (out.alpha) coverage_of(face_index, s.H, s.W, s.S, out.alpha + m.b * pixels);
   if (out.rgb) {
@@ -197,11 +349,11 @@ void forward_member(const Member<T>& m, const RasterizeOutputs<T>& out,
 template <class T>
 void rasterize_forward(const RasterizeScene& s, const RasterizeInputs<T>& in,
                        const RasterizeOutputs<T>& out) {
-  const size_t samples = static_cast<size_t>(s.S * s.H) * key_stride(s.S * s.W);
+  const size_t samples = static_cast<size_t>(s.S * s.H) * KeyImage::stride_of(s.S * s.W);
   std::vector<std::vector<int64_t>> keys(std::max(1, s.threads));
   parallel_for(s.B, s.threads, [&](int worker, int64_t b) {
-    keys[worker].resize(samples);
-    forward_member(Member<T>(s, in, b), out, keys[worker]);
+    keys[worker].resize(samples, kNothing);
+    forward_member(Member<T>(s, in, b), out, keys[worker].data());
   });
 }
 

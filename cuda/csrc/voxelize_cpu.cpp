@@ -50,9 +50,6 @@ struct FaceBlock {
   double first[3][kFaces], last[3][kFaces];  // grid lines between which it lies, by coordinate
 };
 
-NR_INLINE double lesser(double a, double b) { return a < b ? a : b; }
-NR_INLINE double greater(double a, double b) { return a > b ? a : b; }
-
 // `count` triangles; the last one stands in for those that lack.
 template <class T>
 NR_INLINE void load_block(const T* triangles, int64_t count, int n, FaceBlock& t) {
