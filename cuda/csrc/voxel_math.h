@@ -73,9 +73,9 @@ NR_HD NR_INLINE uint64_t flood_up(uint64_t seed, uint64_t open) {
 // ... and downwards: the same in doubling steps.
 NR_HD NR_INLINE uint64_t flood_down(uint64_t seed, uint64_t open) {
   seed &= open;
-  for (int step = 1; step < 64; step *= 2) {
-    seed |= open & (seed >> step);
-    open &= open >> step;
+  for (int k = 0; k < 6; ++k) {
+    seed |= open & (seed >> (1 << k));
+    open &= open >> (1 << k);
   }
   return seed;
 }
@@ -96,7 +96,7 @@ NR_HD NR_INLINE void flood_row(const uint64_t* wall, uint64_t* known, int words)
 
 // Eight bits that are not set as bytes: each bit kept in its own byte, then moved to the bottom of it
 // by a carry into its top.
-NR_HD NR_INLINE uint64_t unset_as_bytes(uint64_t bits) {
+NR_HD NR_INLINE constexpr uint64_t unset_as_bytes(uint64_t bits) {
   const uint64_t spread = (~bits & 0xff) * 0x0101010101010101 & 0x8040201008040201;
   return (spread + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
 }

@@ -44,144 +44,220 @@ struct alignas(kApart) VoxelScratch {
 // Eight triangles in voxels side by side: most meet only a handful of grid lines, so vectors run over
 // triangles, not over lines. Loops over `f` are without branches, for the compiler to make vectors of.
 constexpr int kFaces = 8;
-struct FaceBlock {
+struct alignas(64) FaceBlock {
   double corner[3][3][kFaces];               // by corner and coordinate
   double edge[3][3][kFaces];                 // edge k is opposite to corner k: from corner k+1 to k+2
   double first[3][kFaces], last[3][kFaces];  // grid lines between which it lies, by coordinate
+  // By axis: twice its area seen along it, the sign that makes that positive, the lines that may meet it,
+  // and the most of them of any triangle.
+  double area[3][kFaces], side[3][kFaces], lines[3][kFaces], most[3];
+  bool finite;
 };
 
-// `count` triangles; the last one stands in for those that lack.
+// Corners as they are; measure() does the rest. Not at once: what is stored one by one is best read as a
+// vector some time later. Of less than eight triangles, the last one stands in for those that lack.
 template <class T>
-NR_INLINE void load_block(const T* triangles, int64_t count, int n, FaceBlock& t) {
-  for (int f = 0; f < kFaces; ++f) {
-    const T* from = triangles + 9 * (f < count ? f : count - 1);
-    for (int i = 0; i < 9; ++i) t.corner[i / 3][i % 3][f] = static_cast<double>(from[i]) * n;
+NR_INLINE void load_block(const T* triangles, int64_t count, FaceBlock& t) {
+  T padded[9 * kFaces];
+  if (count < kFaces) {
+    for (int f = 0; f < kFaces; ++f)
+      memcpy(padded + 9 * f, triangles + 9 * std::min<int64_t>(f, count - 1), 9 * sizeof(T));
+    triangles = padded;
   }
-  const double top = n - 1;
+  for (int i = 0; i < 9; ++i)
+    for (int f = 0; f < kFaces; ++f) t.corner[i / 3][i % 3][f] = triangles[9 * f + i];
+}
+
+NR_INLINE void measure(int n, FaceBlock& t) {
+  const double size = n, top = n - 1;
+  double odd[kFaces] = {};  // NaN as soon as one coordinate, in voxels, is not finite
   for (int c = 0; c < 3; ++c) {
 #pragma omp simd
     for (int f = 0; f < kFaces; ++f) {
-      const double x0 = t.corner[0][c][f], x1 = t.corner[1][c][f], x2 = t.corner[2][c][f];
+      const double x0 = t.corner[0][c][f] * size, x1 = t.corner[1][c][f] * size, x2 = t.corner[2][c][f] * size;
+      odd[f] += (x0 - x0) + (x1 - x1) + (x2 - x2);
+      t.corner[0][c][f] = x0, t.corner[1][c][f] = x1, t.corner[2][c][f] = x2;
       t.edge[0][c][f] = x2 - x1, t.edge[1][c][f] = x0 - x2, t.edge[2][c][f] = x1 - x0;
       t.first[c][f] = ceil(greater(lesser(lesser(x0, x1), x2), 0.0));
       t.last[c][f] = floor(lesser(greater(greater(x0, x1), x2), top));
     }
   }
+  double all = 0.0;
+  for (int f = 0; f < kFaces; ++f) all += odd[f];
+  t.finite = all == 0.0;
+  for (int axis = 0; axis < 3; ++axis) {
+    const int iu = (axis + 1) % 3, iv = (axis + 2) % 3;
+    double most = 0.0;
+#pragma omp simd reduction(max : most)
+    for (int f = 0; f < kFaces; ++f) {
+      const double det = t.edge[1][iu][f] * t.edge[2][iv][f] - t.edge[2][iu][f] * t.edge[1][iv][f];
+      const double side = det > 0.0 ? 1.0 : -1.0;
+      const double rows = t.last[iu][f] - t.first[iu][f] + 1.0, columns = t.last[iv][f] - t.first[iv][f] + 1.0;
+      const double some = greater(rows, 0.0) * greater(columns, 0.0), lines = det != 0.0 ? some : 0.0;
+      t.side[axis][f] = side, t.area[axis][f] = side * det, t.lines[axis][f] = lines;
+      most = greater(most, lines);
+    }
+    t.most[axis] = most;
+  }
 }
 
-// The cell in which each line along `axis` that meets a triangle does so: meets_line() and
-// crossing_at() of voxel_math.h, operation by operation. Which lines are met cannot be guessed, so
-// branches are kept out of the tests: up to eight lines of all triangles, then those that are met.
-template <int axis>
-NR_INLINE void mark_crossings(const FaceBlock& t, int n, BitGrid& grid) {
-  constexpr int iu = (axis + 1) % 3, iv = (axis + 2) % 3, kSteps = 8;
-  const double *u0 = t.corner[0][iu], *u1 = t.corner[1][iu], *u2 = t.corner[2][iu];
-  const double *v0 = t.corner[0][iv], *v1 = t.corner[1][iv], *v2 = t.corner[2][iv];
-  const double *w0 = t.corner[0][axis], *dw1 = t.edge[2][axis], *dw2 = t.edge[1][axis];
-  const int64_t strides[3] = {64LL * grid.words() * n, 64LL * grid.words(), 1};
-  const double stride_u = strides[iu], stride_v = strides[iv];
-  double u[kFaces], v[kFaces], lines[kFaces], area[kFaces], most = 0.0;
-  double du[3][kFaces], dv[3][kFaces];  // of the edges, turned so that inside is positive
-#pragma omp simd
-  for (int f = 0; f < kFaces; ++f) {
-    u[f] = t.first[iu][f], v[f] = t.first[iv][f];
-    const double det = t.edge[1][iu][f] * t.edge[2][iv][f] - t.edge[2][iu][f] * t.edge[1][iv][f];
-    const double side = det > 0.0 ? 1.0 : -1.0;
-    area[f] = side * det;
-    for (int k = 0; k < 3; ++k) du[k][f] = side * t.edge[k][iu][f], dv[k][f] = side * t.edge[k][iv][f];
-    const double rows = t.last[iu][f] - u[f] + 1.0, columns = t.last[iv][f] - v[f] + 1.0;
-    const double some = greater(rows, 0.0) * greater(columns, 0.0);
-    lines[f] = det != 0.0 ? some : 0.0;
+// Marks the cell in which each line along an axis that meets a triangle does so: meets_line() and
+// crossing_at() of voxel_math.h, operation by operation. Which lines are met cannot be guessed, so no
+// branch hangs on it before the tests that follow are under way.
+class CrossingMarker {
+ public:
+  NR_INLINE CrossingMarker(int n, BitGrid* grids) : n_(n), grids_(grids) {
+    strides_[0] = 64.0 * grids->words() * n, strides_[1] = 64.0 * grids->words(), strides_[2] = 1.0;
   }
-  for (int f = 0; f < kFaces; ++f) most = greater(most, lines[f]);
-  double cell[kSteps * kFaces], rise[kSteps * kFaces];  // of each test: cell at height 0, and height times area
-  for (double done = 0.0; done < most; done += kSteps) {
-    int64_t met[kFaces] = {};
-    const int steps = static_cast<int>(lesser(most - done, kSteps));
-    for (int step = 0; step < steps; ++step) {
-      double *to_cell = cell + kFaces * step, *to_rise = rise + kFaces * step;
+  NR_INLINE ~CrossingMarker() { mark(); }
+
+  template <int axis>
+  NR_INLINE void test(const FaceBlock& t) {
+    constexpr int iu = (axis + 1) % 3, iv = (axis + 2) % 3;
+    const double *u0 = t.corner[0][iu], *u1 = t.corner[1][iu], *u2 = t.corner[2][iu];
+    const double *v0 = t.corner[0][iv], *v1 = t.corner[1][iv], *v2 = t.corner[2][iv];
+    const double *dw1 = t.edge[2][axis], *dw2 = t.edge[1][axis];
+    const double *lines = t.lines[axis], most = t.most[axis];
+    const double stride_u = strides_[iu], stride_v = strides_[iv];
+    double u[kFaces], v[kFaces];
+    double du[3][kFaces], dv[3][kFaces];  // of the edges, turned so that inside is positive
 #pragma omp simd
+    for (int f = 0; f < kFaces; ++f) {
+      u[f] = t.first[iu][f], v[f] = t.first[iv][f];
+      const double side = t.side[axis][f];
+      for (int k = 0; k < 3; ++k) du[k][f] = side * t.edge[k][iu][f], dv[k][f] = side * t.edge[k][iv][f];
+    }
+    for (double done = 0.0; done < most; done += kSteps) {
+      if (count_ == kRoom) mark();
+      Tests& tests = tests_[count_++];
+      int64_t met[kFaces] = {};
+      const int steps = static_cast<int>(lesser(most - done, kSteps));
+      for (int step = 0; step < steps; ++step) {
+        double *cell = tests.cell + kFaces * step, *rise = tests.rise + kFaces * step;
+#pragma omp simd
+        for (int f = 0; f < kFaces; ++f) {
+          const double e0 = du[0][f] * (v[f] - v1[f]) - dv[0][f] * (u[f] - u1[f]);
+          const double e1 = du[1][f] * (v[f] - v2[f]) - dv[1][f] * (u[f] - u2[f]);
+          const double e2 = du[2][f] * (v[f] - v0[f]) - dv[2][f] * (u[f] - u0[f]);
+          rise[f] = e1 * dw1[f] - e2 * dw2[f];
+          cell[f] = u[f] * stride_u + v[f] * stride_v;
+          const bool inside = (e0 >= 0.0) & (e1 >= 0.0) & (e2 >= 0.0) & (done + step < lines[f]);
+          met[f] |= (inside ? int64_t{1} : int64_t{0}) << kFaces * step;
+          const bool turn = v[f] >= t.last[iv][f];
+          u[f] += turn ? 1.0 : 0.0;
+          v[f] = turn ? t.first[iv][f] : v[f] + 1.0;
+        }
+      }
+      int64_t all = 0;
+#pragma omp simd reduction(| : all)
       for (int f = 0; f < kFaces; ++f) {
-        const double e0 = du[0][f] * (v[f] - v1[f]) - dv[0][f] * (u[f] - u1[f]);
-        const double e1 = du[1][f] * (v[f] - v2[f]) - dv[1][f] * (u[f] - u2[f]);
-        const double e2 = du[2][f] * (v[f] - v0[f]) - dv[2][f] * (u[f] - u0[f]);
-        to_rise[f] = e1 * dw1[f] - e2 * dw2[f];
-        to_cell[f] = u[f] * stride_u + v[f] * stride_v;
-        const bool inside = (e0 >= 0.0) & (e1 >= 0.0) & (e2 >= 0.0) & (done + step < lines[f]);
-        met[f] |= (inside ? int64_t{1} : int64_t{0}) << kFaces * step;
-        const bool turn = v[f] >= t.last[iv][f];
-        u[f] += turn ? 1.0 : 0.0;
-        v[f] = turn ? t.first[iv][f] : v[f] + 1.0;
+        all |= met[f] << f;
+        tests.w0[f] = t.corner[0][axis][f], tests.area[f] = t.area[axis][f];
+      }
+      tests.met = static_cast<uint64_t>(all);
+      tests.bits = grids_[axis].begin(), tests.stride = static_cast<int64_t>(strides_[axis]);
+    }
+  }
+
+ private:
+  // Of up to eight lines of each triangle of a block.
+  static constexpr int kSteps = 8;
+  struct Tests {
+    double cell[kSteps * kFaces], rise[kSteps * kFaces];  // cell at height 0, and height times area
+    double w0[kFaces], area[kFaces];
+    uint64_t met;  // bit kFaces * step + f
+    uint64_t* bits;
+    int64_t stride;
+  };
+  static constexpr int kRoom = 2;  // few, to stay in the nearest cache with the grids
+
+  NR_INLINE void mark() {
+    for (int k = 0; k < count_; ++k) {
+      const Tests& tests = tests_[k];
+      for (uint64_t left = tests.met; left; left &= left - 1) {
+        const int i = __builtin_ctzll(left), f = i % kFaces;
+        const double at = tests.w0[f] + tests.rise[i] / tests.area[f];
+        if (at >= 0.0 && at < n_)
+          set_bit(tests.bits, static_cast<int64_t>(tests.cell[i]) + static_cast<int64_t>(at) * tests.stride);
       }
     }
-    uint64_t left = 0;
-    for (int f = 0; f < kFaces; ++f) left |= static_cast<uint64_t>(met[f]) << f;
-    for (; left; left &= left - 1) {
-      const int i = __builtin_ctzll(left), f = i % kFaces;
-      const double at = w0[f] + rise[i] / area[f];
-      if (at >= 0.0 && at < n)
-        set_bit(grid.begin(), static_cast<int64_t>(cell[i]) + static_cast<int64_t>(at) * strides[axis]);
-    }
+    count_ = 0;
   }
-}
+
+  int n_, count_ = 0;
+  BitGrid* grids_;
+  double strides_[3];
+  Tests tests_[kRoom];
+};
 
 // Every corner's own cell, truncated towards zero: (-1, 0) lands in cell 0.
 NR_INLINE void mark_corners(const FaceBlock& t, int n, BitGrid& grid) {
   const double size = n, row = 64.0 * grid.words(), nowhere = grid.nowhere();
   for (int k = 0; k < 3; ++k) {
-    double cell[kFaces];
+    int32_t cell[kFaces];  // 1024^3 fit
 #pragma omp simd
     for (int f = 0; f < kFaces; ++f) {
       const double x = t.corner[k][0][f], y = t.corner[k][1][f], z = t.corner[k][2][f];
       const bool within = (x > -1.0) & (y > -1.0) & (z > -1.0) & (x < size) & (y < size) & (z < size);
       const double i = floor(greater(x, 0.0)), j = floor(greater(y, 0.0)), l = floor(greater(z, 0.0));
-      cell[f] = within ? (i * size + j) * row + l : nowhere;
+      const double place = (i * size + j) * row + l, kept = within ? place : nowhere;
+      cell[f] = static_cast<int32_t>(kept);
     }
-    for (int f = 0; f < kFaces; ++f) set_bit(grid.begin(), static_cast<int64_t>(cell[f]));
+    for (int f = 0; f < kFaces; ++f) set_bit(grid.begin(), cell[f]);
   }
 }
 
 // A line marks the cells on both sides of it in both directions: the crossing's own, numbered as the
 // line, and those before it.
+template <bool one_word>
 NR_INLINE void thicken(VoxelScratch& s, int n) {
-  const int words = s.solid.words();
-  const int64_t row = words, plane = static_cast<int64_t>(n) * words;
-  const uint64_t *x = s.crossings[0].begin(), *y = s.crossings[1].begin(), *z = s.crossings[2].begin();
-  for (int i = 0; i < n; ++i)
-    for (int j = 0; j < n; ++j) {
-      uint64_t* solid = s.solid.row(i, j);
-      const int64_t at = solid - s.solid.begin();
-      const int64_t next_i = i + 1 < n ? at + plane : at, next_j = j + 1 < n ? at + row : at;
-      const int64_t next_both = next_i + next_j - at;
-      for (int k = 0; k < words; ++k) {
-        const auto with_before = [&](const uint64_t* grid, int64_t next) NR_LAMBDA_INLINE {
-          const uint64_t here = grid[at + k] | grid[next + k];
-          const uint64_t above = k + 1 < words ? grid[at + k + 1] | grid[next + k + 1] : 0;
-          return here | here >> 1 | above << 63;
-        };
-        solid[k] |= with_before(x, next_j) | with_before(y, next_i) |
-                    z[at + k] | z[next_i + k] | z[next_j + k] | z[next_both + k];
-      }
-    }
+  const int words = one_word ? 1 : s.solid.words();
+  const int64_t plane = static_cast<int64_t>(n) * words;
+  for (int i = 0; i < n; ++i) {
+    const uint64_t *x = s.crossings[0].row(i, 0), *y = s.crossings[1].row(i, 0), *z = s.crossings[2].row(i, 0);
+    const int64_t next_i = i + 1 < n ? plane : 0;
+    uint64_t* solid = s.solid.row(i, 0);
+    const auto mark = [=](int64_t at, int64_t next_j) NR_LAMBDA_INLINE {
+      const auto across = [=](int64_t at) NR_LAMBDA_INLINE { return x[at] | x[at + next_j] | y[at] | y[at + next_i]; };
+      const uint64_t here = across(at), above = one_word || at % words == words - 1 ? 0 : across(at + 1);
+      solid[at] |= here | here >> 1 | above << 63 | z[at] | z[at + next_i] | z[at + next_j] | z[at + next_i + next_j];
+    };
+#pragma omp simd
+    for (int64_t at = 0; at < plane - words; ++at) mark(at, words);
+    for (int64_t at = plane - words; at < plane; ++at) mark(at, 0);
+  }
 }
 
+// False: a coordinate is not finite.
 template <class T>
-NR_INLINE void mark_surface(const T* triangles, int64_t F, int n, VoxelScratch& s) {
-  FaceBlock t;
-  for (int64_t f = 0; f < F; f += kFaces) {
-    load_block(triangles + 9 * f, F - f, n, t);
-    mark_crossings<0>(t, n, s.crossings[0]);
-    mark_crossings<1>(t, n, s.crossings[1]);
-    mark_crossings<2>(t, n, s.crossings[2]);
-    mark_corners(t, n, s.solid);
+NR_INLINE bool mark_surface(const T* triangles, int64_t F, int n, VoxelScratch& s) {
+  bool finite = true;
+  {
+    CrossingMarker marker(n, s.crossings);
+    constexpr int kBlocks = 4;
+    FaceBlock blocks[kBlocks];
+    for (int64_t first = 0; first < F; first += kBlocks * kFaces) {
+      const int count = static_cast<int>(std::min<int64_t>(kBlocks, (F - first + kFaces - 1) / kFaces));
+      for (int k = 0; k < count; ++k)
+        load_block(triangles + 9 * (first + k * kFaces), F - first - k * kFaces, blocks[k]);
+      for (int k = 0; k < count; ++k) {
+        measure(n, blocks[k]);
+        finite &= blocks[k].finite;
+      }
+      for (int k = 0; k < count; ++k) {
+        marker.test<0>(blocks[k]), marker.test<1>(blocks[k]), marker.test<2>(blocks[k]);
+        mark_corners(blocks[k], n, s.solid);
+      }
+    }
   }
-  thicken(s, n);
+  s.solid.words() == 1 ? thicken<true>(s, n) : thicken<false>(s, n);
+  return finite;
 }
-NR_CLONES void mark_surface_of(const float* triangles, int64_t F, int n, VoxelScratch& s) {
-  mark_surface(triangles, F, n, s);
+NR_CLONES bool mark_surface_of(const float* triangles, int64_t F, int n, VoxelScratch& s) {
+  return mark_surface(triangles, F, n, s);
 }
-NR_CLONES void mark_surface_of(const double* triangles, int64_t F, int n, VoxelScratch& s) {
-  mark_surface(triangles, F, n, s);
+NR_CLONES bool mark_surface_of(const double* triangles, int64_t F, int n, VoxelScratch& s) {
+  return mark_surface(triangles, F, n, s);
 }
 
 // Takes over what the planes on both sides know to be outside and spreads it; true if that was news.
@@ -197,24 +273,43 @@ NR_INLINE bool flood_plane(const uint64_t* wall, uint64_t* known, int n, int wor
   }
   if (!news && !fresh) return false;
   do {
-    for (int64_t c = words; c < plane - words; c += words) flood_row(wall + c, known + c, words);
+    if (one_word) {
+#pragma omp simd
+      for (int64_t c = 1; c < plane - 1; ++c) known[c] = flood_down(flood_up(known[c], ~wall[c]), ~wall[c]);
+    } else {
+      for (int64_t c = words; c < plane - words; c += words) flood_row(wall + c, known + c, words);
+    }
     news = 0;
-    const auto hand_on = [&](int64_t from, int64_t to) NR_LAMBDA_INLINE {
-      const uint64_t handed_on = known[from] & ~wall[to] & ~known[to];
-      known[to] |= handed_on;
-      news |= handed_on;
+    const auto hand_on = [&](int64_t from, int64_t last, int64_t step) NR_LAMBDA_INLINE {  // row by row
+      for (int k = 0; k < words; ++k) {
+        uint64_t carried = known[from + k];
+        for (int64_t c = from + step + k; c != last + step + k; c += step) {
+          const uint64_t before = known[c];
+          known[c] = carried = before | (carried & ~wall[c]);
+          news |= carried ^ before;
+        }
+      }
     };
-    for (int64_t c = words; c < plane - words; ++c) hand_on(c - words, c);
-    for (int64_t c = plane - words - 1; c >= words; --c) hand_on(c + words, c);
+    hand_on(0, plane - 2 * words, words);
+    hand_on(plane - words, words, -words);
   } while (news);
   return true;
 }
+
+// unset_as_bytes() of eight bits.
+struct UnsetBytes {
+  uint64_t of[256];
+  constexpr UnsetBytes() : of() {
+    for (int bits = 0; bits < 256; ++bits) of[bits] = unset_as_bytes(bits);
+  }
+};
+constexpr UnsetBytes kUnsetBytes;
 
 // A row's cells that are not outside, a byte each.
 NR_INLINE void write_row(const uint64_t* row, int n, uint8_t* voxels) {
   int from = 0;
   for (; from + 8 <= n; from += 8) {
-    const uint64_t bytes = unset_as_bytes(row[from >> 6] >> (from & 63));
+    const uint64_t bytes = kUnsetBytes.of[row[from >> 6] >> (from & 63) & 0xff];
     memcpy(voxels + from, &bytes, 8);
   }
   for (; from < n; ++from) voxels[from] = ~row[from >> 6] >> (from & 63) & 1;
@@ -257,19 +352,33 @@ NR_CLONES void flood_and_write(VoxelScratch& s, int n, uint8_t* voxels) {
   s.solid.words() == 1 ? flood_and_write<true>(s, n, voxels) : flood_and_write<false>(s, n, voxels);
 }
 
+// Both rules return false, and leave `voxels` as they are, if a coordinate is not finite.
 template <class T>
-void published_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScratch& scratch) {
+bool published_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScratch& scratch) {
   scratch.solid.reset(n);
   scratch.outside.reset(n);
   for (BitGrid& grid : scratch.crossings) grid.reset(n);
-  mark_surface_of(triangles, F, n, scratch);
+  if (!mark_surface_of(triangles, F, n, scratch)) return false;
   flood_and_write(scratch, n, voxels);
+  return true;
 }
 
 // ---- solid rule ---------------------------------------------------------------------------------
 
 template <class T>
-void solid_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScratch& scratch) {
+bool all_finite(const T* values, int64_t count, int n) {
+  double odd = 0.0;  // NaN as soon as one value, in voxels, is not finite
+#pragma omp simd reduction(+ : odd)
+  for (int64_t i = 0; i < count; ++i) {
+    const double value = static_cast<double>(values[i]) * n;
+    odd += value - value;
+  }
+  return odd == 0.0;
+}
+
+template <class T>
+bool solid_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScratch& scratch) {
+  if (!all_finite(triangles, F * 9, n)) return false;
   const int64_t strides[3] = {static_cast<int64_t>(n) * n, n, 1};
   std::fill(voxels, voxels + strides[0] * n, uint8_t(0));
   std::vector<int32_t>& steps = scratch.steps;  // of the winding number, along each line
@@ -304,17 +413,7 @@ void solid_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScra
       }
   }
   for (int64_t i = 0; i < strides[0] * n; ++i) voxels[i] = voxels[i] >= 2;
-}
-
-template <class T>
-bool all_finite(const T* values, int64_t count, int n) {
-  double odd = 0.0;  // NaN as soon as one value, in voxels, is not finite
-#pragma omp simd reduction(+ : odd)
-  for (int64_t i = 0; i < count; ++i) {
-    const double value = static_cast<double>(values[i]) * n;
-    odd += value - value;
-  }
-  return odd == 0.0;
+  return true;
 }
 
 }  // namespace
@@ -325,13 +424,9 @@ int64_t voxelize(const VoxelizeArguments& a, const T* triangles) {
   const int64_t cells = static_cast<int64_t>(a.n) * a.n * a.n;
   std::atomic<int64_t> first_bad{a.B};
   parallel_for(a.B, a.threads, [&](int worker, int64_t b) {
-    const T* mine = triangles + b * a.F * 9;
-    if (!all_finite(mine, a.F * 9, a.n)) {
-      for (int64_t seen = first_bad; b < seen && !first_bad.compare_exchange_weak(seen, b);) {}
-      return;
-    }
     const auto rule = a.rule == VoxelRule::kPublished ? published_rule<T> : solid_rule<T>;
-    rule(mine, a.F, a.n, a.voxels + b * cells, scratch[worker]);
+    if (!rule(triangles + b * a.F * 9, a.F, a.n, a.voxels + b * cells, scratch[worker]))
+      for (int64_t seen = first_bad; b < seen && !first_bad.compare_exchange_weak(seen, b);) {}
   });
   return first_bad < a.B ? first_bad.load() : -1;
 }
