@@ -1,11 +1,13 @@
 """Figures of merit: voxel IoU and MMD. Pure functions of tensors."""
 import torch
 
+from voxelization import overlap
+
 
 def voxel_iou(a, b):
-    """Intersection over union of boolean grids (..., n, n, n); two empty grids count as 1."""
-    intersection = (a & b).flatten(-3).sum(-1)
-    union = (a | b).flatten(-3).sum(-1)
+    """Intersection over union of boolean grids a (B, n, n, n) and b, the same or (n, n, n) for all of a: (B,). Two
+    empty grids count as 1."""
+    intersection, union = overlap(a, b if b.dim() == 4 else b[None])
     return torch.where(union == 0, 1.0, intersection / union.clamp_min(1))
 
 

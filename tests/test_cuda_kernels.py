@@ -224,6 +224,18 @@ def test_voxels_are_those_of_the_cpu_to_the_bit(voxelizer, n, dtype):
     assert int(bad) == B
 
 
+@pytest.mark.parametrize("n, first", [(5, 0), (8, 0), (8, 3), (32, 0)])
+def test_cells_are_counted_as_on_the_cpu(voxelizer, n, first):
+    """In words of eight cells, and where they do not lie on eight bytes."""
+    cells = n ** 3
+    a, b = (torch.randint(2, (3 * cells + first,), dtype=torch.uint8)[first:] for _ in range(2))
+    for stride in (cells, 0):
+        here, there = (torch.full((3, 2), -1) for _ in range(2))
+        voxelizer.overlap(a.data_ptr(), b.data_ptr(), 3, cells, stride, here.data_ptr(), 2)
+        voxelizer.overlap_cuda(0, 0, a.data_ptr(), b.data_ptr(), 3, cells, stride, there.data_ptr())
+        assert torch.equal(here, there) and here.min() > 0
+
+
 def test_the_first_mesh_that_is_not_finite_is_named(voxelizer):
     triangles = torch.rand(4, 5, 3, 3)
     triangles[3, 1, 0, 0] = float("nan")

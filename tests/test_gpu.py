@@ -13,7 +13,7 @@ from command import data  # noqa: E402,F401  (fixture)
 from readers.base import Batch  # noqa: E402
 from losses import MeshTopology, smoothness_loss  # noqa: E402
 from models import icosphere  # noqa: E402
-from voxelization import voxelize, voxelize_solid  # noqa: E402
+from voxelization import overlap, voxelize, voxelize_solid  # noqa: E402
 
 GPU = torch.device("cuda", 0)
 DEVICES = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
@@ -92,6 +92,9 @@ def test_voxels_are_those_of_the_cpu(dtype, size):
     for rule in (voxelize, voxelize_solid):
         found, known = rule(corners.to(GPU), size, dtype=torch.bool), rule(corners, size, dtype=torch.bool)
         assert torch.equal(found.cpu(), known) and 0 < known.float().mean() < 1, rule
+    for other in (known.roll(1, 0), known[:1]):
+        counts = overlap(found, other.to(GPU))
+        assert all(torch.equal(c.cpu(), k) for c, k in zip(counts, overlap(known, other), strict=True))
     with pytest.raises(ValueError, match="mesh 4 of the batch is not"):
         corners[4, 7, 1, 2] = float("nan")
         voxelize(corners.to(GPU), size)

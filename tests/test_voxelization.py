@@ -386,3 +386,32 @@ def test_normalize_forgets_place_and_size():
     assert torch.equal(voxelization.voxelize(faces * 8 + 4, 32, normalize=True), expected)
     point = torch.full((1, 2, 3, 3), 7.0)
     assert voxelization.voxelize(point, 8, normalize=True).sum() == 1
+
+
+# ---- what an IoU is made of --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "reference"])
+@pytest.mark.parametrize("size", [1, 3, 8, 17])
+def test_overlap_counts_cells_of_both_and_of_either(size, kernels, monkeypatch):
+    monkeypatch.setenv("NR_BACKEND", kernels)
+    a, b = np.random.default_rng(size).random((2, 4, size, size, size)) < np.array([.3, .7]).reshape(2, 1, 1, 1, 1)
+    for of_b, others in ((torch.tensor(b), b), (torch.tensor(b[:1]), b[[0, 0, 0, 0]])):
+        both, either = voxelization.overlap(torch.tensor(a), of_b)
+        assert both.tolist() == [int(np.logical_and(x, y).sum()) for x, y in zip(a, others)]
+        assert either.tolist() == [int(np.logical_or(x, y).sum()) for x, y in zip(a, others)]
+    turned = torch.tensor(a).permute(0, 3, 1, 2)  # in any layout
+    assert voxelization.overlap(turned, turned)[0].tolist() == a.sum((1, 2, 3)).tolist()
+    nothing = torch.zeros(0, size, size, size, dtype=torch.bool)
+    assert [len(counts) for counts in voxelization.overlap(nothing, of_b)] == [0, 0]
+
+
+@pytest.mark.parametrize("a, b, message", [
+    (torch.ones(2, 4, 4, 4), torch.ones(2, 4, 4, 4) > 0, "a must be a bool tensor of shape .* got float32"),
+    (torch.ones(2, 4, 4, 4) > 0, torch.ones(4, 4, 4) > 0, r"b must be a bool tensor .* got bool of shape \(4, 4, 4\)"),
+    (torch.ones(2, 4, 4, 4) > 0, torch.ones(2, 4, 4, 5) > 0, r"b must have the shape \(2, 4, 4, 4\) of a"),
+    (torch.ones(2, 4, 4, 4) > 0, torch.ones(3, 4, 4, 4) > 0, "or its grids only one"),
+    (None, torch.ones(3, 4, 4, 4) > 0, "got NoneType")])
+def test_grids_that_do_not_fit_are_named(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        voxelization.overlap(a, b)

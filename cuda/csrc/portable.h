@@ -30,8 +30,6 @@
 
 namespace nr {
 
-NR_HD NR_INLINE bool is_finite(double v) { return v - v == 0.0; }
-
 NR_HD NR_INLINE double lesser(double a, double b) { return a < b ? a : b; }
 NR_HD NR_INLINE double greater(double a, double b) { return a > b ? a : b; }
 NR_HD NR_INLINE double min3(double a, double b, double c) {

@@ -27,4 +27,14 @@ struct VoxelizeArguments {
 template <class T>
 int64_t voxelize(const VoxelizeArguments&, const T* triangles /* (B, F, 3, 3) */);
 
+// What an IoU is made of: the cells that are set in both of two grids, and those set in either.
+struct OverlapArguments {
+  int64_t B, cells;
+  const uint8_t *a, *b;  // (B, cells), 0 or 1
+  int64_t b_stride;      // from a grid of b to the next; 0: one for all
+  int64_t* counts;       // (B, 2)
+  int threads;
+};
+void overlap(const OverlapArguments&);
+
 }  // namespace nr

@@ -430,6 +430,28 @@ int64_t voxelize(const VoxelizeArguments& a, const T* triangles) {
   });
   return first_bad < a.B ? first_bad.load() : -1;
 }
+
+namespace {
+
+NR_CLONES void count_overlap(const uint8_t* a, const uint8_t* b, int64_t cells, int64_t counts[2]) {
+  int64_t both = 0, either = 0, i = 0;
+  for (; i + 8 <= cells; i += 8) {  // a byte a cell: so many bits as cells
+    uint64_t x, y;
+    memcpy(&x, a + i, 8), memcpy(&y, b + i, 8);
+    both += bits_set(x & y), either += bits_set(x | y);
+  }
+  for (; i < cells; ++i) both += a[i] & b[i], either += a[i] | b[i];
+  counts[0] = both, counts[1] = either;
+}
+
+}  // namespace
+
+void overlap(const OverlapArguments& o) {
+  parallel_for(o.B, o.threads, [&](int, int64_t k) {
+    count_overlap(o.a + k * o.cells, o.b + k * o.b_stride, o.cells, o.counts + 2 * k);
+  });
+}
+
 template int64_t voxelize<float>(const VoxelizeArguments&, const float*);
 template int64_t voxelize<double>(const VoxelizeArguments&, const double*);
 

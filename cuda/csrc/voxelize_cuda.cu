@@ -138,7 +138,38 @@ __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* w
   }
 }
 
+// A block counts one pair of grids after another.
+__global__ void count_overlap(OverlapArguments o, bool aligned) {
+  __shared__ int counts[2];
+  for (int64_t k = blockIdx.x; k < o.B; k += gridDim.x) {
+    if (threadIdx.x < 2) counts[threadIdx.x] = 0;
+    __syncthreads();
+    const uint8_t *a = o.a + k * o.cells, *b = o.b + k * o.b_stride;
+    int both = 0, either = 0;
+    if (aligned) {
+      const uint64_t *x = reinterpret_cast<const uint64_t*>(a), *y = reinterpret_cast<const uint64_t*>(b);
+      for (int64_t i = threadIdx.x; i < o.cells / 8; i += kThreads)
+        both += bits_set(x[i] & y[i]), either += bits_set(x[i] | y[i]);
+    } else {
+      for (int64_t i = threadIdx.x; i < o.cells; i += kThreads) both += a[i] & b[i], either += a[i] | b[i];
+    }
+    atomicAdd(counts, both);
+    atomicAdd(counts + 1, either);
+    __syncthreads();
+    if (threadIdx.x < 2) o.counts[2 * k + threadIdx.x] = counts[threadIdx.x];
+    __syncthreads();
+  }
+}
+
 }  // namespace
+
+void overlap_cuda(int device, void* stream, const OverlapArguments& o) {
+  if (o.B == 0) return;
+  const DeviceGuard guard(device);
+  const bool aligned = (reinterpret_cast<uintptr_t>(o.a) | reinterpret_cast<uintptr_t>(o.b) | o.cells) % 8 == 0;
+  NR_LAUNCH(count_overlap, blocks_for(o.B, 1), kThreads, 0, static_cast<cudaStream_t>(stream), o, aligned);
+  check(cudaGetLastError(), "counting voxels");
+}
 
 size_t voxelize_workspace(const VoxelizeArguments& a) {
   const size_t bytes = 2 * grid_bytes(a.n);

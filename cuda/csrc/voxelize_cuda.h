@@ -16,4 +16,7 @@ template <class T>
 void voxelize_cuda(int device, void* stream, const VoxelizeArguments&, const T* triangles,
                    void* workspace, long long* first_bad);
 
+// All arrays lie on the device; launched on `stream`, without waiting.
+void overlap_cuda(int device, void* stream, const OverlapArguments&);
+
 }  // namespace nr

@@ -8,7 +8,7 @@ _said = set()
 
 def warn_if_unseen(vertices, faces, face_index, near, far, fill_back):
     """Warn, once for each cause, where no sample of any image shows a face (`face_index` is all negative)."""
-    if not face_index.numel() or bool((face_index >= 0).any()):
+    if not face_index.numel() or any((part >= 0).any() for part in (face_index[:1], face_index)):  # one mostly tells
         return
     cause = _cause(vertices, faces, near, far, fill_back)
     if cause not in _said:

@@ -2,7 +2,7 @@
 
 `voxelize` is the rule of the evaluation code of this line of work (Kato & Harada, CVPR 2019):
 published IoU figures are comparable only under it. `voxelize_solid` is exact: a cell is solid where
-its centre is inside.
+its centre is inside. `overlap` counts what an IoU of grids is made of.
 
 Convention
 ----------
@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     _kernels, _why = None, error
 
-__all__ = ["voxelize", "voxelize_solid"]
+__all__ = ["voxelize", "voxelize_solid", "overlap"]
 _PUBLISHED, _SOLID = 0, 1
 _warned = False
 
@@ -138,3 +138,42 @@ def voxelize_solid(faces, size, dtype=torch.int32):
     """
     _check(faces, size)
     return _run(faces, size, _SOLID, dtype)
+
+
+def overlap(a, b):
+    """Count the cells that are set in both of two grids, and those set in either: their quotient is the IoU.
+
+    Parameters
+    ----------
+    a : (B, n, n, n) bool
+    b : (B, n, n, n) bool, or (1, n, n, n) for all of a.
+
+    Returns
+    -------
+    (B,), (B,) int64
+
+    Raises
+    ------
+    ValueError for a wrong shape, type or device.
+    """
+    for name, grid in (("a", a), ("b", b)):
+        if not isinstance(grid, torch.Tensor) or grid.dim() != 4 or grid.dtype != torch.bool:
+            got = f"{str(grid.dtype)[6:]} of shape {tuple(grid.shape)}" if isinstance(
+                grid, torch.Tensor) else type(grid).__name__
+            raise ValueError(f"{name} must be a bool tensor of shape (B, n, n, n), got {got}")
+    if a.shape[1:] != b.shape[1:] or len(b) not in (1, len(a)) or a.device != b.device:
+        raise ValueError(f"b must have the shape {tuple(a.shape)} of a, or its grids only one, and lie on {a.device}; "
+                         f"got {tuple(b.shape)} on {b.device}")
+    compiled = _backend() == "compiled" and (
+        not a.is_cuda or _kernels.cuda_architectures is not None) and a.device.type in ("cpu", "cuda")
+    if not compiled:
+        return (a & b).flatten(1).sum(1), (a | b).flatten(1).sum(1)
+    a, b = a.contiguous(), b.contiguous()
+    cells = a[:1].numel()
+    counts = torch.empty(len(a), 2, dtype=torch.int64, device=a.device)
+    pairs = (a.data_ptr(), b.data_ptr(), len(a), cells, cells if len(b) == len(a) else 0, counts.data_ptr())
+    if a.is_cuda:
+        _kernels.overlap_cuda(a.device.index, torch.cuda.current_stream(a.device).cuda_stream, *pairs)
+    else:
+        _kernels.overlap(*pairs, torch.get_num_threads())
+    return counts[:, 0], counts[:, 1]
