@@ -354,17 +354,6 @@ def need_model(options):
         need(options, "ckpt_dir")
 
 
-def keep_freed_memory():
-    """Let glibc reuse freed memory instead of giving it back to the system after every step: mapping
-    it anew costs a sixth of a training step."""
-    if sys.platform == "linux":
-        import ctypes
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt:  # not in every C library
-            mallopt(-3, 1 << 30)       # M_MMAP_THRESHOLD
-            mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-
-
 def main(arguments=None):
     options = parse(arguments)
     if options.sample_dir is None and options.ckpt_dir is not None:
@@ -372,8 +361,8 @@ def main(arguments=None):
     if options.dry_run:
         print(json.dumps(vars(options), indent=2))
         return 0
-    keep_freed_memory()
     from engine import devices, distributed
+    devices.keep_freed_memory()
     try:
         with distributed.joined(options.mode), devices.failures_told(options):
             return MODES[options.mode](options, devices.resolve(options))

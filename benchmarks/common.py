@@ -14,6 +14,10 @@ sys.path.insert(0, ROOT)
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from engine.devices import keep_freed_memory  # noqa: E402
+
+keep_freed_memory()  # as in 3D-GAN.py
+
 FIXTURE = os.path.join(HERE, "noisy_predictions.npz")
 
 

@@ -26,7 +26,6 @@ def options(mode="train", **changed):
     spec = spec_from_file_location("gan", f"{common.ROOT}/3D-GAN.py")
     script = module_from_spec(spec)
     spec.loader.exec_module(script)
-    script.keep_freed_memory()
     parsed = script.parse([f"--mode={mode}"])
     for name, value in changed.items():
         setattr(parsed, name, value)
