@@ -231,13 +231,14 @@ struct RgbPolicy : RgbRule<T> {
   NR_INLINE bool pushes_against_faces() const { return true; }
 };
 
-// Samples that pull an edge outwards where it crosses a line.
+// Where an edge crosses a line and something comes of it.
 template <class Span>
-struct Pull {
-  Span span;
+struct Crossing {
+  Span span;                     // samples that may pull it outwards
   double at, lever_a;
   int line, inside;
   int8_t a, axis, direction;
+  bool pulled, pushed;           // whether they do, and whether samples of the face may push it inwards
 };
 
 template <class T, template <class> class Policy>
@@ -245,7 +246,7 @@ struct alignas(kApart) EdgeScratch {
   typename Policy<T>::Lists lists;
   SampleBits empty;            // samples that show nothing
   std::vector<uint8_t> shown;  // whether anything shows a face, by draw order + 1: nothing (-1) has a place too
-  std::vector<Pull<typename Policy<T>::Lists::Span>> pulls;
+  std::vector<Crossing<typename Policy<T>::Lists::Span>> crossings;
 };
 
 // Takes note of what the samples of a mesh show and of those that can pull.
@@ -285,9 +286,9 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
   const Policy<T> policy{SampleView<T>(m, grad)};
   const SampleView<T>& view = policy.view;
   read_samples<T, Policy>(m, policy, scratch);
-  scratch.pulls.resize(3 * static_cast<size_t>(m.sH + m.sW));  // no face crosses more lines
-  const int64_t steps[2] = {1, -static_cast<int64_t>(m.sW)};   // from a sample to the next, along each axis
-  constexpr int kLines = 8;                                    // crossed side by side, without branches
+  scratch.crossings.resize(3 * static_cast<size_t>(m.sH + m.sW));  // no face crosses more lines
+  const int64_t steps[2] = {1, -static_cast<int64_t>(m.sW)};       // from a sample to the next, along each axis
+  constexpr int kLines = 8;                                        // crossed side by side, without branches
   double at[kLines], lever_a[kLines], last_inside[kLines];
   for (int64_t i = 0; i < s.F; ++i) {
     ScreenFace f;
@@ -296,8 +297,9 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
     const int32_t order = static_cast<int32_t>(draw_order(i, f.reversed, s.F));
     const double low[2] = {min3(f.x[0], f.x[1], f.x[2]), min3(f.y[0], f.y[1], f.y[2])};
     const double high[2] = {max3(f.x[0], f.x[1], f.x[2]), max3(f.y[0], f.y[1], f.y[2])};
-    T moved[3][2] = {};
-    int pulls = 0;
+    // Whether anything comes of a crossing cannot be guessed: all are looked at first, and noted without a
+    // branch; one of which nothing comes is written over by the next.
+    int crossings = 0;
     for (int a = 0; a < 3; ++a) {
       const int b = a == 2 ? 0 : a + 1;
       // The inner rule needs something else just beyond the edge: look whether there is any.
@@ -309,7 +311,6 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
       for (int axis = 0; axis < 2; ++axis) {
         const CrossedLines edge(f, m.sH, m.sW, a, axis);
         const int direction = static_cast<int>(edge.direction);
-        const int64_t step = steps[axis];
         for (int first = edge.first; first <= edge.last; first += kLines) {
 #pragma omp simd
           for (int k = 0; k < kLines; ++k) {
@@ -322,39 +323,44 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
             const int line = first + k, inside = static_cast<int>(last_inside[k]), outside = inside + direction;
             if (inside < 0) continue;
             const int64_t start = axis == 0 ? view.offset(0, line) : line;
-            // Outer rule: samples beyond the edge would take the value of the face if it came to them.
-            // Whether any would cannot be guessed: noted always, and written over if not.
             const auto span = scratch.lists.beyond(axis, line, outside, direction);
-            scratch.pulls[pulls] = {span, at[k], lever_a[k], line, inside, static_cast<int8_t>(a),
-                                    static_cast<int8_t>(axis), static_cast<int8_t>(direction)};
-            pulls += (view.face(start + inside * step) == order) & (span.count > 0);
-            // Inner rule: samples that show the face would take the value beyond the edge if it went
-            // back past them.
-            const int64_t other = start + outside * step;
-            if (!may_push || !policy.may_push(other)) continue;
-            const int stop = direction > 0 ? first_in(low[axis], edge.length) : last_in(high[axis], edge.length);
-            for (int d = inside; direction > 0 ? d >= stop : d <= stop; d -= direction) {
-              if (view.face(start + d * step) != order) continue;
-              const T gain = axis == 0 ? policy.gain(d, line, other) : policy.gain(line, d, other);
-              if (!(gain > 0)) continue;
-              const double pixels_to_ndc = 2.0 / edge.length;
-              moved[a][axis] += T(edge_pull(gain, d, at[k], pixels_to_ndc, lever_a[k], s.eps));
-              moved[b][axis] += T(edge_pull(gain, d, at[k], pixels_to_ndc, 1.0 - lever_a[k], s.eps));
-            }
+            const bool pulled = (view.face(start + inside * steps[axis]) == order) & (span.count > 0);
+            const bool pushed = may_push && policy.may_push(start + outside * steps[axis]);
+            scratch.crossings[crossings] = {span, at[k], lever_a[k], line, inside, static_cast<int8_t>(a),
+                                            static_cast<int8_t>(axis), static_cast<int8_t>(direction), pulled, pushed};
+            crossings += pulled | pushed;
           }
         }
       }
     }
-    for (int n = 0; n < pulls; ++n) {
-      const auto& p = scratch.pulls[n];
-      const int b = p.a == 2 ? 0 : p.a + 1, outside = p.inside + p.direction;
-      const double lever_b = 1.0 - p.lever_a, pixels_to_ndc = 2.0 / (p.axis == 0 ? m.sW : m.sH);
-      const int64_t start = p.axis == 0 ? view.offset(0, p.line) : p.line;
-      const PullSums<T> sums =
-          policy.pull(start + p.inside * steps[p.axis], p.span,
-                      {double(outside), std::abs(outside - p.at), pixels_to_ndc, s.eps * p.lever_a, s.eps * lever_b});
-      moved[p.a][p.axis] -= T(p.direction * p.lever_a) * sums.a;
-      moved[b][p.axis] -= T(p.direction * lever_b) * sums.b;
+    T moved[3][2] = {};
+    for (int n = 0; n < crossings; ++n) {
+      const auto& c = scratch.crossings[n];
+      const int a = c.a, b = a == 2 ? 0 : a + 1, axis = c.axis, length = axis == 0 ? m.sW : m.sH;
+      const int64_t start = axis == 0 ? view.offset(0, c.line) : c.line, step = steps[axis];
+      const int outside = c.inside + c.direction;
+      const double lever_b = 1.0 - c.lever_a, pixels_to_ndc = 2.0 / length;
+      // Outer rule: samples beyond the edge would take the value of the face if it came to them.
+      if (c.pulled) {
+        const PullSums<T> sums =
+            policy.pull(start + c.inside * step, c.span,
+                        {double(outside), std::abs(outside - c.at), pixels_to_ndc, s.eps * c.lever_a, s.eps * lever_b});
+        moved[a][axis] -= T(c.direction * c.lever_a) * sums.a;
+        moved[b][axis] -= T(c.direction * lever_b) * sums.b;
+      }
+      // Inner rule: samples that show the face would take the value beyond the edge if it went back past
+      // them.
+      if (c.pushed) {
+        const int64_t other = start + outside * step;
+        const int stop = c.direction > 0 ? first_in(low[axis], length) : last_in(high[axis], length);
+        for (int d = c.inside; c.direction > 0 ? d >= stop : d <= stop; d -= c.direction) {
+          if (view.face(start + d * step) != order) continue;
+          const T gain = axis == 0 ? policy.gain(d, c.line, other) : policy.gain(c.line, d, other);
+          if (!(gain > 0)) continue;
+          moved[a][axis] += T(edge_pull(gain, d, c.at, pixels_to_ndc, c.lever_a, s.eps));
+          moved[b][axis] += T(edge_pull(gain, d, c.at, pixels_to_ndc, lever_b, s.eps));
+        }
+      }
     }
     for (int k = 0; k < 3; ++k) {
       T* to = grad_vertices + 3 * static_cast<int64_t>(m.faces()[3 * i + f.corner[k]]);
