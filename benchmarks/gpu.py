@@ -23,7 +23,7 @@ from inference import mean_shapes, score
 from loop import Sampler
 from losses import MeshTopology, silhouette_loss, smoothness_loss
 from training import Shown, Trainer
-from voxelization import voxelize
+from voxelization import overlap, voxelize
 
 GPU = torch.device("cuda", 0)
 CLASS = "02958343"
@@ -74,6 +74,7 @@ def kernels(batch=128, meshes=1024):
             return renderer.render_silhouettes(screen, faces)
     corners = nr.vertices_to_faces(vertices * 31 / 32 + 0.5, faces).repeat(meshes // batch, 1, 1, 1)
     voxels = microseconds(lambda: voxelize(corners, 32, dtype=torch.bool), repeats=20)
+    grids = voxelize(corners, 32, dtype=torch.bool)
     return {
         "silhouettes_64px_anti_aliased_1280_faces": {
             "batch": batch, "forward": both_ways(forward), "forward_backward": both_ways(
@@ -81,7 +82,9 @@ def kernels(batch=128, meshes=1024):
         "smoothness_forward_backward": both_ways(
             lambda: torch.autograd.grad(smoothness_loss(moving, topology), moving)),
         "voxels_32_1280_faces_us_a_mesh": {"batch": meshes, "with_the_check": round(voxels / meshes, 4), "as_a_graph": round(
-            microseconds(recorded(lambda: voxelize(corners, 32, dtype=torch.bool)), repeats=20) / meshes, 4)}}
+            microseconds(recorded(lambda: voxelize(corners, 32, dtype=torch.bool)), repeats=20) / meshes, 4)},
+        "cells_counted_us_a_mesh": {"batch": meshes, "as_it_is": round(
+            microseconds(lambda: overlap(grids, grids[:1]), repeats=20) / meshes, 4)}}
 
 
 def make_files(folder, objects, split):
@@ -169,7 +172,10 @@ def short():
         torch.autograd.grad([i.sum() for i in images], (shown, textures))
         torch.autograd.grad(renderer.render_silhouettes(shown, faces).square().sum(), shown)
         torch.autograd.grad(smoothness_loss(shown, topology), shown)
-        voxelize(nr.vertices_to_faces(shown.detach() * 0.5 + torch.tensor([0.4, 0.5, -0.5], device=GPU), faces), 32)
+        place = torch.tensor([0.4, 0.5, -0.5], device=GPU)
+        for size in (32, 5):  # cells in words of eight, and not
+            grids = voxelize(nr.vertices_to_faces(shown.detach() * 0.5 + place, faces), size, dtype=torch.bool)
+            overlap(grids, grids[:1])
     torch.cuda.synchronize()
     print("every kernel ran")
 
