@@ -65,7 +65,8 @@ NR_INLINE void load_block(const RasterizeScene& s, const T* vertices, int64_t fi
     t.right[f] = floor(lesser(greater(greater(x[0], x[1]), x[2]), sW - 1));
     t.bottom[f] = ceil(greater(lesser(lesser(y[0], y[1]), y[2]), 0.0));
     t.top[f] = floor(lesser(greater(greater(y[0], y[1]), y[2]), sH - 1));
-    const double columns = greater(t.right[f] - t.left[f] + 1.0, 0.0), rows = greater(t.top[f] - t.bottom[f] + 1.0, 0.0);
+    const double columns = greater(t.right[f] - t.left[f] + 1.0, 0.0);
+    const double rows = greater(t.top[f] - t.bottom[f] + 1.0, 0.0);
     const double closest = lesser(lesser(z[0], z[1]), z[2]), farthest = greater(greater(z[0], z[1]), z[2]);
     const bool between = (closest > 0.0) & (closest * (1.0 - rounding) > near) & (farthest * (1.0 + rounding) < far);
     const double samples = seen ? columns * rows : 0.0, limit = between ? kSmall : 0.0;
@@ -136,8 +137,8 @@ struct LargeFace : ScreenFace {
   int left, right, bottom, top;
 
   NR_INLINE LargeFace(const FaceBlock& t, int f)
-      : order(static_cast<uint32_t>(t.order[f])), left(static_cast<int>(t.left[f])), right(static_cast<int>(t.right[f])),
-        bottom(static_cast<int>(t.bottom[f])), top(static_cast<int>(t.top[f])) {
+      : order(static_cast<uint32_t>(t.order[f])), left(static_cast<int>(t.left[f])),
+        right(static_cast<int>(t.right[f])), bottom(static_cast<int>(t.bottom[f])), top(static_cast<int>(t.top[f])) {
     for (int k = 0; k < 3; ++k)
       x[k] = t.x[k][f], y[k] = t.y[k][f], z[k] = t.z[k][f], inverse_z[k] = t.inverse_z[k][f];
   }

@@ -119,18 +119,21 @@ class CrossingMarker {
     const double *dw1 = t.edge[2][axis], *dw2 = t.edge[1][axis];
     const double *lines = t.lines[axis], most = t.most[axis];
     const double stride_u = strides_[iu], stride_v = strides_[iv];
+    const double nowhere = n_;
     double u[kFaces], v[kFaces];
     double du[3][kFaces], dv[3][kFaces];  // of the edges, turned so that inside is positive
 #pragma omp simd
     for (int f = 0; f < kFaces; ++f) {
-      u[f] = t.first[iu][f], v[f] = t.first[iv][f];
+      const double first = t.first[iu][f];
+      u[f] = lines[f] > 0.0 ? first : nowhere;  // beyond the last line, where nothing is met
+      v[f] = t.first[iv][f];
       const double side = t.side[axis][f];
       for (int k = 0; k < 3; ++k) du[k][f] = side * t.edge[k][iu][f], dv[k][f] = side * t.edge[k][iv][f];
     }
     for (double done = 0.0; done < most; done += kSteps) {
       if (count_ == kRoom) mark();
       Tests& tests = tests_[count_++];
-      int64_t met[kFaces] = {};
+      uint64_t met[kFaces] = {}, bit[kFaces] = {1, 2, 4, 8, 16, 32, 64, 128};
       const int steps = static_cast<int>(lesser(most - done, kSteps));
       for (int step = 0; step < steps; ++step) {
         double *cell = tests.cell + kFaces * step, *rise = tests.rise + kFaces * step;
@@ -141,20 +144,21 @@ class CrossingMarker {
           const double e2 = du[2][f] * (v[f] - v0[f]) - dv[2][f] * (u[f] - u0[f]);
           rise[f] = e1 * dw1[f] - e2 * dw2[f];
           cell[f] = u[f] * stride_u + v[f] * stride_v;
-          const bool inside = (e0 >= 0.0) & (e1 >= 0.0) & (e2 >= 0.0) & (done + step < lines[f]);
-          met[f] |= (inside ? int64_t{1} : int64_t{0}) << kFaces * step;
+          const bool inside = (e0 >= 0.0) & (e1 >= 0.0) & (e2 >= 0.0) & (u[f] <= t.last[iu][f]);
+          met[f] |= bit[f] & -static_cast<uint64_t>(inside);
+          bit[f] <<= kFaces;
           const bool turn = v[f] >= t.last[iv][f];
           u[f] += turn ? 1.0 : 0.0;
           v[f] = turn ? t.first[iv][f] : v[f] + 1.0;
         }
       }
-      int64_t all = 0;
+      uint64_t all = 0;
 #pragma omp simd reduction(| : all)
       for (int f = 0; f < kFaces; ++f) {
-        all |= met[f] << f;
+        all |= met[f];
         tests.w0[f] = t.corner[0][axis][f], tests.area[f] = t.area[axis][f];
       }
-      tests.met = static_cast<uint64_t>(all);
+      tests.met = all;
       tests.bits = grids_[axis].begin(), tests.stride = static_cast<int64_t>(strides_[axis]);
     }
   }
@@ -234,7 +238,7 @@ NR_INLINE bool mark_surface(const T* triangles, int64_t F, int n, VoxelScratch& 
   bool finite = true;
   {
     CrossingMarker marker(n, s.crossings);
-    constexpr int kBlocks = 4;
+    constexpr int kBlocks = 2;
     FaceBlock blocks[kBlocks];
     for (int64_t first = 0; first < F; first += kBlocks * kFaces) {
       const int count = static_cast<int>(std::min<int64_t>(kBlocks, (F - first + kFaces - 1) / kFaces));
