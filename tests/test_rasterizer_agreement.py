@@ -155,6 +155,43 @@ def test_image_sizes(size, outputs, backend):
         torch.testing.assert_close(results[0][key], expected, rtol=1e-10, atol=1e-10)
 
 
+def wide(kind, generator, W=70, H=33):
+    """(1, 90, 3): thirty triangles that span many columns of an image."""
+    v = torch.rand(30, 3, 3, generator=generator, dtype=torch.float64) * 2.6 - 1.3
+    nearly = torch.tensor([0, 1e-16, -1e-16, 1e-12, -1e-9, 1e-4], dtype=torch.float64)
+    off = nearly[torch.randint(6, (30, 3, 2), generator=generator)]
+    if kind == "slivers":  # the third corner beside the edge of the other two
+        along = torch.rand(30, 1, generator=generator, dtype=torch.float64)
+        v[:, 2, :2] = v[:, 0, :2] + along * (v[:, 1, :2] - v[:, 0, :2]) + off[:, 2]
+        v[15:, 2, :2] += 0.02  # a sample wide
+    if kind in ("upright", "on centres"):  # corners on columns of pixel centres, or beside them; rows as well
+        v[..., 0] = (2 * torch.randint(-W, 2 * W, (30, 3), generator=generator) + 1 - W) / W + off[..., 0]
+        v[10:20, 1, 0] = v[10:20, 0, 0] + off[10:20, 1, 0]
+    if kind == "on centres":
+        v[..., 1] = (2 * torch.randint(-H, 2 * H, (30, 3), generator=generator) + 1 - H) / H + off[..., 1]
+    if kind == "far out":
+        v[..., :2] *= 10 ** (18 * torch.rand(30, 3, 1, generator=generator, dtype=torch.float64))
+    v[..., 2] = torch.rand(30, 3, generator=generator, dtype=torch.float64) * 3 + 0.05
+    return v.reshape(1, 90, 3)
+
+
+@pytest.mark.parametrize("kind", ["soup", "slivers", "upright", "on centres", "far out"])
+def test_wide_faces_cover_what_the_reference_says(kind, backend):
+    """Their columns are cut to the rows where edges run, which must cost no sample."""
+    faces, seen = torch.arange(90).reshape(1, 30, 3), set()
+    for seed in range(12):
+        vertices = wide(kind, torch.Generator().manual_seed(seed))
+        for scaled in (vertices, vertices.float()):
+            shown = []
+            for kernels in ("compiled", "reference"):
+                backend(kernels)
+                shown.append(torch.ops.neural_renderer.rasterize(scaled, faces, None, None, None, 33, 70, 1, 0.1, 100.0,
+                                                                 1e-4, True, ops.ALPHA)[3])
+            assert torch.equal(*shown), seed
+            seen.update(shown[0].unique().tolist())
+    assert len(seen) > 10
+
+
 def shown_faces(vertices, size=16):
     faces = torch.arange(vertices.shape[1]).reshape(-1, 3)[None].expand(len(vertices), -1, -1)
     return torch.ops.neural_renderer.rasterize(vertices, faces, None, None, None, size, size, 1, 0.1,
