@@ -16,7 +16,11 @@
 #include <random>
 #include <vector>
 
+using std::max;
+using std::min;
+
 #define __global__
+#define __launch_bounds__(...)
 #define __device__
 #define __shared__ static
 #define NR_DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(cuda_on_cpu::shared.data())

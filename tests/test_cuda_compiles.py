@@ -10,7 +10,7 @@ import pytest
 import voxelization
 
 CSRC = Path(__file__).resolve().parent.parent / "cuda" / "csrc"
-KERNELS = {"rasterize_cuda.cu": ["draw_faces", "show_pixels", "list_pulls", "pull_edges", "give_back_samples"],
+KERNELS = {"rasterize_cuda.cu": ["draw_faces", "show_pixels", "note_samples", "pull_edges", "give_back_samples"],
            "smoothness_cuda.cu": ["add_edges"], "voxelize_cuda.cu": ["voxelize_meshes"]}
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")

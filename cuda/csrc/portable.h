@@ -50,4 +50,19 @@ NR_HD NR_INLINE int last_in(double hi, int size) {
   return hi >= size - 1 ? size - 1 : static_cast<int>(floor(hi));
 }
 
+NR_HD NR_INLINE int bits_set(uint64_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __popcll(bits);
+#else
+  return __builtin_popcountll(bits);
+#endif
+}
+NR_HD NR_INLINE int lowest_bit(uint32_t bits) {  // of those that are set, and one must be
+#if defined(__CUDA_ARCH__)
+  return __ffs(bits) - 1;
+#else
+  return __builtin_ctz(bits);
+#endif
+}
+
 }  // namespace nr

@@ -104,10 +104,13 @@ struct CrossedLines {
   int length;             // of a line, in pixels
   int first, last;        // lines; none where the edge is parallel to them
 
-  NR_HD NR_INLINE CrossedLines(const ScreenFace& f, int H, int W, int a, int axis) {
-    const int b = a == 2 ? 0 : a + 1, lines = axis == 0 ? H : W;
-    const double *across = axis == 0 ? f.y : f.x, *along = axis == 0 ? f.x : f.y;
-    a0 = across[a], b0 = across[b], a1 = along[a], b1 = along[b];
+  NR_HD NR_INLINE CrossedLines(const ScreenFace& f, int H, int W, int a, int axis)
+      : CrossedLines((axis == 0 ? f.y : f.x)[a], (axis == 0 ? f.y : f.x)[a == 2 ? 0 : a + 1],
+                     (axis == 0 ? f.x : f.y)[a], (axis == 0 ? f.x : f.y)[a == 2 ? 0 : a + 1], H, W, axis) {}
+  NR_HD NR_INLINE CrossedLines(double across_a, double across_b, double along_a, double along_b, int H, int W,
+                               int axis)
+      : a0(across_a), b0(across_b), a1(along_a), b1(along_b) {
+    const int lines = axis == 0 ? H : W;
     direction = (a0 < b0) == (axis == 0) ? 1.0 : -1.0;  // the interior lies left of a -> b
     length = axis == 0 ? W : H;
     least = direction > 0.0 ? 0.0 : 1.0, most = least + (length - 2);

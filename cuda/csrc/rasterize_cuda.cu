@@ -1,5 +1,6 @@
 #include "rasterize_cuda.h"
 
+#include "deal_out.h"
 #include "launch.h"
 #include "raster_samples.h"
 
@@ -9,69 +10,64 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kMembers = 65535;  // of a batch in one launch; each block takes every kMembers-th
 
+// Of the faces that a block has in hand, one a thread, neighbours go to different blocks: they show together
+// and are large together.
+__device__ inline int64_t face_in_hand(int thread) { return blockIdx.x + static_cast<int64_t>(thread) * gridDim.x; }
+
 // Visibility keys are compared as unsigned: the sign bit turned, so that 0xff bytes are nothing.
 using Key = unsigned long long;
 constexpr Key kSignBit = 1ull << 63;
 
 // ---- forward ------------------------------------------------------------------------------------
 
-// A face and the box of samples around it, ends included.
-struct DrawnFace {
-  ScreenFace screen;
-  double inverse_z[3];
-  uint32_t order;
-  int x0, x1, y0, y1;
+// Faces in hand, to be drawn. Most cover a handful of samples and some hundreds, so the samples in the boxes
+// around them are dealt out.
+struct DrawHand {
+  double x[3][kThreads], y[3][kThreads], inverse_z[3][kThreads];
+  uint32_t order[kThreads];
+  int left[kThreads], bottom[kThreads], width[kThreads];  // of the box
+  Deal<kThreads, 1, int64_t> deal;
 
-  template <class T>
-  __device__ bool load(const Member<T>& m, int64_t face) {
-    if (!m.valid(face) || !m.load(face, screen)) return false;
-    const ScreenFace& f = screen;
-    x0 = first_in(min3(f.x[0], f.x[1], f.x[2]), m.sW), x1 = last_in(max3(f.x[0], f.x[1], f.x[2]), m.sW);
-    y0 = first_in(min3(f.y[0], f.y[1], f.y[2]), m.sH), y1 = last_in(max3(f.y[0], f.y[1], f.y[2]), m.sH);
-    order = draw_order(face, f.reversed, m.scene.F);
-    for (int k = 0; k < 3; ++k) inverse_z[k] = 1.0 / f.z[k];
-    return x0 <= x1 && y0 <= y1;
+  // By a thread, of its own face: how many samples there are in the box.
+  __device__ int64_t take(const ScreenFace& f, uint32_t place, int sH, int sW) {
+    const int mine = threadIdx.x;
+    const int x0 = first_in(min3(f.x[0], f.x[1], f.x[2]), sW), x1 = last_in(max3(f.x[0], f.x[1], f.x[2]), sW);
+    const int y0 = first_in(min3(f.y[0], f.y[1], f.y[2]), sH), y1 = last_in(max3(f.y[0], f.y[1], f.y[2]), sH);
+    if (x0 > x1 || y0 > y1) return 0;
+    for (int k = 0; k < 3; ++k) x[k][mine] = f.x[k], y[k][mine] = f.y[k], inverse_z[k][mine] = 1.0 / f.z[k];
+    order[mine] = place, left[mine] = x0, bottom[mine] = y0, width[mine] = x1 - x0 + 1;
+    return static_cast<int64_t>(x1 - x0 + 1) * (y1 - y0 + 1);
   }
-  __device__ int samples() const { return (x1 - x0 + 1) * (y1 - y0 + 1); }  // below 2^30
-  __device__ void draw(int x, int y, const RasterizeScene& s, Key* keys) const {
-    double e[3];
-    edge_functions(screen, x, y, e);
+
+  // By any thread.
+  __device__ void draw(int64_t item, const RasterizeScene& s, Key* keys) const {
+    const int f = deal.owner_of(item);
+    const unsigned k = static_cast<unsigned>(item - deal.first_of(f)), row = k / width[f];  // below 2^30
+    const int px = left[f] + static_cast<int>(k - row * width[f]), py = bottom[f] + static_cast<int>(row);
+    ScreenFace face;
+    double inverse[3], e[3];
+    for (int c = 0; c < 3; ++c) face.x[c] = x[c][f], face.y[c] = y[c][f], inverse[c] = inverse_z[c][f];
+    edge_functions(face, px, py, e);
     if (!(e[0] >= 0.0 && e[1] >= 0.0 && e[2] >= 0.0)) return;
-    const double z = depth_at(e, inverse_z);
+    const double z = depth_at(e, inverse);
     if (!(z > s.near && z < s.far)) return;
-    const Key key = static_cast<Key>(visibility_key(z, order)) ^ kSignBit;
-    atomicMin(keys + static_cast<int64_t>(y) * (s.S * s.W) + x, key);
+    const Key key = static_cast<Key>(visibility_key(z, order[f])) ^ kSignBit;
+    atomicMin(keys + static_cast<int64_t>(py) * (s.S * s.W) + px, key);
   }
 };
 
-// A thread draws a small face alone; the whole block draws the large ones together.
 template <class T>
 __global__ void draw_faces(RasterizeScene s, RasterizeInputs<T> in, Key* keys) {
-  constexpr int kSmall = 64;  // samples in the box
-  __shared__ int large[kThreads];
-  __shared__ int count;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads;
+  __shared__ DrawHand hand;
+  const int64_t face = face_in_hand(threadIdx.x);
   for (int64_t b = blockIdx.y; b < s.B; b += gridDim.y) {
     const Member<T> m(s, in, b);
-    Key* mine = keys + b * m.samples;
-    DrawnFace face;
-    if (threadIdx.x == 0) count = 0;
-    __syncthreads();
-    if (first + threadIdx.x < s.F && face.load(m, first + threadIdx.x)) {
-      if (face.samples() > kSmall) {
-        large[atomicAdd(&count, 1)] = threadIdx.x;
-      } else {
-        for (int y = face.y0; y <= face.y1; ++y)
-          for (int x = face.x0; x <= face.x1; ++x) face.draw(x, y, s, mine);
-      }
-    }
-    __syncthreads();
-    for (int k = 0; k < count; ++k) {
-      face.load(m, first + large[k]);
-      const int width = face.x1 - face.x0 + 1;
-      for (int i = threadIdx.x; i < face.samples(); i += kThreads)
-        face.draw(face.x0 + i % width, face.y0 + i / width, s, mine);
-    }
+    ScreenFace screen;
+    int64_t samples[1] = {};
+    if (face < s.F && m.valid(face) && m.load(face, screen))
+      samples[0] = hand.take(screen, draw_order(face, screen.reversed, s.F), m.sH, m.sW);
+    hand.deal.set(samples);
+    for (int64_t item = threadIdx.x; item < hand.deal.total(); item += kThreads) hand.draw(item, s, keys + b * m.samples);
     __syncthreads();
   }
 }
@@ -115,120 +111,168 @@ __global__ void show_pixels(RasterizeScene s, RasterizeInputs<T> in, RasterizeOu
 
 // ---- backward -----------------------------------------------------------------------------------
 
-// For every line of samples (rows, then columns), the positions of those that can pull an edge
-// outwards, in order; and which faces show at all.
-struct PullLists {
-  int32_t* counts;     // (B, sH + sW)
-  int32_t* positions;  // (B, 2, sH * sW)
-  uint8_t* shown;      // (B, 2F + 1), by draw order + 1
+// Which samples can pull an edge outwards, a bit each, along every line of samples; and which faces show.
+struct PullBits {
+  int row_words, column_words;
+  int64_t member_words, orders;
+  uint32_t* words;  // (B, sH rows of row_words, then sW columns of column_words)
+  uint8_t* shown;   // (B, 2F), by draw order
 
-  static size_t bytes(const RasterizeScene& s) {
-    const int64_t sH = s.S * s.H, sW = s.S * s.W;
-    return s.B * (4 * (sH + sW + 2 * sH * sW) + 2 * s.F + 1);
-  }
-  PullLists(const RasterizeScene& s, void* workspace) {
-    const int64_t sH = s.S * s.H, sW = s.S * s.W;
-    counts = static_cast<int32_t*>(workspace);
-    positions = counts + s.B * (sH + sW);
-    shown = reinterpret_cast<uint8_t*>(positions + s.B * 2 * sH * sW);
-  }
-  __device__ int32_t* line(int64_t b, int axis, int line, int sH, int sW) const {
-    return positions + (b * 2 + axis) * sH * sW + static_cast<int64_t>(line) * (axis == 0 ? sW : sH);
+  PullBits(const RasterizeScene& s, void* workspace)
+      : row_words((s.S * s.W + 31) / 32), column_words((s.S * s.H + 31) / 32),
+        member_words(static_cast<int64_t>(s.S) * (s.H * row_words + s.W * column_words)), orders(2 * s.F),
+        words(static_cast<uint32_t*>(workspace)), shown(reinterpret_cast<uint8_t*>(words + s.B * member_words)) {}
+  size_t bytes(int64_t B) const { return B * (4 * member_words + orders); }
+
+  __device__ uint32_t* line(int64_t b, int axis, int line, int sH) const {
+    return words + b * member_words + (axis == 0 ? static_cast<int64_t>(line) * row_words
+                                                 : static_cast<int64_t>(sH) * row_words + line * column_words);
   }
 };
 
+// A square of 32 x 32 samples a warp: each thread reads a column, then turns its bits into a row's.
 template <class T, template <class> class Rule>
-__global__ void list_pulls(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
-                           PullLists lists) {
-  const int lines = s.S * (s.H + s.W);
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < s.B * lines; i += step) {
-    const int64_t b = i / lines;
-    const int place = static_cast<int>(i % lines);
+__global__ void note_samples(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad, PullBits bits) {
+  __shared__ uint32_t columns[kThreads];
+  const int lane = threadIdx.x % 32;
+  const uint32_t* square = columns + (threadIdx.x - lane);
+  const int64_t squares = static_cast<int64_t>(bits.row_words) * bits.column_words, all = s.B * squares;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * (kThreads / 32);
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * (kThreads / 32); first < all; first += step) {
+    const int64_t i = first + threadIdx.x / 32, b = i / squares;
+    const int across = static_cast<int>(i % squares % bits.row_words), up = static_cast<int>(i % squares / bits.row_words);
     const Member<T> m(s, in, b);
-    const Rule<T> rule{SampleView<T>(m, grad)};
-    const int axis = place < m.sH ? 0 : 1, line = axis == 0 ? place : place - m.sH;
-    int32_t* to = lists.line(b, axis, line, m.sH, m.sW);
-    int count = 0;
-    for (int d = 0; d < (axis == 0 ? m.sW : m.sH); ++d) {
-      const int x = axis == 0 ? d : line, y = axis == 0 ? line : d;
-      if (axis == 0) lists.shown[b * (2 * s.F + 1) + rule.view.face(rule.view.offset(x, y)) + 1] = 1;
-      if (rule.may_pull(x, y)) to[count++] = d;
+    const int x = 32 * across + lane, y = 32 * up;
+    uint32_t column = 0;
+    if (i < all && x < m.sW) {
+      const Rule<T> rule{SampleView<T>(m, grad)};
+      uint8_t* shown = bits.shown + b * bits.orders;
+      const int count = min(32, m.sH - y);
+      for (int k = 0; k < count; ++k) column |= static_cast<uint32_t>(rule.may_pull(x, y + k)) << k;
+      for (int k = 0; k < count; ++k) {
+        const int32_t order = rule.view.face(rule.view.offset(x, y + k));
+        if (order >= 0) shown[order] = 1;
+      }
+      bits.line(b, 1, x, m.sH)[up] = column;
     }
-    lists.counts[i] = count;
+    columns[threadIdx.x] = column;
+    __syncthreads();
+    if (i < all && y + lane < m.sH) {
+      uint32_t row = 0;
+      for (int k = 0; k < 32; ++k) row |= (square[k] >> lane & 1) << k;
+      bits.line(b, 0, y + lane, m.sH)[across] = row;
+    }
+    __syncthreads();
   }
 }
 
-// The first place of a sorted list whose value is not below `least`.
-__device__ inline int first_from(const int32_t* list, int count, int least) {
-  int low = 0, high = count;
-  while (low < high) {
-    const int middle = (low + high) / 2;
-    if (list[middle] < least)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  return low;
-}
+// Faces in hand, whose edges are to be pulled. Few show, and these cross many lines, so the crossings are
+// dealt out: of face f in hand those of owner 6 f + 2 a + axis, for the edge from corner a and movement along an
+// axis. Their pulls are added up in the order of lines, whoever worked them out.
+struct EdgeHand {
+  double x[3][kThreads], y[3][kThreads];
+  bool reversed[kThreads];
+  Deal<kThreads, 6> deal;
+  double pulls[2][kThreads];     // on both ends of an edge, by the last kThreads items
+  double sums[2][6 * kThreads];  // by owner; owner o belongs to thread o % kThreads
 
-// What moves one edge of one face along one axis, a thread each.
-template <class T, template <class> class Rule>
-__global__ void pull_edges(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
-                           PullLists lists, T* grad_vertices, T* edge_shares) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < s.B * s.F * 6; i += step) {
-    const int64_t b = i / (6 * s.F), face = i / 6 % s.F;
-    const int axis = static_cast<int>(i % 2), a = static_cast<int>(i / 2 % 3), end = a == 2 ? 0 : a + 1;
-    const uint8_t* shown = lists.shown + b * (2 * s.F + 1) + 1;
-    if (!shown[face] && !shown[s.F + face]) continue;
-    const Member<T> m(s, in, b);
-    ScreenFace f;
-    if (!m.load(face, f)) continue;
-    const Rule<T> rule{SampleView<T>(m, grad)};
-    const SampleView<T>& view = rule.view;
-    const int32_t order = static_cast<int32_t>(draw_order(face, f.reversed, s.F));
-    const CrossedLines edge(f, m.sH, m.sW, a, axis);
-    const double* along = axis == 0 ? f.x : f.y;
-    const int low = first_in(min3(along[0], along[1], along[2]), edge.length);
-    const int high = last_in(max3(along[0], along[1], along[2]), edge.length);
-    const int direction = static_cast<int>(edge.direction);
-    const double pixels_to_ndc = 2.0 / edge.length;
+  // By a thread, of its own face.
+  __device__ void take(const ScreenFace& f, int H, int W, int (&counts)[6]) {
+    for (int k = 0; k < 3; ++k) x[k][threadIdx.x] = f.x[k], y[k][threadIdx.x] = f.y[k];
+    reversed[threadIdx.x] = f.reversed;
+    for (int k = 0; k < 6; ++k) {
+      const CrossedLines edge(f, H, W, k / 2, k % 2);
+      counts[k] = edge.first <= edge.last ? edge.last - edge.first + 1 : 0;
+    }
+  }
+
+  // By any thread.
+  template <class T, template <class> class Rule>
+  __device__ void pull(int item, const Rule<T>& rule, const Member<T>& m, const PullBits& bits) {
+    const int owner = deal.owner_of(item), axis = owner % 2, a = owner / 2 % 3, end = a == 2 ? 0 : a + 1;
+    const int f = owner / 6, sH = m.sH, sW = m.sW;
+    const double(*across)[kThreads] = axis == 0 ? y : x, (*along)[kThreads] = axis == 0 ? x : y;
+    const CrossedLines edge(across[a][f], across[end][f], along[a][f], along[end][f], sH, sW, axis);
+    const int line = edge.first + (item - deal.first_of(owner));
     double pull_a = 0.0, pull_b = 0.0;
-    for (int line = edge.first; line <= edge.last; ++line) {
-      const double at = edge.at(line), lever_a = edge.lever_a(line), lever_b = 1.0 - lever_a;
-      const int inside = static_cast<int>(edge.inside(at)), outside = inside + direction;
-      if (inside < 0) continue;
+    const double at = edge.at(line);
+    const int direction = static_cast<int>(edge.direction);
+    const int inside = static_cast<int>(edge.inside(at)), outside = inside + direction;
+    if (inside >= 0) {
+      const SampleView<T>& view = rule.view;
+      const int32_t order = static_cast<int32_t>(draw_order(face_in_hand(f), reversed[f], m.scene.F));
+      const double lever_a = edge.lever_a(line), lever_b = 1.0 - lever_a, pixels_to_ndc = 2.0 / edge.length;
       const auto sample = [&](int d) { return axis == 0 ? view.offset(d, line) : view.offset(line, d); };
       const auto add = [&](int d, int other) {
         const T gain = axis == 0 ? rule.gain(d, line, sample(other)) : rule.gain(line, d, sample(other));
         if (!(gain > 0)) return;
-        pull_a += edge_pull(gain, d, at, pixels_to_ndc, lever_a, s.eps);
-        pull_b += edge_pull(gain, d, at, pixels_to_ndc, lever_b, s.eps);
+        pull_a += edge_pull(gain, d, at, pixels_to_ndc, lever_a, m.scene.eps);
+        pull_b += edge_pull(gain, d, at, pixels_to_ndc, lever_b, m.scene.eps);
       };
       // Outer rule: samples beyond the edge would take the value of the face if it came to them.
       if (view.face(sample(inside)) == order) {
-        const int32_t* list = lists.line(b, axis, line, m.sH, m.sW);
-        const int count = lists.counts[b * (m.sH + m.sW) + (axis == 0 ? 0 : m.sH) + line];
-        const int split = first_from(list, count, direction > 0 ? outside : outside + 1);
-        for (int k = direction > 0 ? split : 0; k < (direction > 0 ? count : split); ++k) add(list[k], inside);
+        const uint32_t* words = bits.line(m.b, axis, line, sH);
+        const int from = direction > 0 ? outside : 0, to = direction > 0 ? edge.length - 1 : outside;
+        for (int w = from >> 5; w <= to >> 5; ++w) {
+          uint32_t left = words[w];
+          if (w == from >> 5) left &= ~0u << (from & 31);
+          if (w == to >> 5) left &= ~0u >> (31 - (to & 31));
+          for (; left; left &= left - 1) add(32 * w + lowest_bit(left), inside);
+        }
       }
-      // Inner rule: samples that show the face would take the value beyond the edge if it went
-      // back past them.
-      if (rule.may_push(sample(outside)))
+      // Inner rule: samples that show the face would take the value beyond the edge if it went back
+      // past them.
+      if (rule.may_push(sample(outside))) {
+        const int low = first_in(min3(along[0][f], along[1][f], along[2][f]), edge.length);
+        const int high = last_in(max3(along[0][f], along[1][f], along[2][f]), edge.length);
         for (int d = inside; low <= d && d <= high; d -= direction)
           if (view.face(sample(d)) == order) add(d, outside);
+      }
     }
-    if (edge_shares) {
-      T* to = edge_shares + (b * s.F + face) * 12 + axis;
-      to[4 * f.corner[a]] = static_cast<T>(pull_a);
-      to[4 * f.corner[end] + 2] = static_cast<T>(pull_b);
-    } else {
-      const int32_t* corners = m.faces() + 3 * face;
-      T* to = grad_vertices + b * s.V * 3 + axis;
-      if (pull_a != 0.0) atomicAdd(to + 3 * static_cast<int64_t>(corners[f.corner[a]]), static_cast<T>(pull_a));
-      if (pull_b != 0.0) atomicAdd(to + 3 * static_cast<int64_t>(corners[f.corner[end]]), static_cast<T>(pull_b));
+    pulls[0][threadIdx.x] = pull_a, pulls[1][threadIdx.x] = pull_b;
+  }
+};
+
+template <class T, template <class> class Rule>
+__global__ void __launch_bounds__(kThreads, 4) pull_edges(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
+                           PullBits bits, T* grad_vertices, T* edge_shares) {
+  __shared__ EdgeHand hand;
+  for (int64_t b = blockIdx.y; b < s.B; b += gridDim.y) {
+    const Member<T> m(s, in, b);
+    const Rule<T> rule{SampleView<T>(m, grad)};
+    const int64_t mine = face_in_hand(threadIdx.x);
+    const uint8_t* shown = bits.shown + b * bits.orders;
+    ScreenFace face;
+    int counts[6] = {};
+    if (mine < s.F && (shown[mine] || shown[s.F + mine]) && m.load(mine, face)) hand.take(face, m.sH, m.sW, counts);
+    hand.deal.set(counts);
+    const int total = hand.deal.total();
+    for (int owner = threadIdx.x; owner < 6 * kThreads; owner += kThreads) hand.sums[0][owner] = hand.sums[1][owner] = 0.0;
+    for (int first = 0; first < total; first += kThreads) {
+      const int item = first + threadIdx.x, end = min(first + kThreads, total);
+      if (item < end) hand.pull(item, rule, m, bits);
+      __syncthreads();
+      for (int owner = threadIdx.x; owner < 6 * kThreads; owner += kThreads) {
+        const int last = min(hand.deal.ends[owner], end);
+        for (int i = max(hand.deal.first_of(owner), first); i < last; ++i)
+          for (int e = 0; e < 2; ++e) hand.sums[e][owner] += hand.pulls[e][i - first];
+      }
+      __syncthreads();
     }
+    for (int owner = threadIdx.x; total > 0 && owner < 6 * kThreads; owner += kThreads) {
+      const int64_t owned = face_in_hand(owner / 6);
+      for (int e = 0; e < 2; ++e) {
+        if (hand.sums[e][owner] == 0.0) continue;
+        const T sum = static_cast<T>(hand.sums[e][owner]);
+        const int turned = (owner / 2 % 3 + e) % 3, corner = hand.reversed[owner / 6] ? 2 - turned : turned;
+        const int axis = owner % 2;
+        if (edge_shares)
+          edge_shares[(b * s.F + owned) * 12 + 4 * corner + 2 * e + axis] = sum;
+        else
+          atomicAdd(grad_vertices + (b * s.V + m.faces()[3 * owned + corner]) * 3 + axis, sum);
+      }
+    }
+    __syncthreads();
   }
 }
 
@@ -260,12 +304,12 @@ template <class T, template <class> class Rule>
 void edges_backward(const CudaCall& call, const RasterizeScene& s, const RasterizeInputs<T>& in,
                     const RasterizeCotangents<T>& grad, T* grad_vertices, T* edge_shares) {
   const auto stream = static_cast<cudaStream_t>(call.stream);
-  const PullLists lists(s, call.workspace);
-  check(cudaMemsetAsync(lists.shown, 0, s.B * (2 * s.F + 1), stream), "clearing the workspace");
-  const unsigned lines = blocks_for(s.B * s.S * (s.H + s.W), kThreads);
-  NR_LAUNCH((list_pulls<T, Rule>), lines, kThreads, 0, stream, s, in, grad, lists);
-  const unsigned edges = blocks_for(s.B * s.F * 6, kThreads);
-  NR_LAUNCH((pull_edges<T, Rule>), edges, kThreads, 0, stream, s, in, grad, lists, grad_vertices, edge_shares);
+  const PullBits bits(s, call.workspace);
+  check(cudaMemsetAsync(bits.shown, 0, s.B * bits.orders, stream), "clearing the workspace");
+  const int64_t squares = s.B * bits.row_words * bits.column_words;
+  NR_LAUNCH((note_samples<T, Rule>), blocks_for(squares, kThreads / 32), kThreads, 0, stream, s, in, grad, bits);
+  const dim3 faces(blocks_for(s.F, kThreads), blocks_for(s.B, 1, kMembers));
+  NR_LAUNCH((pull_edges<T, Rule>), faces, kThreads, 0, stream, s, in, grad, bits, grad_vertices, edge_shares);
 }
 
 }  // namespace
@@ -274,7 +318,7 @@ size_t rasterize_forward_workspace(const RasterizeScene& s) {
   return sizeof(Key) * s.B * (s.S * s.H) * (s.S * s.W);
 }
 
-size_t rasterize_backward_workspace(const RasterizeScene& s) { return PullLists::bytes(s); }
+size_t rasterize_backward_workspace(const RasterizeScene& s) { return PullBits(s, nullptr).bytes(s.B); }
 
 template <class T>
 void rasterize_forward_cuda(const CudaCall& call, const RasterizeScene& s, const RasterizeInputs<T>& in,

@@ -101,12 +101,4 @@ NR_HD NR_INLINE constexpr uint64_t unset_as_bytes(uint64_t bits) {
   return (spread + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
 }
 
-NR_HD NR_INLINE int bits_set(uint64_t bits) {
-#if defined(__CUDA_ARCH__)
-  return __popcll(bits);
-#else
-  return __builtin_popcountll(bits);
-#endif
-}
-
 }  // namespace nr

@@ -2,15 +2,16 @@
 
 #include <algorithm>
 
+#include "deal_out.h"
 #include "launch.h"
 #include "voxel_math.h"
 
 namespace nr {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 constexpr int64_t kWorkspace = 512 << 20;   // at most, where grids go to global memory
-constexpr size_t kSharedBytes = 48 * 1024;  // that every device has without asking
+constexpr size_t kSharedBytes = 32 * 1024;  // for grids, of the 48 KB that every device has without asking
 
 using Word = unsigned long long;
 
@@ -19,10 +20,15 @@ struct Rows {
   Word* bits;
   int n, words;
   __device__ Word* row(int i, int j) const { return bits + (static_cast<int64_t>(i) * n + j) * words; }
+  // By halves of words: shared memory has an atomic "or" of 32 bits, one of 64 is a loop.
   __device__ void mark(int i, int j, int k) const {
-    if (i >= 0 && j >= 0 && k >= 0) atomicOr(row(i, j) + (k >> 6), Word(1) << (k & 63));
+    atomicOr(reinterpret_cast<unsigned*>(row(i, j)) + (k >> 5), 1u << (k & 31));
   }
 };
+
+// k / n without a division of integers, which takes a GPU some thirty instructions: (k + 1/2) / n is at
+// least 1/2n away from every integer, which is more than rounding moves it while k < 2^21.
+__device__ inline int quotient(int k, float one_nth) { return static_cast<int>((k + 0.5f) * one_nth); }
 
 int words_of(int n) { return (n + 63) / 64; }
 size_t grid_bytes(int n) { return sizeof(Word) * n * n * words_of(n); }
@@ -32,41 +38,66 @@ unsigned global_blocks(const VoxelizeArguments& a) {
   return blocks_for(a.B, 1, std::max<int64_t>(1, kWorkspace / (2 * grid_bytes(a.n))));
 }
 
-template <class T>
-__device__ bool mark_triangle(const T* corners, int n, const Rows& solid) {
-  double odd = 0.0;
-  for (int i = 0; i < 9; ++i) {
-    const double value = static_cast<double>(corners[i]) * n;
-    odd += value - value;
+// The triangles that a block has in hand, one a thread. Most meet a handful of grid lines and some meet
+// hundreds, so the lines are dealt out: of triangle f along each axis, those of owner 3 f + axis.
+struct Hand {
+  struct Lines {
+    int16_t u, v, columns;  // the first one, and how many v there are to a u
+    float one_column;       // 1 / columns
+  };
+  double corners[kThreads][9];  // in voxels
+  Lines lines[3 * kThreads];
+  Deal<kThreads, 3> deal;
+
+  // By a thread, of its own triangle: marks the cells of the corners, counts lines. False: not finite.
+  template <class T>
+  __device__ bool take(const T* triangle, int n, const Rows& solid, int (&counts)[3]) {
+    double* corner = corners[threadIdx.x];
+    double odd = 0.0;
+    for (int i = 0; i < 9; ++i) {
+      corner[i] = static_cast<double>(triangle[i]) * n;
+      odd += corner[i] - corner[i];
+    }
+    if (!(odd == 0.0)) return false;
+    int first[3], last[3];  // between which grid lines it lies, by coordinate
+    for (int c = 0; c < 3; ++c) {
+      first[c] = first_in(min3(corner[c], corner[c + 3], corner[c + 6]), n);
+      last[c] = last_in(max3(corner[c], corner[c + 3], corner[c + 6]), n);
+    }
+    for (int axis = 0; axis < 3; ++axis) {
+      const int iu = (axis + 1) % 3, iv = (axis + 2) % 3;
+      const int rows = last[iu] - first[iu] + 1, columns = last[iv] - first[iv] + 1;
+      if (rows <= 0 || columns <= 0 || along_axis(corner, 1.0, axis).det == 0.0) continue;
+      counts[axis] = rows * columns;
+      lines[3 * threadIdx.x + axis] = {static_cast<int16_t>(first[iu]), static_cast<int16_t>(first[iv]),
+                                       static_cast<int16_t>(columns), 1.0f / columns};
+    }
+    for (int k = 0; k < 9; k += 3) {  // truncated towards zero: (-1, 0) lands in cell 0
+      const double x = corner[k], y = corner[k + 1], z = corner[k + 2];
+      if (min3(x, y, z) > -1.0 && max3(x, y, z) < n)
+        solid.mark(static_cast<int>(x), static_cast<int>(y), static_cast<int>(z));
+    }
+    return true;
   }
-  if (!(odd == 0.0)) return false;
-  for (int axis = 0; axis < 3; ++axis) {
-    const ColumnTriangle t = along_axis(corners, n, axis);
-    if (t.det == 0.0) continue;
-    const int u0 = first_in(min3(t.u[0], t.u[1], t.u[2]), n), u1 = last_in(max3(t.u[0], t.u[1], t.u[2]), n);
-    const int v0 = first_in(min3(t.v[0], t.v[1], t.v[2]), n), v1 = last_in(max3(t.v[0], t.v[1], t.v[2]), n);
-    for (int u = u0; u <= u1; ++u)
-      for (int v = v0; v <= v1; ++v) {
-        double e[3];
-        if (!meets_line(t, u, v, e)) continue;
-        const double at = crossing_at(t, e);
-        if (!(at >= 0.0 && at < n)) continue;
-        for (int around = 0; around < 4; ++around) {  // the cells on both sides of the line
-          int cell[3];
-          cell[axis] = static_cast<int>(at);
-          cell[(axis + 1) % 3] = u - (around & 1), cell[(axis + 2) % 3] = v - (around >> 1);
-          solid.mark(cell[0], cell[1], cell[2]);
-        }
-      }
+
+  // By any thread: marks the cells on both sides of a line where it meets its triangle.
+  __device__ void mark_crossing(int item, int n, const Rows& solid) const {
+    const int owner = deal.owner_of(item), axis = owner % 3, k = item - deal.first_of(owner);
+    const ColumnTriangle t = along_axis(corners[owner / 3], 1.0, axis);
+    const Lines& these = lines[owner];
+    const int row = quotient(k, these.one_column), u = these.u + row, v = these.v + (k - row * these.columns);
+    double e[3];
+    if (!meets_line(t, u, v, e)) return;
+    const double at = crossing_at(t, e);
+    if (!(at >= 0.0 && at < n)) return;
+    const int w = static_cast<int>(at);
+    for (int around = 0; around < 4; ++around) {  // before the first line: its own cell once more
+      const int a = around & 1 ? max(u - 1, 0) : u, b = around >> 1 ? max(v - 1, 0) : v;
+      solid.mark(axis == 0 ? w : axis == 1 ? b : a, axis == 0 ? a : axis == 1 ? w : b,
+                 axis == 0 ? b : axis == 1 ? a : w);
+    }
   }
-  for (int k = 0; k < 3; ++k) {  // truncated towards zero: (-1, 0) lands in cell 0
-    const double x = static_cast<double>(corners[3 * k]) * n, y = static_cast<double>(corners[3 * k + 1]) * n,
-                 z = static_cast<double>(corners[3 * k + 2]) * n;
-    if (min3(x, y, z) > -1.0 && max3(x, y, z) < n)
-      solid.mark(static_cast<int>(x), static_cast<int>(y), static_cast<int>(z));
-  }
-  return true;
-}
+};
 
 // Hands on to one row what the rows around it know to be outside; true if that was news.
 __device__ inline bool flood_from_around(const Rows& solid, const Rows& outside, int i, int j) {
@@ -90,13 +121,16 @@ __device__ inline bool flood_from_around(const Rows& solid, const Rows& outside,
   return news != 0;
 }
 
-// A block fills the grid of one mesh after another.
-template <class T>
+// A block fills the grid of one mesh after another. In shared memory a row is one word.
+template <class T, bool kShared>
 __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* workspace, long long* first_bad) {
   NR_DYNAMIC_SHARED(Word, shared);
+  __shared__ Hand hand;
   __shared__ int changed;
-  const int n = a.n, words = (n + 63) / 64, all_words = n * n * words;
-  Word* mine = workspace ? workspace + 2 * static_cast<int64_t>(all_words) * blockIdx.x : shared;
+  const int n = a.n, words = kShared ? 1 : (n + 63) / 64, all_words = n * n * words;
+  Word* mine = kShared ? shared : workspace + 2 * static_cast<int64_t>(all_words) * blockIdx.x;
+  const int half = (n + 1) / 2;
+  const float one_half = 1.0f / half;
   const Rows solid{mine, n, words}, outside{mine + all_words, n, words};
   for (int64_t b = blockIdx.x; b < a.B; b += gridDim.x) {
     const Word beyond = n % 64 ? ~Word(0) << n % 64 : 0;  // bits of a row's last word that are no cells
@@ -105,17 +139,24 @@ __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* w
       outside.bits[w] = 0;
     }
     __syncthreads();
-    for (int64_t f = threadIdx.x; f < a.F; f += kThreads)
-      if (!mark_triangle(triangles + (b * a.F + f) * 9, n, solid)) atomicMin(first_bad, static_cast<long long>(b));
+    for (int64_t first = 0; first < a.F; first += kThreads) {
+      const int64_t f = first + threadIdx.x;
+      int counts[3] = {};
+      if (f < a.F && !hand.take(triangles + (b * a.F + f) * 9, n, solid, counts))
+        atomicMin(first_bad, static_cast<long long>(b));
+      hand.deal.set(counts);
+      for (int item = threadIdx.x; item < hand.deal.total(); item += kThreads) hand.mark_crossing(item, n, solid);
+      __syncthreads();
+    }
     for (bool again = true; again;) {
       __syncthreads();
       if (threadIdx.x == 0) changed = 0;
       __syncthreads();
       // Rows in the two colours of a chessboard: those of one read only those of the other.
       for (int colour = 0; colour < 2; ++colour) {
-        for (int r = threadIdx.x; r < n * n; r += kThreads) {
-          const int i = r / n, j = r % n;
-          if ((i + j) % 2 == colour && flood_from_around(solid, outside, i, j)) changed = 1;
+        for (int r = threadIdx.x; r < n * half; r += kThreads) {
+          const int i = quotient(r, one_half), j = 2 * (r - i * half) + ((i ^ colour) & 1);
+          if (j < n && flood_from_around(solid, outside, i, j)) changed = 1;
         }
         __syncthreads();
       }
@@ -181,11 +222,13 @@ void voxelize_cuda(int device, void* stream, const VoxelizeArguments& a, const T
                    void* workspace, long long* first_bad) {
   if (a.B == 0) return;
   const DeviceGuard guard(device);
-  const bool shared = voxelize_workspace(a) == 0;
-  const unsigned blocks = shared ? blocks_for(a.B, 1) : global_blocks(a);
-  NR_LAUNCH((voxelize_meshes<T>), blocks, kThreads, shared ? 2 * grid_bytes(a.n) : 0,
-            static_cast<cudaStream_t>(stream), a, triangles,
-            shared ? nullptr : static_cast<Word*>(workspace), first_bad);
+  const auto on = static_cast<cudaStream_t>(stream);
+  if (voxelize_workspace(a) == 0)
+    NR_LAUNCH((voxelize_meshes<T, true>), blocks_for(a.B, 1), kThreads, 2 * grid_bytes(a.n), on, a, triangles,
+              nullptr, first_bad);
+  else
+    NR_LAUNCH((voxelize_meshes<T, false>), global_blocks(a), kThreads, 0, on, a, triangles,
+              static_cast<Word*>(workspace), first_bad);
   check(cudaGetLastError(), "voxelising");
 }
 template void voxelize_cuda<float>(int, void*, const VoxelizeArguments&, const float*, void*, long long*);
