@@ -18,6 +18,7 @@ import torch
 import common
 import neural_renderer as nr
 from datasets import CVPR18
+from engine.devices import resolve
 from engine.feed import open_feed
 from inference import mean_shapes, score
 from loop import Sampler
@@ -72,13 +73,19 @@ def kernels(batch=128, meshes=1024):
     def forward():
         with torch.no_grad():
             return renderer.render_silhouettes(screen, faces)
+
+    def there_and_back():
+        return torch.autograd.grad(renderer.render_silhouettes(screen, faces), screen, cotangent)
+    torch.use_deterministic_algorithms(True)
+    deterministic = both_ways(there_and_back)
+    torch.use_deterministic_algorithms(False)
     corners = nr.vertices_to_faces(vertices * 31 / 32 + 0.5, faces).repeat(meshes // batch, 1, 1, 1)
     voxels = microseconds(lambda: voxelize(corners, 32, dtype=torch.bool), repeats=20)
     grids = voxelize(corners, 32, dtype=torch.bool)
     return {
         "silhouettes_64px_anti_aliased_1280_faces": {
-            "batch": batch, "forward": both_ways(forward), "forward_backward": both_ways(
-                lambda: torch.autograd.grad(renderer.render_silhouettes(screen, faces), screen, cotangent))},
+            "batch": batch, "forward": both_ways(forward), "forward_backward": both_ways(there_and_back),
+            "forward_backward_deterministic": deterministic},
         "smoothness_forward_backward": both_ways(
             lambda: torch.autograd.grad(smoothness_loss(moving, topology), moving)),
         "voxels_32_1280_faces_us_a_mesh": {"batch": meshes, "with_the_check": round(voxels / meshes, 4), "as_a_graph": round(
@@ -128,12 +135,15 @@ def network_alone(trainer, batch):
     return pair
 
 
-def steps(data, mode, precision, graph, count=400):
+PRECISIONS = {"float32": [], "tf32": ["--tf32"], "bf16": ["--amp"], "float32, deterministic": ["--deterministic"]}
+
+
+def steps(data, mode, precision, graph, count=200):
     """Milliseconds of a step, in a loop as training has it, and of the networks alone."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = True
+    chosen = options(f"--mode={mode}", "--device=cuda:0", f"--cuda_graph={graph}", *PRECISIONS[precision])
+    resolve(chosen)
     torch.manual_seed(0)
-    trainer = Trainer(options(f"--mode={mode}", f"--cuda_graph={graph}", *(["--amp"] if precision == "bf16" else [])), GPU)
+    trainer = Trainer(chosen, GPU)
     feed = open_feed(data, Sampler(len(data), 128, 0), GPU, slice(None))
     for step in range(1, 21):
         trainer.step(step, feed.batch(step))
@@ -151,6 +161,7 @@ def steps(data, mode, precision, graph, count=400):
 
 
 def evaluation(folder, train, objects=800):
+    resolve(options("--mode=train", "--device=cuda:0"))
     trainer, data = Trainer(options("--mode=train"), GPU), make_files(folder, objects, "test")
     grids = mean_shapes(train)
     torch.cuda.synchronize()
@@ -193,7 +204,7 @@ def main():
             "gpu": torch.cuda.get_device_name(GPU), "cuda": torch.version.cuda, "kernels": kernels(),
             "training_step_batch_128": {
                 f"{mode}, {precision}, graph {graph}": steps(data, mode, precision, graph)
-                for mode in ("train", "trainCVPR19") for precision in ("float32", "tf32", "bf16")
+                for mode in ("train", "trainCVPR19") for precision in PRECISIONS
                 for graph in ("off", "on")},
             "evaluation": evaluation(folder, data)})
 
