@@ -4,10 +4,13 @@ import importlib.util
 import subprocess
 import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 
 import pybind11
 import pytest
 import torch
+from engine.devices import failures_told
+from errors import DeviceError
 from neural_renderer.ops import add_shares
 
 CSRC = Path(__file__).resolve().parent.parent / "cuda" / "csrc"
@@ -97,7 +100,8 @@ class Scene:
 
 SCENES = {"small": {}, "one sample, shared faces": dict(samples=1, shared=True, seed=1),
           "large faces": dict(F=5, V=9, H=40, W=30, spread=1.5, seed=2), "no texture detail": dict(T=1, seed=3),
-          "many small faces": dict(F=300, V=400, H=64, W=64, spread=0.9, seed=4, B=2)}
+          "many small faces": dict(F=300, V=400, H=64, W=64, spread=0.9, seed=4, B=2),
+          "many faces to a block": dict(B=130, F=300, T=1, shared=True, seed=5)}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -158,6 +162,21 @@ def test_faces_with_indices_out_of_range_are_drawn_as_nothing(rasterizer):
     bad = scene.draw(True)
     for image in ("rgb", "alpha", "depth"):
         assert torch.equal(good[image], bad[image])
+    cotangents = {"grad_alpha": torch.randn(bad["alpha"].shape, generator=scene.generator)}
+    expected = scene.pull_back(True, bad, cotangents)["grad_vertices"]
+    total = torch.zeros_like(expected)
+    add_shares(total, scene.faces, scene.pull_back(True, bad, cotangents, shares=True)["edge_shares"])
+    assert torch.allclose(total, expected, rtol=1e-4, atol=1e-5) and expected.abs().max() > 0.1
+
+
+def test_a_gpu_that_failed_is_told_as_torch_tells_it(rasterizer, voxelizer, monkeypatch):
+    scene, grids, counts = Scene(rasterizer, torch.float32), torch.ones(2, 8, dtype=torch.uint8), torch.zeros(2, 2).long()
+    monkeypatch.setenv("CUDA_ON_CPU_FAILS", "1")
+    for call in (lambda: scene.draw(True), lambda: voxelizer.overlap_cuda(
+            0, 0, grids.data_ptr(), grids.data_ptr(), 2, 8, 8, counts.data_ptr())):
+        with pytest.raises(DeviceError, match="CUDA error: an illegal memory access, seen while"), \
+                failures_told(SimpleNamespace()):
+            call()
 
 
 def test_nothing_to_draw(rasterizer):

@@ -15,24 +15,28 @@
 
 namespace nr {
 
+// In torch's words, by which callers tell a GPU that failed: an earlier launch of theirs may have, too.
 inline void check(cudaError_t code, const char* what) {
   if (code != cudaSuccess)
-    throw std::runtime_error(std::string(what) + " on the GPU: " + cudaGetErrorString(code));
+    throw std::runtime_error(std::string("CUDA error: ") + cudaGetErrorString(code) + ", seen while " + what);
 }
 
-// Makes a device current for as long as it lives.
+// Makes a device current for as long as it lives. Python does so before, without a context on the device
+// that it comes back to; this serves other callers.
 class DeviceGuard {
  public:
-  explicit DeviceGuard(int device) {
+  explicit DeviceGuard(int device) : device_(device) {
     check(cudaGetDevice(&before_), "choosing a device");
     if (device != before_) check(cudaSetDevice(device), "choosing a device");
   }
-  ~DeviceGuard() { cudaSetDevice(before_); }
+  ~DeviceGuard() {
+    if (device_ != before_) cudaSetDevice(before_);
+  }
   DeviceGuard(const DeviceGuard&) = delete;
   DeviceGuard& operator=(const DeviceGuard&) = delete;
 
  private:
-  int before_ = 0;
+  int device_, before_ = 0;
 };
 
 inline unsigned blocks_for(int64_t items, int threads, int64_t most = INT32_MAX) {

@@ -10,9 +10,16 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kMembers = 65535;  // of a batch in one launch; each block takes every kMembers-th
 
-// Of the faces that a block has in hand, one a thread, neighbours go to different blocks: they show together
+// Of the faces that a block has in hand, at most one a thread, neighbours go to different blocks: they show together
 // and are large together.
 __device__ inline int64_t face_in_hand(int thread) { return blockIdx.x + static_cast<int64_t>(thread) * gridDim.x; }
+
+// Blocks for all faces, a member of the batch a row: enough to keep a GPU busy, be there few members.
+dim3 blocks_for_faces(const RasterizeScene& s) {
+  constexpr int64_t kBusy = 1024;
+  const int64_t wanted = kBusy / s.B < s.F ? kBusy / s.B : s.F, least = blocks_for(s.F, kThreads);
+  return dim3(static_cast<unsigned>(wanted < least ? least : wanted), blocks_for(s.B, 1, kMembers));
+}
 
 // Visibility keys are compared as unsigned: the sign bit turned, so that 0xff bytes are nothing.
 using Key = unsigned long long;
@@ -254,8 +261,10 @@ __global__ void __launch_bounds__(kThreads, 4) pull_edges(RasterizeScene s, Rast
       __syncthreads();
       for (int owner = threadIdx.x; owner < 6 * kThreads; owner += kThreads) {
         const int last = min(hand.deal.ends[owner], end);
+        double sum_a = hand.sums[0][owner], sum_b = hand.sums[1][owner];
         for (int i = max(hand.deal.first_of(owner), first); i < last; ++i)
-          for (int e = 0; e < 2; ++e) hand.sums[e][owner] += hand.pulls[e][i - first];
+          sum_a += hand.pulls[0][i - first], sum_b += hand.pulls[1][i - first];
+        hand.sums[0][owner] = sum_a, hand.sums[1][owner] = sum_b;
       }
       __syncthreads();
     }
@@ -308,8 +317,8 @@ void edges_backward(const CudaCall& call, const RasterizeScene& s, const Rasteri
   check(cudaMemsetAsync(bits.shown, 0, s.B * bits.orders, stream), "clearing the workspace");
   const int64_t squares = s.B * bits.row_words * bits.column_words;
   NR_LAUNCH((note_samples<T, Rule>), blocks_for(squares, kThreads / 32), kThreads, 0, stream, s, in, grad, bits);
-  const dim3 faces(blocks_for(s.F, kThreads), blocks_for(s.B, 1, kMembers));
-  NR_LAUNCH((pull_edges<T, Rule>), faces, kThreads, 0, stream, s, in, grad, bits, grad_vertices, edge_shares);
+  NR_LAUNCH((pull_edges<T, Rule>), blocks_for_faces(s), kThreads, 0, stream, s, in, grad, bits, grad_vertices,
+            edge_shares);
 }
 
 }  // namespace
@@ -329,8 +338,7 @@ void rasterize_forward_cuda(const CudaCall& call, const RasterizeScene& s, const
   Key* keys = static_cast<Key*>(call.workspace);
   check(cudaMemsetAsync(keys, 0xff, rasterize_forward_workspace(s), stream), "clearing the workspace");
   if (s.F > 0) {
-    const dim3 blocks(blocks_for(s.F, kThreads), blocks_for(s.B, 1, kMembers));
-    NR_LAUNCH((draw_faces<T>), blocks, kThreads, 0, stream, s, in, keys);
+    NR_LAUNCH((draw_faces<T>), blocks_for_faces(s), kThreads, 0, stream, s, in, keys);
   }
   const unsigned pixels = blocks_for(s.B * s.H * s.W, kThreads);
   NR_LAUNCH((show_pixels<T>), pixels, kThreads, 0, stream, s, in, out, keys);
@@ -352,7 +360,7 @@ void rasterize_backward_cuda(const CudaCall& call, const RasterizeScene& s, cons
     NR_LAUNCH((give_back_samples<T>), samples, kThreads, 0, static_cast<cudaStream_t>(call.stream), s, in,
               grad, out);
   }
-  check(cudaGetLastError(), "the gradient");
+  check(cudaGetLastError(), "working out the gradient");
 }
 
 #define NR_INSTANTIATE(T)                                                                            \

@@ -58,7 +58,7 @@ void smoothness_cuda(int device, void* stream, const SmoothnessScene& s, const S
   const DeviceGuard guard(device);
   const dim3 blocks(blocks_for(s.E, kThreads), blocks_for(s.B, 1, kMembers));
   NR_LAUNCH((add_edges<T>), blocks, kThreads, 0, static_cast<cudaStream_t>(stream), s, arrays);
-  check(cudaGetLastError(), "smoothness");
+  check(cudaGetLastError(), "adding up smoothness");
 }
 template void smoothness_cuda<float>(int, void*, const SmoothnessScene&, const SmoothnessArrays<float>&);
 template void smoothness_cuda<double>(int, void*, const SmoothnessScene&, const SmoothnessArrays<double>&);

@@ -181,12 +181,10 @@ __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* w
 
 // A block counts one pair of grids after another.
 __global__ void count_overlap(OverlapArguments o, bool aligned) {
-  __shared__ int counts[2];
+  __shared__ int64_t sums[2][kThreads];
   for (int64_t k = blockIdx.x; k < o.B; k += gridDim.x) {
-    if (threadIdx.x < 2) counts[threadIdx.x] = 0;
-    __syncthreads();
     const uint8_t *a = o.a + k * o.cells, *b = o.b + k * o.b_stride;
-    int both = 0, either = 0;
+    int64_t both = 0, either = 0;
     if (aligned) {
       const uint64_t *x = reinterpret_cast<const uint64_t*>(a), *y = reinterpret_cast<const uint64_t*>(b);
       for (int64_t i = threadIdx.x; i < o.cells / 8; i += kThreads)
@@ -194,10 +192,13 @@ __global__ void count_overlap(OverlapArguments o, bool aligned) {
     } else {
       for (int64_t i = threadIdx.x; i < o.cells; i += kThreads) both += a[i] & b[i], either += a[i] | b[i];
     }
-    atomicAdd(counts, both);
-    atomicAdd(counts + 1, either);
-    __syncthreads();
-    if (threadIdx.x < 2) o.counts[2 * k + threadIdx.x] = counts[threadIdx.x];
+    sums[0][threadIdx.x] = both, sums[1][threadIdx.x] = either;
+    for (int half = kThreads / 2; half > 0; half /= 2) {
+      __syncthreads();
+      if (threadIdx.x < half)
+        for (int which = 0; which < 2; ++which) sums[which][threadIdx.x] += sums[which][threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) o.counts[2 * k] = sums[0][0], o.counts[2 * k + 1] = sums[1][0];
     __syncthreads();
   }
 }

@@ -64,7 +64,8 @@ def _run(name, args, like):
     workspace = torch.empty(getattr(_kernels, f"{name}_workspace")(args), dtype=torch.uint8, device=like.device)
     args.update(device=like.device.index, stream=torch.cuda.current_stream(like.device).cuda_stream,
                 workspace=workspace.data_ptr())
-    getattr(_kernels, f"{name}_cuda_{dtype}")(args)
+    with torch.cuda.device(like.device):
+        getattr(_kernels, f"{name}_cuda_{dtype}")(args)
 
 
 def _through_cpu(operator, device, tensors, settings):
@@ -83,10 +84,10 @@ _warned = False
 
 def add_shares(grad_vertices, faces, shares):
     """Add what the corners of faces got from their edges, (B, F, 3, 2, 2), in a fixed order (torch's own, under
-    deterministic algorithms) to x and y of grad_vertices (B, V, 3)."""
+    deterministic algorithms) to x and y of grad_vertices (B, V, 3). A face with an index out of range has none."""
     B, V = grad_vertices.shape[:2]
     member = torch.arange(B, device=faces.device)[:, None, None] * V
-    total = grad_vertices.new_zeros(B * V, 2).index_add_(0, (faces.long() + member).flatten(),
+    total = grad_vertices.new_zeros(B * V, 2).index_add_(0, (faces.long().clamp(0, V - 1) + member).flatten(),
                                                          shares.sum(3).flatten(0, 2))
     grad_vertices[..., :2] += total.view(B, V, 2)
 

@@ -78,7 +78,8 @@ def _smoothness(vertices: Tensor, wings: Tensor, eps: float) -> Tuple[Tensor, Te
     dtype = str(vertices.dtype)[6:]
     if vertices.is_cuda:
         stream = torch.cuda.current_stream(vertices.device).cuda_stream
-        getattr(_kernels, f"smoothness_cuda_{dtype}")({**args, "device": vertices.device.index, "stream": stream})
+        with torch.cuda.device(vertices.device):
+            getattr(_kernels, f"smoothness_cuda_{dtype}")({**args, "device": vertices.device.index, "stream": stream})
     else:
         getattr(_kernels, f"smoothness_{dtype}")(args)
     return loss, gradient

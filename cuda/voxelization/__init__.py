@@ -87,8 +87,9 @@ def _run_cuda(faces, size):
     workspace = torch.empty(_kernels.workspace(B, size), dtype=torch.uint8, device=faces.device)
     bad = torch.full((), B, dtype=torch.int64, device=faces.device)
     run = _kernels.voxelize_cuda_float32 if faces.dtype == torch.float32 else _kernels.voxelize_cuda_float64
-    run(faces.device.index, torch.cuda.current_stream(faces.device).cuda_stream, faces.data_ptr(),
-        voxels.data_ptr(), B, F, size, workspace.data_ptr(), bad.data_ptr())
+    with torch.cuda.device(faces.device):
+        run(faces.device.index, torch.cuda.current_stream(faces.device).cuda_stream, faces.data_ptr(),
+            voxels.data_ptr(), B, F, size, workspace.data_ptr(), bad.data_ptr())
     if not torch.cuda.is_current_stream_capturing():
         _refuse_not_finite(-1 if int(bad) == B else int(bad))
     return voxels
@@ -173,7 +174,8 @@ def overlap(a, b):
     counts = torch.empty(len(a), 2, dtype=torch.int64, device=a.device)
     pairs = (a.data_ptr(), b.data_ptr(), len(a), cells, cells if len(b) == len(a) else 0, counts.data_ptr())
     if a.is_cuda:
-        _kernels.overlap_cuda(a.device.index, torch.cuda.current_stream(a.device).cuda_stream, *pairs)
+        with torch.cuda.device(a.device):
+            _kernels.overlap_cuda(a.device.index, torch.cuda.current_stream(a.device).cuda_stream, *pairs)
     else:
         _kernels.overlap(*pairs, torch.get_num_threads())
     return counts[:, 0], counts[:, 1]
