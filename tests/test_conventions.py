@@ -85,6 +85,21 @@ def test_views_between_two_views():
     assert turn.shape == (48,) and turn[0] == 0 and float(turn[1] - turn[0]) == .5 and float(turn[-1]) == 23.5
 
 
+def test_kept_cameras_are_those_worked_out_anew_to_the_bit():
+    """Made where no gradients are, as evaluation does, and used where there are."""
+    CVPR18._whole_views.cache_clear()
+    views = torch.randint(24, (37,))
+    with torch.inference_mode():
+        CVPR18.project(torch.rand(37, 5, 3), views)
+    results = []
+    points, weights = torch.rand(37, 5, 3) - 0.5, torch.randn(37, 5, 3)
+    for cameras in (views, views.float()):
+        leaf = points.clone().requires_grad_()
+        seen = CVPR18.project(leaf, cameras)
+        results.append((seen, *torch.autograd.grad(seen, leaf, weights)))
+    assert all(torch.equal(kept, anew) for kept, anew in zip(*results))
+
+
 def test_known_eyes():
     assert np.allclose(renderer_camera(0)[0], (0, 1.366, -2.366), atol=1e-3)
     assert np.allclose(people_camera(0)[0], (0, 1.366, 2.366), atol=1e-3)
