@@ -10,7 +10,6 @@ import argparse
 
 import numpy as np
 import torch
-import trimesh
 
 import neural_renderer as nr
 from common import keep, milliseconds
@@ -67,6 +66,10 @@ def voxels(batch, subdivisions, size, device, repeats=7):
 
 def peers(size=64, subdivisions=3, repeats=5):
     """One mesh each, in ms: others beside ours."""
+    try:
+        import trimesh
+    except ImportError as error:
+        return f"not installed: {error}"
     cpu = torch.device("cpu")
     vertices, faces = meshes(1, subdivisions, cpu)
     renderer = renderer_of(1, size, cpu)
