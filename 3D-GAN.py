@@ -114,7 +114,7 @@ def parser():
     g.add_argument("--decay_every", type=integer(1), default=5000, help="iterations between two decays")
     g.add_argument("--decay_order", type=number(0, above=True), default=0.1, help="factor of a decay")
     g.add_argument("--lambda_smth", type=number(0), default=0.001, help="weight of smoothness")
-    g.add_argument("--lambda_Gprior", type=number(0), help="weight of the code's Gaussian prior")
+    g.add_argument("--lambda_Gprior", type=number(0), help="weight of the code's Gaussian prior (VPL has none)")
     g.add_argument("--lambda_adv", type=number(0),
                    help="weight of the adversarial confusion; 0 is the plain autoencoder (AE)")
     g.add_argument("--lambda_Lap", type=number(0), default=0.0, help="weight of the Laplacian loss")
@@ -147,6 +147,7 @@ def parser():
     g.add_argument("--load_im1", metavar="PATH", help="the image to interpolate to")
     g.add_argument("--steps", type=integer(2), default=6, help="shapes of an interpolation, with both ends")
     g.add_argument("--mask", metavar="PNG", help="where the object is, for an image without alpha")
+    g.add_argument("--mask1", metavar="PNG", help="... of the image to interpolate to")
     g.add_argument("--obj_frame", choices=("people", "renderer"), default="people",
                    help="people: right-handed, as photographs show it; renderer: as predicted (mirrored)")
 
@@ -334,14 +335,54 @@ MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "
          "dashboard": dashboard, "check_data": check_data, "make_dataset": make_dataset}
 
 
+TRAINING = "train", "trainCVPR19"
+# Options that only some modes or datasets read. Those of the published program are taken everywhere: its scripts
+# give every mode the same ones.
+READ_BY = {("n_images", "mask", "obj_frame"): ("reconstruct", "reconstruct_Pascal", "interpolation"),
+           ("mask1", "steps"): ("interpolation",),
+           ("runs",): ("compare", "MMD", "t_SNE"), ("perplexity",): ("t_SNE",), ("follow",): ("dashboard",),
+           ("mesh_dir", "up", "layout"): ("make_dataset",),
+           ("n_train", "n_val", "n_test", "train_views", "palette"): ("make_dataset", *TRAINING)}
+OF_DATASETS = "mask_from", "skip_bad", "published_flip"
+
+
 def parse(arguments=None):
     """The options; those that were not given have the values of the dataset's published run."""
     from datasets import DATASETS
-    options = parser().parse_args(arguments)
+    p, arguments = parser(), list(sys.argv[1:] if arguments is None else arguments)
+    for i, argument in enumerate(arguments[:-1]):
+        if argument == "--up":  # argparse takes -z for an option
+            arguments[i:i + 2] = [f"--up={arguments[i + 1]}"]
+            break
+    options, not_given = p.parse_args(arguments), object()
+    seen = p.parse_args(arguments, argparse.Namespace(**{a.dest: not_given for a in p._actions}))
+    problem = unread(options, [name for name, value in vars(seen).items() if value is not not_given])
+    if problem:
+        p.error(problem)
     for name, value in DATASETS[options.dataset].defaults(vars(options)).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options
+
+
+def unread(options, given):
+    """A sentence on an option that was given and that this run would not look at, if there is one."""
+    from datasets import DATASETS
+    for name in given:
+        modes = next((modes for names, modes in READ_BY.items() if name in names), None)
+        if modes and options.mode not in modes:
+            return f"--{name} is an option of --mode={' and '.join(modes)}, not of {options.mode}"
+        if options.mode not in TRAINING:
+            continue
+        if modes and options.data_dir is not None:
+            also = "; training takes --trainViews" if name == "train_views" else ""
+            return f"--{name} is of data that are made, and --data_dir={options.data_dir} is to be read{also}"
+        if name in OF_DATASETS and name not in DATASETS[options.dataset].reads:
+            readers = [other for other, cls in DATASETS.items() if name in cls.reads]
+            return f"--{name} is an option of --dataset={' and '.join(readers)}, not of {options.dataset}"
+        if options.mode == "trainCVPR19" and name in ("confusion", "standardize_code"):
+            return f"--{name} is of --mode=train: VPL has no such thing"
+    return None
 
 
 def need(options, name):
@@ -355,7 +396,14 @@ def need_model(options):
 
 
 def main(arguments=None):
-    options = parse(arguments)
+    try:
+        return run(parse(arguments))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def run(options):
     if options.sample_dir is None and options.ckpt_dir is not None:
         options.sample_dir = os.path.join(options.ckpt_dir, "samples")
     if options.dry_run:
@@ -379,9 +427,6 @@ def main(arguments=None):
     except Stopped as stop:
         print(stop)
         return stop.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":

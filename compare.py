@@ -21,6 +21,7 @@ def compare(options, device):
     _same_protocol(folders, evaluations)
     models = [load_run(f, options.eval_flag, device, vars(options)) for f in folders]
     _same_images(folders, models)
+    _same_steps(folders, evaluations, models)
     disk.make_folder(options.sample_dir, "--sample_dir")
     data = open_split(models[0], options)
     _picture(options.sample_dir, data, models, names)
@@ -70,6 +71,15 @@ def _same_images(folders, models):
             if model.options[key] != models[0].options[key]:
                 raise InputError(f"{folders[0]} and {folder} take different images: --{key}="
                                  f"{models[0].options[key]} and {model.options[key]}")
+
+
+def _same_steps(folders, evaluations, models):
+    """The table is of the checkpoints that the picture shows."""
+    for folder, e, model in zip(folders, evaluations, models):
+        measured = e["protocol"].get("step")
+        if measured != model.step:
+            raise InputError(f"the figures of {folder} are of step {measured}, its {e['protocol'].get('checkpoint')} "
+                             f"checkpoint is of step {model.step}: run --mode=evaluation --ckpt_dir={folder} again")
 
 
 def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):

@@ -46,8 +46,9 @@ def evaluation(options, device):
     return 0
 
 
-def _file_name(options):
-    return f"evaluation_{options.split}_{options.eval_flag}.json"
+def _file_name(options, untrained=()):
+    """untrained : classes that the run has not seen, whose figures must not take the place of its own."""
+    return "_".join(["evaluation", options.split, options.eval_flag, *untrained]) + ".json"
 
 
 def evaluate_run(options, folder, model, class_ids=None):
@@ -55,7 +56,9 @@ def evaluate_run(options, folder, model, class_ids=None):
 
     class_ids : default: the classes it was trained on.
     """
-    class_ids = class_ids or model.options.get("class_ids")
+    trained = model.options.get("class_ids")
+    class_ids = class_ids or trained
+    untrained = [c for c in class_ids or () if trained and c not in trained]
     with distributed.main_first():
         data = open_split(model, options, class_ids=class_ids)
         train = open_split(model, options, "train", class_ids=class_ids, only_voxels=True)
@@ -82,8 +85,10 @@ def evaluate_run(options, folder, model, class_ids=None):
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
     if distributed.main():
-        disk.write_json(os.path.join(folder, _file_name(options)), result)
+        disk.write_json(os.path.join(folder, _file_name(options, untrained)), result)
     print_table(result, data)
+    print(f"written to {os.path.join(folder, _file_name(options, untrained))}" + (
+        f"; not trained on {', '.join(map(data.class_name, untrained))}" if untrained else ""))
     return result
 
 

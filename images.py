@@ -75,7 +75,7 @@ def load_input(path, size, channels, mask_path=None):
     return load_image(path, size, mask_path) if channels == 4 else load_photo(path, size, mask_path)
 
 
-def load_pair(first, second, size, channels):
+def load_pair(first, second, size, channels, masks=(None, None)):
     """Two pictures as `load_input` takes them, (2, channels, size, size). Cut-out ones must be of one size: an
     object fills a part of its frame that says how large it is, and two frames would not compare."""
     if channels == 4:
@@ -83,7 +83,7 @@ def load_pair(first, second, size, channels):
         if sizes[0] != sizes[1]:
             raise InputError(f"--load_im={first} is {sizes[0]} and --load_im1={second} is {sizes[1]}: bring both to "
                              "one size, the objects framed as in training")
-    return torch.stack([load_input(path, size, channels) for path in (first, second)])
+    return torch.stack([load_input(path, size, channels, mask) for path, mask in zip((first, second), masks)])
 
 
 def _mask_of(mask_path, image, path):

@@ -67,17 +67,18 @@ class Loop:
         self.trainer, self.data, self.validation = trainer, data, validation
         self.options, self.constant = trainer.options, constant
         self.folder = self.options.ckpt_dir
-        self.first, self.best, elapsed, skipped = 0, -math.inf, 0.0, 0
+        self.first, self.best, elapsed, skipped, unrecorded = 0, -math.inf, 0.0, 0, {}
         if resumed:
             try:
                 trainer.load(resumed)
                 runs.set_rng_state(resumed["rng"])
                 self.first, self.best = resumed["step"], resumed["best"]
                 elapsed, skipped = resumed["elapsed"], resumed["skipped"]
+                unrecorded = {k: float(v) for k, v in resumed.get("losses", {}).items()}  # older ones have none
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
                 raise InputError(f"the checkpoint in {self.folder} cannot be gone on from: "
                                  f"{type(error).__name__}: {str(error).splitlines()[0]}") from None
-        self.watch = Watch(self.options.on_nan, skipped)
+        self.watch = Watch(self.options.on_nan, skipped, unrecorded)
         self.main = distributed.main()
         records = os.path.join(self.folder, runs.METRICS) if self.main else os.devnull
         self.monitor = Monitor(records, self.first, self.options.n_iters, elapsed)
@@ -88,9 +89,9 @@ class Loop:
     def _say_what(self, resumed):
         data, modules = self.data, self.trainer.modules.values()
         parameters = sum(p.numel() for m in modules for p in m.parameters())
-        self.monitor.say(f"{'resuming' if resumed else 'training'} in {self.folder}: "
-                         f"{', '.join(data.class_name(c) for c in data.class_ids)}; {len(data)} images of "
-                         f"{data.num_objects} objects; {parameters / 1e6:.1f} M parameters; {self.trainer.device}")
+        kind = "resuming" if resumed else "nothing to resume, so training" if self.options.resume else "training"
+        self.monitor.say(f"{kind} in {self.folder}: {', '.join(data.class_name(c) for c in data.class_ids)}; "
+                         f"{len(data)} images of {data.num_objects} objects; {parameters / 1e6:.1f} M parameters; {self.trainer.device}")
 
     def run(self, interruption):
         """From the first step to the last, or to the end of the one in which a signal comes."""
@@ -113,8 +114,10 @@ class Loop:
                     stop = distributed.highest(int(interruption.wanted or 0))  # all of them, or none
                     self._after(step, last, sheet, stop)
                 except Divergence as error:
-                    raise Divergence(f"step {error.step or step}: {error}; the last good checkpoint stays in "
-                                     f"{self.folder}") from None
+                    saved = self.first or self.best > -math.inf
+                    raise Divergence(f"step {error.step or step}: {error}; " + (
+                        f"the last good checkpoint stays in {self.folder}" if saved
+                        else "there was no checkpoint yet")) from None
                 if stop and not last:
                     self.scribe.wait()
                     self.monitor.say(f"{signal.Signals(stop).name}: stopped and saved after step {step}; go on "
@@ -131,7 +134,8 @@ class Loop:
         if log or draw or check or stop or self.trainer.device.type == "cpu":
             losses_now = self.watch.read()
         if log:
-            record.update(losses_now, lr=learning_rate(step, o, o.lr), images_per_s=self._images_per_s(step))
+            record.update(self.watch.losses, lr=learning_rate(step, o, o.lr), images_per_s=self._images_per_s(step))
+            self.watch.losses.clear()
             if self.watch.skipped:
                 record["skipped"] = self.watch.skipped
         if draw and self.main:
@@ -159,7 +163,7 @@ class Loop:
         distributed.average_statistics(self.trainer.modules.values())
         self.trainer.check_finite()
         return self.scribe.copied({"step": step, **self.constant, "best": self.best, "elapsed": self.monitor.elapsed,
-                "skipped": self.watch.skipped, "rng": runs.rng_state(), **self.trainer.state()})
+                "skipped": self.watch.skipped, "losses": dict(self.watch.losses), "rng": runs.rng_state(), **self.trainer.state()})
 
     def _validate(self, step, record):
         """(checkpoint, whether it is the best so far); its figures come into the record."""

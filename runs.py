@@ -7,6 +7,7 @@ import glob
 import os
 import platform
 import random
+import shlex
 import subprocess
 import sys
 import zlib
@@ -68,6 +69,17 @@ def start(folder, options, resume, sample_dir=None, data=None, defaults=None):
     return state
 
 
+def _begun_with(folder):
+    """', those of: python 3D-GAN.py ...' where the run's folder tells."""
+    try:
+        with open(os.path.join(folder, OPTIONS)) as file:
+            command = strict_json.loads(file.read())["versions"]["command"]
+        told = shlex.join(["python", *map(str, command)])
+        return f", those of: {told}" if told.isprintable() else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def _same_options(folder, before, now, defaults):
     """Refuse options that are not those of the run. One that is newer than the run had its default there; one
     that this program has no more must have been off there: None or False."""
@@ -75,7 +87,7 @@ def _same_options(folder, before, now, defaults):
         then = before.get(name, defaults.get(name))
         if name in now and then != now[name]:
             raise InputError(f"the run in {folder} was trained with --{name}={then}, now --{name}={now[name]}; "
-                             "resume with its own options")
+                             f"resume with its own options{_begun_with(folder)}")
         if name not in now and then is not None and then is not False:
             raise InputError(f"the run in {folder} was trained with --{name}={then}, which this version of the "
                              "program does not have; resume with the one that trained it")

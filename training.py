@@ -274,8 +274,6 @@ def train(options, device, defaults=None):
     defaults : values of options that are not given, for runs that began before there was one.
     """
     check_options(options)
-    if options.resume and not os.path.isdir(options.ckpt_dir):
-        options.resume = False  # nothing there yet: a new run
     main = distributed.main()
     with Interruption() as interruption:
         described = dict(vars(options))

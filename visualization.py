@@ -24,8 +24,10 @@ LIGHT = (0.45, 0.75, -0.5)
 def draw(dataset, vertices, faces, cameras, size=128, color=CLAY):
     """Shaded pictures (B, 3, size, size) in [0, 1] of meshes (B, V, 3) in the renderer's frame."""
     corners = vertices_to_faces(vertices, faces)
-    # Both sides catch the light, softly: predicted meshes fold, and must not turn black where they do.
-    light = face_light(corners, 0.55, 0.5, direction=LIGHT)
+    # Both sides catch the light, softly: predicted meshes fold, and must not turn black where they do. The
+    # light's normals are those of a mirroring camera; seen by another, outsides face the other way.
+    direction = LIGHT if dataset.mirrors else tuple(-x for x in LIGHT)
+    light = face_light(corners, 0.55, 0.5, direction=direction)
     texture = torch.as_tensor(color, dtype=vertices.dtype, device=vertices.device)
     texture = texture.expand(len(vertices), faces.shape[-2], 1, 1, 1, 3)
     background = torch.as_tensor(PAPER, dtype=vertices.dtype, device=vertices.device)
@@ -241,7 +243,8 @@ def interpolation(options, device):
         raise InputError("--mode=interpolation needs --load_im and --load_im1, two images")
     model = open_model(options, device)
     dataset, size = model.dataset, 144
-    images = load_pair(options.load_im, options.load_im1, model.options["img_size"], dataset.channels)
+    images = load_pair(options.load_im, options.load_im1, model.options["img_size"], dataset.channels,
+                       (options.mask, options.mask1))
     first, last = model.encode(images)
     disk.make_folder(options.sample_dir, "--sample_dir")
 

@@ -36,7 +36,8 @@ def write_next(folder, state):
 
 
 class _Disk:
-    """A file that remembers its error, of which torch says no more than that a position is unexpected."""
+    """A file that remembers what ended a write, of which torch says no more than that a position is unexpected: a
+    disk that is full, or a signal."""
 
     def __init__(self, file):
         self.file, self.error = file, None
@@ -44,7 +45,7 @@ class _Disk:
     def write(self, data):
         try:
             return self.file.write(data)
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             raise
 

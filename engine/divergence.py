@@ -44,10 +44,16 @@ class Watch:
     ----------
     on_nan : 'stop' raises `Divergence` with the step, the part and the values; 'skip' counts.
     skipped : steps skipped before, by the run that is resumed.
+    losses : those of it that no record has yet.
+
+    Attributes
+    ----------
+    losses : the newest value of each loss, for the next record: a step has only some of them, the encoder's turn
+        not the discriminator's.
     """
 
-    def __init__(self, on_nan, skipped=0):
-        self.on_nan, self.skipped = on_nan, skipped
+    def __init__(self, on_nan, skipped=0, losses=()):
+        self.on_nan, self.skipped, self.losses = on_nan, skipped, dict(losses)
         self.in_a_row, self.unread = 0, []
 
     def add(self, step, losses, norms):
@@ -59,6 +65,7 @@ class Watch:
                                     for v in values.values()]).tolist())
         for step, losses, norms in self.unread:
             losses = {name: next(numbers) for name in losses}
+            self.losses |= losses
             self._look(step, losses, {name: next(numbers) for name in norms})
         self.unread.clear()
         return losses

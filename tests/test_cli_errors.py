@@ -30,6 +30,26 @@ def training(folder, data, *more):
 
 # ---- the options themselves ------------------------------------------------------------------------
 
+@pytest.mark.parametrize("mode, more, named", [
+    ("train", ["--data_dir=d", "--train_views=1"], "training takes --trainViews"),
+    ("train", ["--data_dir=d", "--n_train=3"], "--n_train is of data that are made"),
+    ("train", ["--mesh_dir=d"], "--mesh_dir is an option of --mode=make_dataset, not of train"),
+    ("train", ["--mask_from=alpha"], "--mask_from is an option of --dataset=NIPS17, not of CVPR18"),
+    ("train", ["--dataset=NIPS17", "--published_flip"], "--dataset=Pascal3D, not of NIPS17"),
+    ("trainCVPR19", ["--confusion=log2"], "--confusion is of --mode=train"),
+    ("evaluation", ["--perplexity", "3"], "--mode=t_SNE, not of evaluation"),
+    ("reconstruct", ["--mask1=a.png"], "--mode=interpolation, not of reconstruct")])
+def test_options_that_would_not_be_read(mode, more, named, tmp_path, capsys):
+    assert call(f"--mode={mode}", "--ckpt_dir", tmp_path / "run", *more) == 2
+    assert named in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_an_axis_may_follow_its_option(capsys):
+    for arguments in (["--up", "-z"], ["--up=-z"]):
+        assert call("--mode=make_dataset", "--dry_run", *arguments) == 0
+        assert json.loads(capsys.readouterr().out)["up"] == "-z"
+
+
 @pytest.mark.parametrize("option, named", [
     ("--mode=dance", "--mode"), ("--n_iters=0", "--n_iters"), ("--n_iters=1.5", "--n_iters"),
     ("--batch_size=-1", "--batch_size"), ("--lambda_smth=-0.1", "--lambda_smth"),

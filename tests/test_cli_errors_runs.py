@@ -235,6 +235,14 @@ def test_runs_evaluated_in_different_ways(key, other, refused, run, evaluated, t
     assert key in message and str(run) in message
 
 
+def test_figures_of_another_step_than_the_picture_would_be(refused, run, evaluated, tmp_path):
+    result = json.loads((evaluated / "evaluation_test_last.json").read_text())
+    result["protocol"]["step"] -= 3
+    (run / "evaluation_test_last.json").write_text(json.dumps(result))
+    message = refused("--mode=compare", "--sample_dir", tmp_path / "out", "--runs", evaluated, run)
+    assert f"the figures of {run} are of step 3, its last checkpoint is of step 6" in message
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"protocol": {}}', '{"protocol": 3}'])
 def test_evaluations_that_cannot_be_read(text, refused, run, evaluated, tmp_path):
     (run / "evaluation_test_last.json").write_text(text)

@@ -146,6 +146,19 @@ def test_folder_of_runs(more, two_classes):
     assert merged["mean_iou"] == pytest.approx(np.mean([merged["iou"][c] for c in classes]))
 
 
+def test_classes_that_a_run_has_not_seen_do_not_replace_its_figures(two_classes, capsys):
+    _, folder = two_classes
+    run = folder / f"ckpt3D_{CAR}"
+    evaluate(run)
+    own = (run / "evaluation_test_last.json").read_bytes()
+    capsys.readouterr()
+    evaluate(run, "--class_ids", PLANE)
+    assert (run / "evaluation_test_last.json").read_bytes() == own
+    apart = run / f"evaluation_test_last_{PLANE}.json"
+    assert set(json.loads(apart.read_text())["iou"]) == {PLANE}
+    assert f"written to {apart}; not trained on airplane" in capsys.readouterr().out
+
+
 class Oracle:
     """In place of a model: the true meshes of a split, in order, as `change` leaves them."""
 

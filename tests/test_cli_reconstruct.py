@@ -4,7 +4,7 @@ import pytest
 import torch
 import trimesh
 from command import CAR, call, process
-from command import ae, data, featgan, featgan_process, template  # noqa: F401  (fixtures)
+from command import ae, data, featgan, featgan_process, refused, template  # noqa: F401  (fixtures)
 from images import load_image
 from inference import load_run
 from neural_renderer import load_obj
@@ -216,6 +216,18 @@ def test_with_a_mask(ae, car, tmp_path):
     Image.fromarray(car[3]).save(tmp_path / "mask.png")
     assert reconstruct(ae, tmp_path / "car.png", tmp_path / "out", "--mask", tmp_path / "mask.png") == 0
     assert len(list((tmp_path / "out").iterdir())) == 5
+
+
+def test_two_masks(ae, car, refused, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("car.png", "car1.png"):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / name)
+    Image.fromarray(car[3]).save(tmp_path / "mask.png")
+    Image.fromarray(car[3][:, ::-1]).save(tmp_path / "mask1.png")
+    between = ("--mode=interpolation", "--ckpt_dir", ae, "--load_im", tmp_path / "car.png", "--load_im1",
+               tmp_path / "car1.png", "--sample_dir", tmp_path / "out", "--device=cpu", "--mask", tmp_path / "mask.png")
+    assert "car1.png" in refused(*between)
+    assert call(*between, "--mask1", tmp_path / "mask1.png") == 0
 
 
 def test_pictures_of_people_are_never_written_over(ae, car, tmp_path):

@@ -1,4 +1,5 @@
 """Ending on the way, by a signal or a full disk, and going on: what is kept, said and refused."""
+import contextlib
 import errno
 import os
 import shutil
@@ -7,9 +8,10 @@ import time
 
 import pytest
 import torch
-from command import CAR, SHORT, TINY, call, checkpoint, differences, listing, metrics, start, wait_for_step
+from command import CAR, SHORT, TINY, call, checkpoint, differences, listing, metrics, script, start, wait_for_step
 from command import ae, data, refused, scratch, template, tmp_path  # noqa: F401  (fixtures)
 from engine import checkpoints
+from errors import Stopped
 
 
 def command(data, template, folder, *more):
@@ -66,6 +68,24 @@ def test_a_second_interrupt_ends_it_at_once(place, at_step, data, template, tmp_
     assert checkpoints.load_last(tmp_path / "run")["step"] == (3 if place == "step" else 6)
     left = {p.name for p in (tmp_path / "run").iterdir()}
     assert not [n for n in left if n.endswith(".part") or n == "run.lock"], left
+
+
+def test_a_second_interrupt_while_torch_writes(tmp_path, monkeypatch):
+    """torch says only that a position is unexpected."""
+    class Interrupted:
+        def write(self, data):
+            raise Stopped("SIGINT: stopped at once")
+    monkeypatch.setattr(checkpoints, "written_whole", lambda *_: contextlib.nullcontext(Interrupted()))
+    with pytest.raises(Stopped):
+        checkpoints.write_next(tmp_path, {"step": 1})
+
+
+def test_an_interrupt_while_modules_are_loaded(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+    program = script()
+    monkeypatch.setattr(program, "parse", interrupted)
+    assert program.main(["--mode=train"]) == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_signal_while_data_are_loaded(data, template, tmp_path, monkeypatch, capsys):

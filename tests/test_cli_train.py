@@ -155,6 +155,25 @@ def test_resume_is_exact(data, featgan, tmp_path):
                        checkpoint(featgan, "last.prev.pt")["models"]) == []
 
 
+def test_every_loss_is_recorded_whoevers_turn_it_is(data, template, tmp_path):
+    """With the default --G_every and any even --log_step, each step of a record is the encoder's."""
+    options = ("--obj_dir", template, "--ckpt_step=3", "--sample_step=9", "--n_iters=4")
+    assert call(*command(data, tmp_path / "all", *options, "--log_step=1")) == 0
+    assert call(*command(data, tmp_path / "run", *options, "--log_step=2")) == 0
+    each = {r["step"]: r for r in metrics(tmp_path / "all")}
+    for record in (r for r in metrics(tmp_path / "run") if "silhouette" in r):
+        step = record["step"]
+        assert record["discriminator"] == each[step - 1]["discriminator"] and "discriminator" not in each[step]
+        assert all(record[k] == each[step][k] for k in ("silhouette", "confusion"))
+    # The checkpoint in between keeps what no record has yet.
+    assert checkpoint(tmp_path / "run", "last.prev.pt")["losses"]["discriminator"] == each[3]["discriminator"]
+    kept = [{k: v for k, v in r.items() if k not in ("time", "images_per_s")} for r in metrics(tmp_path / "run")]
+    os.replace(tmp_path / "run" / "last.prev.pt", tmp_path / "run" / "last.pt")
+    assert call(*command(data, tmp_path / "run", *options, "--log_step=2", "--resume")) == 0
+    assert [{k: v for k, v in r.items() if k not in ("time", "images_per_s")}
+            for r in metrics(tmp_path / "run")] == kept
+
+
 def test_resume_of_the_compared_method_is_exact(data, template, tmp_path):
     """VPL draws its other views from the generator whose state the checkpoint keeps."""
     options = ("--obj_dir", template, "--log_step=1", "--ckpt_step=2", "--sample_step=2", "--mode=trainCVPR19")
@@ -287,3 +306,4 @@ def test_weights_that_left_at_a_checkpoint(lr, data, template, tmp_path, capsys)
                          "--ckpt_step=1", "--sample_step=1", "--lambda_adv=0"))
     lines = capsys.readouterr().err.splitlines()
     assert code == 3 and len(lines) == 1 and lines[0].startswith("error: step "), (code, lines)
+    assert lines[0].endswith("; there was no checkpoint yet")
