@@ -91,7 +91,8 @@ class Loop:
         parameters = sum(p.numel() for m in modules for p in m.parameters())
         kind = "resuming" if resumed else "nothing to resume, so training" if self.options.resume else "training"
         self.monitor.say(f"{kind} in {self.folder}: {', '.join(data.class_name(c) for c in data.class_ids)}; "
-                         f"{len(data)} images of {data.num_objects} objects; {parameters / 1e6:.1f} M parameters; {self.trainer.device}")
+                         f"{len(data)} images of {data.num_objects} objects; {parameters / 1e6:.1f} M parameters; "
+                         f"{self.trainer.device}")
 
     def run(self, interruption):
         """From the first step to the last, or to the end of the one in which a signal comes."""
