@@ -2,6 +2,7 @@
 
 `writers` has the layouts.
 """
+import itertools
 import os
 
 import numpy as np
@@ -167,16 +168,16 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     if not mesh_dir or not os.path.isdir(mesh_dir):
         raise InputError(f"--mesh_dir={mesh_dir} is not a folder; expected one with a subfolder of meshes "
                          "for each class")
-    classes = {}
+    found = {}
     for class_id in sorted(os.listdir(mesh_dir)):
         files = sorted(os.path.join(root, f) for root, _, names in os.walk(os.path.join(mesh_dir, class_id))
                        for f in names if f.lower().endswith(MESH_ENDINGS))
         if files:
-            classes[class_id] = files
-    if not classes:
+            found[class_id] = files
+    if not found:
         raise InputError(f"--mesh_dir={mesh_dir} has no subfolder with meshes ({', '.join(MESH_ENDINGS)})")
-    small = [f"{c} ({len(f)})" for c, f in classes.items() if len(f) < 3]
-    classes = {c: f for c, f in classes.items() if len(f) >= 3}
+    small = [f"{c} ({len(f)})" for c, f in found.items() if len(f) < 3]
+    classes = {c: f for c, f in found.items() if len(f) >= 3}
     if not classes:
         raise InputError(f"--mesh_dir={mesh_dir} has no class of at least 3 meshes, for training, validation and "
                          f"test: {', '.join(small)}")
@@ -186,6 +187,8 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     settings = {"made_by": "meshes", "mesh_dir": os.path.abspath(mesh_dir), "up": up, "data_seed": seed,
                 "train_views": train_views}
     done = _begin(folder, settings, layout)
+    for class_id in done:
+        _check_same_meshes(folder, class_id, mesh_dir, found.get(class_id, []))
     for class_id, files in classes.items():
         if class_id in done:
             continue
@@ -194,9 +197,41 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
         split = {"val": order[:n_val], "test": order[n_val:n_val + n_test], "train": order[n_val + n_test:]}
         WRITERS[layout](folder, class_id, _sizes(layout, *(len(split[s]) for s in SPLITS)),
                         lambda s, i: load_mesh(files[split[s][i]], up), train_views, seed, class_id)
-        disk.write_json(os.path.join(folder, f"{class_id}_objects.json"),
-                        {s: [os.path.relpath(files[j], mesh_dir) for j in split[s]] for s in SPLITS})
+        disk.write_json(_list_of(folder, class_id), {s: [os.path.relpath(files[j], mesh_dir) for j in split[s]]
+                                                     for s in SPLITS})
         done.append(class_id)
         _describe(folder, settings, done)
-    print(f"{folder}: " + ", ".join(f"{c} ({len(f)} objects)" for c, f in classes.items()))
+    print(f"{folder}: " + ", ".join(_told(folder, class_id, layout) for class_id in done))
     return folder
+
+
+def _list_of(folder, class_id):
+    return os.path.join(folder, f"{class_id}_objects.json")
+
+
+def _listed(folder, class_id):
+    """{split: [meshes]} that a class was made from, by their paths below --mesh_dir."""
+    path = _list_of(folder, class_id)
+    try:
+        with open(path) as file:
+            return {split: list(map(str, names)) for split, names in strict_json.loads(file.read()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read as the list of the meshes of {class_id}: {error}") from None
+
+
+def _told(folder, class_id, layout):
+    """'table (6 objects)': what the files hold."""
+    listed = _listed(folder, class_id)
+    return f"{class_id} ({sum(len(listed.get(split, ())) for split in DATASETS[layout].splits)} objects)"
+
+
+def _check_same_meshes(folder, class_id, mesh_dir, files):
+    """Refuse other meshes than a class was made from: its split would move objects from training to test."""
+    before = set(itertools.chain(*_listed(folder, class_id).values()))
+    now = {os.path.relpath(path, mesh_dir) for path in files}
+    changes = [f"{len(names)} {what} ({min(names)}{', ...' if len(names) > 1 else ''})"
+               for what, names in (("new", now - before), ("gone", before - now)) if names]
+    if changes:
+        raise InputError(f"--mesh_dir={mesh_dir} has other meshes of {class_id} than {_list_of(folder, class_id)} "
+                         f"lists, {' and '.join(changes)}: make all of them into another --data_dir, or remove "
+                         f"{folder} first")

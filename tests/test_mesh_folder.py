@@ -201,6 +201,40 @@ def test_few_views_and_the_same_again(mesh_dir, tmp_path):
         synthetic.make_from_meshes(str(tmp_path / "one"), str(mesh_dir), up="z", train_views=2, seed=4)
 
 
+def test_what_is_told_is_what_the_files_hold(mesh_dir, tmp_path, capsys):
+    folder = tmp_path / "set"
+    for _ in range(2):
+        synthetic.make_from_meshes(str(folder), str(mesh_dir))
+        assert capsys.readouterr().out == f"{folder}: 02958343 (3 objects), bars (5 objects)\n"
+
+
+@pytest.mark.parametrize("changed", ["added", "removed", "class"])
+def test_meshes_that_changed_since_are_refused(mesh_dir, tmp_path, capsys, changed):
+    """Their split would be another: what one has trained on would test."""
+    folder = tmp_path / "set"
+    synthetic.make_from_meshes(str(folder), str(mesh_dir))
+    before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    if changed == "added":
+        shutil.copy(mesh_dir / "bars" / "0.obj", mesh_dir / "bars" / "new.obj")
+    elif changed == "removed":
+        os.remove(mesh_dir / "bars" / "3.stl")
+    else:
+        shutil.rmtree(mesh_dir / "bars")
+    told = {"added": r"1 new \(bars/new.obj\)", "removed": r"1 gone \(bars/3.stl\)",
+            "class": r"5 gone \(bars/0.obj, ...\)"}[changed]
+    with pytest.raises(InputError, match=f"other meshes of bars than {folder}/bars_objects.json lists, {told}: make "
+                                         "all of them into another --data_dir"):
+        synthetic.make_from_meshes(str(folder), str(mesh_dir))
+    assert before == {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+
+
+def test_a_list_of_meshes_that_cannot_be_read_is_named(mesh_dir, tmp_path):
+    synthetic.make_from_meshes(str(tmp_path / "set"), str(mesh_dir))
+    (tmp_path / "set" / "bars_objects.json").write_text("[1]")
+    with pytest.raises(InputError, match="bars_objects.json cannot be read as the list of the meshes"):
+        synthetic.make_from_meshes(str(tmp_path / "set"), str(mesh_dir))
+
+
 # ---- refusals ---------------------------------------------------------------------------------------
 
 
