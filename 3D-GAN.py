@@ -78,7 +78,7 @@ def parser():
                         "all as published)")
 
     g.add_argument("--skip_bad", action="store_true",
-                   help="go on without objects whose files are broken, and list them (NIPS17, Pascal3D)")
+                   help="go on without objects whose files are broken, and list them (NIPS17, Pascal3D, MESH_DIR)")
     g.add_argument("--wAzimuth", type=number(0, above=True), metavar="DEG", help="width of NIPS17's pose bins")
     g.add_argument("--wElevation", type=number(0, above=True), metavar="DEG", help="... in elevation")
     g.add_argument("--split_file", metavar="JSON", help="NIPS17: {class: {train, val, test: [objects]}} (default: "
@@ -314,7 +314,7 @@ def make_dataset(options, device):
     options.data_dir = options.data_dir or SYNTHETIC
     if options.mesh_dir:
         synthetic.make_from_meshes(options.data_dir, options.mesh_dir, options.up, options.data_seed,
-                                   options.train_views, options.layout)
+                                   options.train_views, options.layout, options.skip_bad)
     else:
         options.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
         make_synthetic(options)

@@ -12,6 +12,8 @@ import shapes
 from datasets import CVPR18, DATASETS
 from engine import disk, strict_json
 from errors import InputError
+from monitor import Progress
+from readers.base import tell_left_out
 from writers import WRITERS
 
 SPLITS = ("train", "val", "test")
@@ -159,11 +161,12 @@ def _scale_to_fit(vertices, margin=0.97):
     return scale
 
 
-def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout="CVPR18"):
+def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout="CVPR18", skip_bad=False):
     """Make a dataset from a folder of meshes: each subfolder is a class.
 
     Classes of fewer than 3 meshes are left out, with a line that names them. A tenth of the objects of a
-    class (at least one) validates, two tenths (at least one) test.
+    class (at least one) validates, two tenths (at least one) test. With skip_bad, meshes that cannot be used are
+    left out and listed, here and in `<class>_objects.json`.
     """
     if not mesh_dir or not os.path.isdir(mesh_dir):
         raise InputError(f"--mesh_dir={mesh_dir} is not a folder; expected one with a subfolder of meshes "
@@ -192,17 +195,47 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     for class_id, files in classes.items():
         if class_id in done:
             continue
+        bad = {}
+        if skip_bad:
+            bad = _unusable(class_id, files, up)
+            tell_left_out(list(bad.values()), print)
+            files = [path for path in files if path not in bad]
+            if len(files) < 3:
+                print(f"left out, for fewer than 3 of its meshes can be used: {class_id} ({len(files)})")
+                continue
         order = np.random.default_rng(seed).permutation(len(files))
         n_val, n_test = max(1, len(files) // 10), max(1, len(files) // 5)
         split = {"val": order[:n_val], "test": order[n_val:n_val + n_test], "train": order[n_val + n_test:]}
         WRITERS[layout](folder, class_id, _sizes(layout, *(len(split[s]) for s in SPLITS)),
-                        lambda s, i: load_mesh(files[split[s][i]], up), train_views, seed, class_id)
-        disk.write_json(_list_of(folder, class_id), {s: [os.path.relpath(files[j], mesh_dir) for j in split[s]]
-                                                     for s in SPLITS})
+                        lambda s, i: _load(files[split[s][i]], up), train_views, seed, class_id)
+        names = {**{s: [files[j] for j in split[s]] for s in SPLITS}, **({"left_out": list(bad)} if bad else {})}
+        disk.write_json(_list_of(folder, class_id),
+                        {s: [os.path.relpath(path, mesh_dir) for path in paths] for s, paths in names.items()})
         done.append(class_id)
         _describe(folder, settings, done)
+    if not done:
+        raise InputError(f"--skip_bad leaves no class of at least 3 meshes of --mesh_dir={mesh_dir}")
     print(f"{folder}: " + ", ".join(_told(folder, class_id, layout) for class_id in done))
     return folder
+
+
+def _load(path, up):
+    try:
+        return load_mesh(path, up)
+    except InputError as error:
+        raise InputError(f"{error}; --skip_bad goes on without such meshes") from None
+
+
+def _unusable(class_id, files, up):
+    """{path: sentence} of the meshes that cannot be used."""
+    bad, progress = {}, Progress(f"  {class_id}: looking for broken ones", len(files), " meshes")
+    for k, path in enumerate(files):
+        try:
+            load_mesh(path, up)
+        except InputError as error:
+            bad[path] = str(error)
+        progress.update(k + 1)
+    return bad
 
 
 def _list_of(folder, class_id):
@@ -210,7 +243,7 @@ def _list_of(folder, class_id):
 
 
 def _listed(folder, class_id):
-    """{split: [meshes]} that a class was made from, by their paths below --mesh_dir."""
+    """{split: [meshes]} that a class was made from, and left_out, by their paths below --mesh_dir."""
     path = _list_of(folder, class_id)
     try:
         with open(path) as file:
@@ -220,9 +253,11 @@ def _listed(folder, class_id):
 
 
 def _told(folder, class_id, layout):
-    """'table (6 objects)': what the files hold."""
+    """'table (6 objects, 1 mesh left out)': what the files hold."""
     listed = _listed(folder, class_id)
-    return f"{class_id} ({sum(len(listed.get(split, ())) for split in DATASETS[layout].splits)} objects)"
+    count, bad = sum(len(listed.get(split, ())) for split in DATASETS[layout].splits), len(listed.get("left_out", ()))
+    left_out = f", {bad} mesh{'es' if bad > 1 else ''} left out" if bad else ""
+    return f"{class_id} ({count} objects{left_out})"
 
 
 def _check_same_meshes(folder, class_id, mesh_dir, files):

@@ -10,6 +10,7 @@ import synthetic
 import torch
 import trimesh
 import writers
+from command import call
 from datasets import CVPR18
 from errors import InputError
 from solids import box
@@ -233,6 +234,39 @@ def test_a_list_of_meshes_that_cannot_be_read_is_named(mesh_dir, tmp_path):
     (tmp_path / "set" / "bars_objects.json").write_text("[1]")
     with pytest.raises(InputError, match="bars_objects.json cannot be read as the list of the meshes"):
         synthetic.make_from_meshes(str(tmp_path / "set"), str(mesh_dir))
+
+
+def test_broken_meshes_are_left_out_on_request(mesh_dir, tmp_path, capsys):
+    folder = tmp_path / "set"
+    (mesh_dir / "bars" / "zzz.obj").write_text("v 0 0 0\n")
+    (mesh_dir / "bars" / "aaa.ply").write_text("no mesh")
+    command = ("--mode=make_dataset", "--mesh_dir", mesh_dir, "--data_dir", folder)
+    assert call(*command) == 2
+    assert "; --skip_bad goes on without such meshes" in capsys.readouterr().err
+    for k in range(2):  # and again, when all is there
+        assert call(*command, "--skip_bad") == 0
+        said = capsys.readouterr().out
+        assert f"{folder}: 02958343 (3 objects), bars (5 objects, 2 meshes left out)\n" in said
+        assert ("broken (2)" in said and f"{mesh_dir}/bars/zzz.obj has no faces" in said) == (k == 0)
+    objects = json.loads((folder / "bars_objects.json").read_text())
+    assert objects.pop("left_out") == ["bars/aaa.ply", "bars/zzz.obj"]
+    os.remove(mesh_dir / "bars" / "zzz.obj")
+    os.remove(mesh_dir / "bars" / "aaa.ply")
+    synthetic.make_from_meshes(str(tmp_path / "whole"), str(mesh_dir))
+    assert objects == json.loads((tmp_path / "whole" / "bars_objects.json").read_text()), "as if they were not there"
+    for split, names in objects.items():
+        assert CVPR18(str(folder), ["bars"], split, str(tmp_path / "cache")).num_objects == len(names)
+
+
+def test_a_class_of_broken_meshes_is_left_out_by_name(mesh_dir, tmp_path, capsys):
+    for name in ("0.obj", "1.off", "2.ply"):
+        (mesh_dir / "bars" / name).write_text("no mesh")
+    synthetic.make_from_meshes(str(tmp_path / "set"), str(mesh_dir), skip_bad=True)
+    assert "fewer than 3 of its meshes can be used: bars (2)" in capsys.readouterr().out
+    assert CVPR18.available(str(tmp_path / "set")) == ["02958343"]
+    shutil.rmtree(mesh_dir / "02958343")
+    with pytest.raises(InputError, match="--skip_bad leaves no class of at least 3 meshes"):
+        synthetic.make_from_meshes(str(tmp_path / "none"), str(mesh_dir), skip_bad=True)
 
 
 # ---- refusals ---------------------------------------------------------------------------------------
