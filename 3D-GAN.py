@@ -14,6 +14,7 @@ from errors import DeviceError, Divergence, InputError, Stopped, WriteError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SYNTHETIC = os.path.join(HERE, "data", "synthetic")
+EMBEDDED = {"n_train": 300, "n_val": 40, "n_test": 40, "palette": "own"}  # options of the embedded shapes alone
 
 
 class Help(argparse.HelpFormatter):
@@ -27,8 +28,10 @@ class Help(argparse.HelpFormatter):
 
 
 def published(name):
-    """' (default: 20000; Pascal3D 40000)' of an option that the datasets' published runs settle."""
+    """' (default: 20000; Pascal3D 40000)' of an option that `parse` settles: the datasets' published runs do."""
     from datasets import DATASETS
+    if name in EMBEDDED:
+        return f" (default: {EMBEDDED[name]})"
     values = {dataset: cls.defaults({}).get(name) for dataset, cls in DATASETS.items()}
     first = next(iter(values.values()))
     told = [str(first)] if first is not None else []
@@ -165,13 +168,13 @@ def parser():
     g.add_argument("--mesh_dir", metavar="DIR", help="meshes, a subfolder for each class (OBJ, OFF, PLY, STL, "
                                                      "GLB); without it, the embedded shapes")
     g.add_argument("--up", choices=("x", "y", "z", "-x", "-y", "-z"), default="y", help="up axis of the meshes")
-    g.add_argument("--n_train", type=integer(1), default=300, help="objects of a class to train on")
-    g.add_argument("--n_val", type=integer(1), default=40, help="... to validate")
-    g.add_argument("--n_test", type=integer(1), default=40, help="... to test")
+    g.add_argument("--n_train", type=integer(1), help="objects of a class to train on")
+    g.add_argument("--n_val", type=integer(1), help="... to validate")
+    g.add_argument("--n_test", type=integer(1), help="... to test")
     g.add_argument("--layout", choices=list(DATASETS), default="CVPR18", help="of the files")
     g.add_argument("--train_views", type=integer(1),
                    help="views drawn of a training object (default: all that the layout has)")
-    g.add_argument("--palette", choices=("own", "shared"), default="own",
+    g.add_argument("--palette", choices=("own", "shared"),
                    help="colours of each object's own, or shared so that colour cannot identify it")
     g.add_argument("--data_seed", type=integer(0), default=0, help="of the shapes and of --trainViews")
     return p
@@ -314,7 +317,7 @@ def make_dataset(options, device):
     options.data_dir = options.data_dir or SYNTHETIC
     if options.mesh_dir:
         synthetic.make_from_meshes(options.data_dir, options.mesh_dir, options.up, options.data_seed,
-                                   options.train_views, options.layout, options.skip_bad)
+                                   options.train_views, options.layout, options.skip_bad, options.class_ids)
     else:
         options.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
         make_synthetic(options)
@@ -337,10 +340,17 @@ MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "
 def parse(arguments=None):
     """The options; those that were not given have the values of the dataset's published run."""
     from datasets import DATASETS
-    options = parser().parse_args(arguments)
+    p = parser()
+    options = p.parse_args(arguments)
     for name, value in DATASETS[options.dataset].defaults(vars(options)).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    for name, value in EMBEDDED.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+        elif options.mode == "make_dataset" and options.mesh_dir:
+            p.error(f"--{name} is for the embedded shapes; the meshes of --mesh_dir are all taken, 70/10/20 to train, "
+                    "validate and test, in their own colours")
     return options
 
 

@@ -161,8 +161,9 @@ def _scale_to_fit(vertices, margin=0.97):
     return scale
 
 
-def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout="CVPR18", skip_bad=False):
-    """Make a dataset from a folder of meshes: each subfolder is a class.
+def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout="CVPR18", skip_bad=False,
+                     class_ids=None):
+    """Make a dataset from a folder of meshes: each subfolder, or each that class_ids name, is a class.
 
     Classes of fewer than 3 meshes are left out, with a line that names them. A tenth of the objects of a
     class (at least one) validates, two tenths (at least one) test. With skip_bad, meshes that cannot be used are
@@ -179,6 +180,11 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
             found[class_id] = files
     if not found:
         raise InputError(f"--mesh_dir={mesh_dir} has no subfolder with meshes ({', '.join(MESH_ENDINGS)})")
+    unknown = [c for c in class_ids or () if c not in found]
+    if unknown:
+        raise InputError(f"--class_ids={unknown[0]} is not a subfolder of --mesh_dir={mesh_dir} with meshes; there: "
+                         f"{', '.join(found)}")
+    found = {c: found[c] for c in class_ids or found}
     small = [f"{c} ({len(f)})" for c, f in found.items() if len(f) < 3]
     classes = {c: f for c, f in found.items() if len(f) >= 3}
     if not classes:
@@ -190,7 +196,7 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     settings = {"made_by": "meshes", "mesh_dir": os.path.abspath(mesh_dir), "up": up, "data_seed": seed,
                 "train_views": train_views}
     done = _begin(folder, settings, layout)
-    for class_id in done:
+    for class_id in [c for c in done if c in found or not class_ids]:
         _check_same_meshes(folder, class_id, mesh_dir, found.get(class_id, []))
     for class_id, files in classes.items():
         if class_id in done:

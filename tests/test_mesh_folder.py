@@ -10,7 +10,7 @@ import synthetic
 import torch
 import trimesh
 import writers
-from command import call
+from command import call, refused  # noqa: F401
 from datasets import CVPR18
 from errors import InputError
 from solids import box
@@ -234,6 +234,27 @@ def test_a_list_of_meshes_that_cannot_be_read_is_named(mesh_dir, tmp_path):
     (tmp_path / "set" / "bars_objects.json").write_text("[1]")
     with pytest.raises(InputError, match="bars_objects.json cannot be read as the list of the meshes"):
         synthetic.make_from_meshes(str(tmp_path / "set"), str(mesh_dir))
+
+
+def test_class_ids_choose_subfolders(mesh_dir, tmp_path, capsys, refused):  # noqa: F811
+    folder = tmp_path / "set"
+    command = ("--mode=make_dataset", "--mesh_dir", mesh_dir, "--data_dir", folder)
+    line = refused(*command, "--class_ids", "bars", "chair")
+    assert f"--class_ids=chair is not a subfolder of --mesh_dir={mesh_dir}" in line and "02958343, bars" in line
+    assert call(*command, "--class_ids", "bars") == 0
+    assert CVPR18.available(str(folder)) == ["bars"]
+    capsys.readouterr()
+    os.remove(mesh_dir / "bars" / "0.obj")
+    assert call(*command, "--class_ids", "02958343") == 0, "what is not asked for may have changed"
+    assert capsys.readouterr().out == f"{folder}: bars (5 objects), 02958343 (3 objects)\n"
+    assert "bars/0.obj" in refused(*command, "--class_ids", "bars") and "bars/0.obj" in refused(*command)
+
+
+@pytest.mark.parametrize("option", ["--n_train=2", "--n_val=40", "--n_test=1", "--palette=own"])
+def test_options_of_the_embedded_shapes_are_refused(mesh_dir, tmp_path, refused, option):  # noqa: F811
+    """Also where they say what they are without being given."""
+    line = refused("--mode=make_dataset", "--mesh_dir", mesh_dir, "--data_dir", tmp_path / "set", option, usage=True)
+    assert f"{option.split('=')[0]} is for the embedded shapes" in line and "70/10/20" in line
 
 
 def test_broken_meshes_are_left_out_on_request(mesh_dir, tmp_path, capsys):
