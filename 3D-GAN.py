@@ -8,6 +8,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 
 from errors import DeviceError, Divergence, InputError, Stopped, WriteError
@@ -218,7 +219,10 @@ def train(options, device):
     dataset = DATASETS[options.dataset]
     if made_here and options.dataset != "CVPR18":
         raise InputError(f"--dataset={options.dataset} needs --data_dir, a folder with {dataset.files}; small ones "
-                         f"to try it: --mode=make_dataset --layout={options.dataset}")
+                         f"to try it: {making(options, 'DIR')}")
+    if not made_here and not os.path.isdir(options.data_dir):
+        raise InputError(f"--data_dir={options.data_dir} is not a folder; expected one with {dataset.files}; a small "
+                         f"one to try it: {making(options, options.data_dir)}")
     if made_here:
         import synthetic
         options.data_dir = SYNTHETIC
@@ -235,6 +239,12 @@ def train(options, device):
     options.cache_dir = options.cache_dir or os.path.join(options.data_dir, ".cache")
     defaults = parse([f"--mode={options.mode}", f"--dataset={options.dataset}"])
     return training.train(options, device, vars(defaults))
+
+
+def making(options, folder, *more):
+    """The command that makes a dataset in a folder."""
+    layout = [] if options.dataset == "CVPR18" else [f"--layout={options.dataset}"]
+    return " ".join(["--mode=make_dataset", *layout, f"--data_dir={shlex.quote(folder)}", *more])
 
 
 def trainCVPR19(options, device):
@@ -345,6 +355,14 @@ def parse(arguments=None):
     for name, value in DATASETS[options.dataset].defaults(vars(options)).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    given = [f"--{name}={getattr(options, name)}" for name in (*EMBEDDED, "train_views")
+             if getattr(options, name) is not None]
+    if given and options.mode in ("train", "trainCVPR19") and options.data_dir and not options.resume:
+        if os.path.isdir(options.data_dir):
+            p.error(f"{given[0]} is for data to be made, and --data_dir={options.data_dir} is there; leave it out, or "
+                    f"make another: {making(options, 'OTHER', *given)}")
+        p.error(f"{given[0]} is for data to be made, which is a command of its own: "
+                f"{making(options, options.data_dir, *given)}")
     for name, value in EMBEDDED.items():
         if getattr(options, name) is None:
             setattr(options, name, value)

@@ -4,6 +4,7 @@
 """
 import itertools
 import os
+import shlex
 
 import numpy as np
 import torch
@@ -88,17 +89,27 @@ def _begin(folder, settings, layout):
             done = before.pop("classes")
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path} cannot be read as the description of a dataset: {error}") from None
-        if before != settings:
+        if before == settings:
+            return done
+        if not all(name == DESCRIPTION or name.endswith(".part") for name in os.listdir(folder)):
             other = next(k for k in {**before, **settings} if before.get(k) != settings.get(k))
             raise InputError(f"--data_dir={folder} was made with {other}={before.get(other)}, now "
-                             f"{other}={settings.get(other)}; choose another folder or remove this one")
-        return done
-    if os.path.isdir(folder) and DATASETS[layout].held(folder):
+                             f"{other}={settings.get(other)}; make another, {_command(settings, layout)}, and train "
+                             "with its --data_dir, or remove this one")
+    elif os.path.isdir(folder) and DATASETS[layout].held(folder):
         raise InputError(f"--data_dir={folder} holds a dataset that this program did not make; choose "
                          "another folder")
     disk.make_folder(folder, "--data_dir")
     _describe(folder, settings, [])
     return []
+
+
+def _command(settings, layout):
+    """What makes a dataset of these settings elsewhere."""
+    plain = {"made_by": settings["made_by"], "n_train": 300, "n_val": 40, "n_test": 40, "palette": "own",
+             "data_seed": 0, "up": "y", "train_views": _views(layout, None)}
+    given = [f" --{name}={shlex.quote(str(value))}" for name, value in settings.items() if value != plain.get(name)]
+    return "--mode=make_dataset --data_dir=OTHER" + "".join(given)
 
 
 def _describe(folder, settings, done):
