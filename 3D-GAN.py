@@ -75,7 +75,7 @@ def parser():
                    help="classes of ONE model, e.g. 02958343 for cars (default: all of DATA_DIR)")
     g.add_argument("--trainViews", type=integer(1), metavar="N",
                    help="views used of each training object: CVPR18 draws them by DATA_SEED (default: all); "
-                        "NIPS17 takes the first (default: 1)")
+                        "NIPS17 takes the first (default: 1; check_data: all)")
     g.add_argument("--img_size", type=integer(1), help="side of the images in pixels")
     g.add_argument("--split", choices=("train", "val", "test"),
                    help="what is evaluated (default: test, t_SNE: val; NIPS17 test; Pascal3D val, t_SNE: train; "
@@ -353,7 +353,7 @@ def parse(arguments=None):
     p = parser()
     options = p.parse_args(arguments)
     for name, value in DATASETS[options.dataset].defaults(vars(options)).items():
-        if getattr(options, name) is None:
+        if getattr(options, name) is None and (options.mode, name) != ("check_data", "trainViews"):
             setattr(options, name, value)
     given = [f"--{name}={getattr(options, name)}" for name in (*EMBEDDED, "train_views")
              if getattr(options, name) is not None]
