@@ -52,7 +52,9 @@ def parser():
 
     g = p.add_argument_group("run")
     g.add_argument("--ckpt_dir", metavar="DIR", help="the run's folder: options, checkpoints, log, results")
-    g.add_argument("--sample_dir", metavar="DIR", help="pictures and meshes (default: CKPT_DIR/samples)")
+    g.add_argument("--sample_dir", metavar="DIR",
+                   help="pictures, meshes and tables (default: CKPT_DIR/samples; without CKPT_DIR results, of compare "
+                        "results/compare, in the working directory; evaluation: CKPT_DIR itself)")
     g.add_argument("--resume", action="store_true", help="go on with the run that CKPT_DIR holds, exactly")
     g.add_argument("--eval_flag", type=checkpoint_name, default="last", metavar="WHICH",
                    help="checkpoint to use: last, best, or the step of one that KEEP_LAST kept")
