@@ -149,7 +149,7 @@ def parser():
     g = p.add_argument_group("reconstruct and interpolation")
     g.add_argument("--load_im", metavar="PATH", help="an image, or a folder of them")
     g.add_argument("--n_images", type=integer(1), default=24,
-                   help="images of SPLIT to reconstruct, without LOAD_IM")
+                   help="images of SPLIT to reconstruct, without LOAD_IM, at most one of each object")
     g.add_argument("--load_im1", metavar="PATH", help="the image to interpolate to")
     g.add_argument("--steps", type=integer(2), default=6, help="shapes of an interpolation, with both ends")
     g.add_argument("--mask", metavar="PNG", help="where the object is, for an image without alpha")
