@@ -8,12 +8,14 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 
 from errors import DeviceError, Divergence, InputError, Stopped, WriteError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SYNTHETIC = os.path.join(HERE, "data", "synthetic")
+EMBEDDED = {"n_train": 300, "n_val": 40, "n_test": 40, "palette": "own"}  # options of the embedded shapes alone
 
 
 class Help(argparse.HelpFormatter):
@@ -27,8 +29,10 @@ class Help(argparse.HelpFormatter):
 
 
 def published(name):
-    """' (default: 20000; Pascal3D 40000)' of an option that the datasets' published runs settle."""
+    """' (default: 20000; Pascal3D 40000)' of an option that `parse` settles: the datasets' published runs do."""
     from datasets import DATASETS
+    if name in EMBEDDED:
+        return f" (default: {EMBEDDED[name]})"
     values = {dataset: cls.defaults({}).get(name) for dataset, cls in DATASETS.items()}
     first = next(iter(values.values()))
     told = [str(first)] if first is not None else []
@@ -48,7 +52,9 @@ def parser():
 
     g = p.add_argument_group("run")
     g.add_argument("--ckpt_dir", metavar="DIR", help="the run's folder: options, checkpoints, log, results")
-    g.add_argument("--sample_dir", metavar="DIR", help="pictures and meshes (default: CKPT_DIR/samples)")
+    g.add_argument("--sample_dir", metavar="DIR",
+                   help="pictures, meshes and tables (default: CKPT_DIR/samples; without CKPT_DIR results, of compare "
+                        "results/compare, in the working directory; evaluation: CKPT_DIR itself)")
     g.add_argument("--resume", action="store_true", help="go on with the run that CKPT_DIR holds, exactly")
     g.add_argument("--eval_flag", type=checkpoint_name, default="last", metavar="WHICH",
                    help="checkpoint to use: last, best, or the step of one that KEEP_LAST kept")
@@ -71,14 +77,14 @@ def parser():
                    help="classes of ONE model, e.g. 02958343 for cars (default: all of DATA_DIR)")
     g.add_argument("--trainViews", type=integer(1), metavar="N",
                    help="views used of each training object: CVPR18 draws them by DATA_SEED (default: all); "
-                        "NIPS17 takes the first (default: 1)")
+                        "NIPS17 takes the first (default: 1; check_data: all)")
     g.add_argument("--img_size", type=integer(1), help="side of the images in pixels")
     g.add_argument("--split", choices=("train", "val", "test"),
                    help="what is evaluated (default: test, t_SNE: val; NIPS17 test; Pascal3D val, t_SNE: train; "
                         "all as published)")
 
     g.add_argument("--skip_bad", action="store_true",
-                   help="go on without objects whose files are broken, and list them (NIPS17, Pascal3D)")
+                   help="go on without objects whose files are broken, and list them (NIPS17, Pascal3D, MESH_DIR)")
     g.add_argument("--wAzimuth", type=number(0, above=True), metavar="DEG", help="width of NIPS17's pose bins")
     g.add_argument("--wElevation", type=number(0, above=True), metavar="DEG", help="... in elevation")
     g.add_argument("--split_file", metavar="JSON", help="NIPS17: {class: {train, val, test: [objects]}} (default: "
@@ -143,7 +149,7 @@ def parser():
     g = p.add_argument_group("reconstruct and interpolation")
     g.add_argument("--load_im", metavar="PATH", help="an image, or a folder of them")
     g.add_argument("--n_images", type=integer(1), default=24,
-                   help="images of SPLIT to reconstruct, without LOAD_IM")
+                   help="images of SPLIT to reconstruct, without LOAD_IM, at most one of each object")
     g.add_argument("--load_im1", metavar="PATH", help="the image to interpolate to")
     g.add_argument("--steps", type=integer(2), default=6, help="shapes of an interpolation, with both ends")
     g.add_argument("--mask", metavar="PNG", help="where the object is, for an image without alpha")
@@ -166,13 +172,13 @@ def parser():
     g.add_argument("--mesh_dir", metavar="DIR", help="meshes, a subfolder for each class (OBJ, OFF, PLY, STL, "
                                                      "GLB); without it, the embedded shapes")
     g.add_argument("--up", choices=("x", "y", "z", "-x", "-y", "-z"), default="y", help="up axis of the meshes")
-    g.add_argument("--n_train", type=integer(1), default=300, help="objects of a class to train on")
-    g.add_argument("--n_val", type=integer(1), default=40, help="... to validate")
-    g.add_argument("--n_test", type=integer(1), default=40, help="... to test")
+    g.add_argument("--n_train", type=integer(1), help="objects of a class to train on")
+    g.add_argument("--n_val", type=integer(1), help="... to validate")
+    g.add_argument("--n_test", type=integer(1), help="... to test")
     g.add_argument("--layout", choices=list(DATASETS), default="CVPR18", help="of the files")
     g.add_argument("--train_views", type=integer(1),
                    help="views drawn of a training object (default: all that the layout has)")
-    g.add_argument("--palette", choices=("own", "shared"), default="own",
+    g.add_argument("--palette", choices=("own", "shared"),
                    help="colours of each object's own, or shared so that colour cannot identify it")
     g.add_argument("--data_seed", type=integer(0), default=0, help="of the shapes and of --trainViews")
     return p
@@ -216,7 +222,10 @@ def train(options, device):
     dataset = DATASETS[options.dataset]
     if made_here and options.dataset != "CVPR18":
         raise InputError(f"--dataset={options.dataset} needs --data_dir, a folder with {dataset.files}; small ones "
-                         f"to try it: --mode=make_dataset --layout={options.dataset}")
+                         f"to try it: {making(options, 'DIR')}")
+    if not made_here and not os.path.isdir(options.data_dir):
+        raise InputError(f"--data_dir={options.data_dir} is not a folder; expected one with {dataset.files}; a small "
+                         f"one to try it: {making(options, options.data_dir)}")
     if made_here:
         import synthetic
         options.data_dir = SYNTHETIC
@@ -233,6 +242,12 @@ def train(options, device):
     options.cache_dir = options.cache_dir or os.path.join(options.data_dir, ".cache")
     defaults = parse([f"--mode={options.mode}", f"--dataset={options.dataset}"])
     return training.train(options, device, vars(defaults))
+
+
+def making(options, folder, *more):
+    """The command that makes a dataset in a folder."""
+    layout = [] if options.dataset == "CVPR18" else [f"--layout={options.dataset}"]
+    return " ".join(["--mode=make_dataset", *layout, f"--data_dir={shlex.quote(folder)}", *more])
 
 
 def trainCVPR19(options, device):
@@ -315,7 +330,7 @@ def make_dataset(options, device):
     options.data_dir = options.data_dir or SYNTHETIC
     if options.mesh_dir:
         synthetic.make_from_meshes(options.data_dir, options.mesh_dir, options.up, options.data_seed,
-                                   options.train_views, options.layout)
+                                   options.train_views, options.layout, options.skip_bad, options.class_ids)
     else:
         options.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
         make_synthetic(options)
@@ -342,7 +357,7 @@ READ_BY = {("n_images", "mask", "obj_frame"): ("reconstruct", "reconstruct_Pasca
            ("mask1", "steps"): ("interpolation",),
            ("runs",): ("compare", "MMD", "t_SNE"), ("perplexity",): ("t_SNE",), ("follow",): ("dashboard",),
            ("mesh_dir", "up", "layout"): ("make_dataset",),
-           ("n_train", "n_val", "n_test", "train_views", "palette"): ("make_dataset", *TRAINING)}
+           (*EMBEDDED, "train_views"): ("make_dataset", *TRAINING)}
 OF_DATASETS = "mask_from", "skip_bad", "published_flip"
 
 
@@ -359,7 +374,10 @@ def parse(arguments=None):
     problem = unread(options, [name for name, value in vars(seen).items() if value is not not_given])
     if problem:
         p.error(problem)
-    for name, value in DATASETS[options.dataset].defaults(vars(options)).items():
+    defaults = dict(DATASETS[options.dataset].defaults(vars(options)))
+    if options.mode == "check_data":
+        defaults.pop("trainViews", None)
+    for name, value in {**defaults, **EMBEDDED}.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options
@@ -369,14 +387,23 @@ def unread(options, given):
     """A sentence on an option that was given and that this run would not look at, if there is one."""
     from datasets import DATASETS
     for name in given:
-        modes = next((modes for names, modes in READ_BY.items() if name in names), None)
+        names, modes = next((both for both in READ_BY.items() if name in both[0]), ((), ()))
         if modes and options.mode not in modes:
             return f"--{name} is an option of --mode={' and '.join(modes)}, not of {options.mode}"
+        if name in EMBEDDED and options.mode == "make_dataset" and options.mesh_dir:
+            return (f"--{name} is for the embedded shapes; the meshes of --mesh_dir are all taken, 70/10/20 to train, "
+                    "validate and test, in their own colours")
         if options.mode not in TRAINING:
             continue
-        if modes and options.data_dir is not None:
-            also = "; training takes --trainViews" if name == "train_views" else ""
-            return f"--{name} is of data that are made, and --data_dir={options.data_dir} is to be read{also}"
+        if modes and options.data_dir and not options.resume:
+            there = os.path.isdir(options.data_dir)
+            command = making(options, "OTHER" if there else options.data_dir,
+                             *(f"--{n}={getattr(options, n)}" for n in given if n in names))
+            if not there:
+                return f"--{name} is for data to be made, which is a command of its own: {command}"
+            instead = " (training takes --trainViews)" if name == "train_views" else ""
+            return (f"--{name} is for data to be made, and --data_dir={options.data_dir} is there; leave it "
+                    f"out{instead}, or make another: {command}")
         if name in OF_DATASETS and name not in DATASETS[options.dataset].reads:
             readers = [other for other, cls in DATASETS.items() if name in cls.reads]
             return f"--{name} is an option of --dataset={' and '.join(readers)}, not of {options.dataset}"

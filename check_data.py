@@ -29,8 +29,10 @@ def check_data(options, _device):
         for split in [options.split] if options.split else dataset.splits:
             said = []
             try:
+                views = dataset.views_to_check(options.data_dir, class_id, vars(options), said.append) \
+                    if split == "train" else None
                 data = dataset.open({**vars(options), "skip_bad": True, "class_ids": [class_id]}, split,
-                                    trainViews=options.trainViews, say=said.append)
+                                    trainViews=views, say=said.append)
             except InputError as error:
                 wrong.append(str(error))
                 print(f"{_name(dataset, class_id):<24}{split:<8}{'-':>9}{'-':>9}  {error}")
@@ -55,7 +57,8 @@ def check_data(options, _device):
         path = os.path.join(options.sample_dir, f"check_{dataset.name}.png")
         _sheet(rows).save(path)
         print(f"wrote {path}: image, mask, voxels through the camera, both (grey: both, red: mask, blue: voxels)")
-    print("all that is there is sound" if not wrong else f"{len(wrong)} things are wrong:")
+    count = "1 thing is" if len(wrong) == 1 else f"{len(wrong)} things are"
+    print(f"{count} wrong:" if wrong else "all that is there is sound")
     for line in wrong:
         print(f"  {line}")
     return 1 if wrong else 0

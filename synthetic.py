@@ -2,7 +2,9 @@
 
 `writers` has the layouts.
 """
+import itertools
 import os
+import shlex
 
 import numpy as np
 import torch
@@ -11,6 +13,8 @@ import shapes
 from datasets import CVPR18, DATASETS
 from engine import disk, strict_json
 from errors import InputError
+from monitor import Progress
+from readers.base import tell_left_out
 from writers import WRITERS
 
 SPLITS = ("train", "val", "test")
@@ -85,17 +89,27 @@ def _begin(folder, settings, layout):
             done = before.pop("classes")
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path} cannot be read as the description of a dataset: {error}") from None
-        if before != settings:
+        if before == settings:
+            return done
+        if not all(name == DESCRIPTION or name.endswith(".part") for name in os.listdir(folder)):
             other = next(k for k in {**before, **settings} if before.get(k) != settings.get(k))
             raise InputError(f"--data_dir={folder} was made with {other}={before.get(other)}, now "
-                             f"{other}={settings.get(other)}; choose another folder or remove this one")
-        return done
-    if os.path.isdir(folder) and DATASETS[layout].held(folder):
+                             f"{other}={settings.get(other)}; make another, {_command(settings, layout)}, and train "
+                             "with its --data_dir, or remove this one")
+    elif os.path.isdir(folder) and DATASETS[layout].held(folder):
         raise InputError(f"--data_dir={folder} holds a dataset that this program did not make; choose "
                          "another folder")
     disk.make_folder(folder, "--data_dir")
     _describe(folder, settings, [])
     return []
+
+
+def _command(settings, layout):
+    """What makes a dataset of these settings elsewhere."""
+    plain = {"made_by": settings["made_by"], "n_train": 300, "n_val": 40, "n_test": 40, "palette": "own",
+             "data_seed": 0, "up": "y", "train_views": _views(layout, None)}
+    given = [f" --{name}={shlex.quote(str(value))}" for name, value in settings.items() if value != plain.get(name)]
+    return "--mode=make_dataset --data_dir=OTHER" + "".join(given)
 
 
 def _describe(folder, settings, done):
@@ -158,25 +172,32 @@ def _scale_to_fit(vertices, margin=0.97):
     return scale
 
 
-def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout="CVPR18"):
-    """Make a dataset from a folder of meshes: each subfolder is a class.
+def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout="CVPR18", skip_bad=False,
+                     class_ids=None):
+    """Make a dataset from a folder of meshes: each subfolder, or each that class_ids name, is a class.
 
     Classes of fewer than 3 meshes are left out, with a line that names them. A tenth of the objects of a
-    class (at least one) validates, two tenths (at least one) test.
+    class (at least one) validates, two tenths (at least one) test. With skip_bad, meshes that cannot be used are
+    left out and listed, here and in `<class>_objects.json`.
     """
     if not mesh_dir or not os.path.isdir(mesh_dir):
         raise InputError(f"--mesh_dir={mesh_dir} is not a folder; expected one with a subfolder of meshes "
                          "for each class")
-    classes = {}
+    found = {}
     for class_id in sorted(os.listdir(mesh_dir)):
         files = sorted(os.path.join(root, f) for root, _, names in os.walk(os.path.join(mesh_dir, class_id))
                        for f in names if f.lower().endswith(MESH_ENDINGS))
         if files:
-            classes[class_id] = files
-    if not classes:
+            found[class_id] = files
+    if not found:
         raise InputError(f"--mesh_dir={mesh_dir} has no subfolder with meshes ({', '.join(MESH_ENDINGS)})")
-    small = [f"{c} ({len(f)})" for c, f in classes.items() if len(f) < 3]
-    classes = {c: f for c, f in classes.items() if len(f) >= 3}
+    unknown = [c for c in class_ids or () if c not in found]
+    if unknown:
+        raise InputError(f"--class_ids={unknown[0]} is not a subfolder of --mesh_dir={mesh_dir} with meshes; there: "
+                         f"{', '.join(found)}")
+    found = {c: found[c] for c in class_ids or found}
+    small = [f"{c} ({len(f)})" for c, f in found.items() if len(f) < 3]
+    classes = {c: f for c, f in found.items() if len(f) >= 3}
     if not classes:
         raise InputError(f"--mesh_dir={mesh_dir} has no class of at least 3 meshes, for training, validation and "
                          f"test: {', '.join(small)}")
@@ -186,17 +207,83 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     settings = {"made_by": "meshes", "mesh_dir": os.path.abspath(mesh_dir), "up": up, "data_seed": seed,
                 "train_views": train_views}
     done = _begin(folder, settings, layout)
+    for class_id in [c for c in done if c in found or not class_ids]:
+        _check_same_meshes(folder, class_id, mesh_dir, found.get(class_id, []))
     for class_id, files in classes.items():
         if class_id in done:
             continue
+        bad = {}
+        if skip_bad:
+            bad = _unusable(class_id, files, up)
+            tell_left_out(list(bad.values()), print)
+            files = [path for path in files if path not in bad]
+            if len(files) < 3:
+                print(f"left out, for fewer than 3 of its meshes can be used: {class_id} ({len(files)})")
+                continue
         order = np.random.default_rng(seed).permutation(len(files))
         n_val, n_test = max(1, len(files) // 10), max(1, len(files) // 5)
         split = {"val": order[:n_val], "test": order[n_val:n_val + n_test], "train": order[n_val + n_test:]}
         WRITERS[layout](folder, class_id, _sizes(layout, *(len(split[s]) for s in SPLITS)),
-                        lambda s, i: load_mesh(files[split[s][i]], up), train_views, seed, class_id)
-        disk.write_json(os.path.join(folder, f"{class_id}_objects.json"),
-                        {s: [os.path.relpath(files[j], mesh_dir) for j in split[s]] for s in SPLITS})
+                        lambda s, i: _load(files[split[s][i]], up), train_views, seed, class_id)
+        names = {**{s: [files[j] for j in split[s]] for s in SPLITS}, **({"left_out": list(bad)} if bad else {})}
+        disk.write_json(_list_of(folder, class_id),
+                        {s: [os.path.relpath(path, mesh_dir) for path in paths] for s, paths in names.items()})
         done.append(class_id)
         _describe(folder, settings, done)
-    print(f"{folder}: " + ", ".join(f"{c} ({len(f)} objects)" for c, f in classes.items()))
+    if not done:
+        raise InputError(f"--skip_bad leaves no class of at least 3 meshes of --mesh_dir={mesh_dir}")
+    print(f"{folder}: " + ", ".join(_told(folder, class_id, layout) for class_id in done))
     return folder
+
+
+def _load(path, up):
+    try:
+        return load_mesh(path, up)
+    except InputError as error:
+        raise InputError(f"{error}; --skip_bad goes on without such meshes") from None
+
+
+def _unusable(class_id, files, up):
+    """{path: sentence} of the meshes that cannot be used."""
+    bad, progress = {}, Progress(f"  {class_id}: looking for broken ones", len(files), " meshes")
+    for k, path in enumerate(files):
+        try:
+            load_mesh(path, up)
+        except InputError as error:
+            bad[path] = str(error)
+        progress.update(k + 1)
+    return bad
+
+
+def _list_of(folder, class_id):
+    return os.path.join(folder, f"{class_id}_objects.json")
+
+
+def _listed(folder, class_id):
+    """{split: [meshes]} that a class was made from, and left_out, by their paths below --mesh_dir."""
+    path = _list_of(folder, class_id)
+    try:
+        with open(path) as file:
+            return {split: list(map(str, names)) for split, names in strict_json.loads(file.read()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read as the list of the meshes of {class_id}: {error}") from None
+
+
+def _told(folder, class_id, layout):
+    """'table (6 objects, 1 mesh left out)': what the files hold."""
+    listed = _listed(folder, class_id)
+    count, bad = sum(len(listed.get(split, ())) for split in DATASETS[layout].splits), len(listed.get("left_out", ()))
+    left_out = f", {bad} mesh{'es' if bad > 1 else ''} left out" if bad else ""
+    return f"{class_id} ({count} objects{left_out})"
+
+
+def _check_same_meshes(folder, class_id, mesh_dir, files):
+    """Refuse other meshes than a class was made from: its split would move objects from training to test."""
+    before = set(itertools.chain(*_listed(folder, class_id).values()))
+    now = {os.path.relpath(path, mesh_dir) for path in files}
+    changes = [f"{len(names)} {what} ({min(names)}{', ...' if len(names) > 1 else ''})"
+               for what, names in (("new", now - before), ("gone", before - now)) if names]
+    if changes:
+        raise InputError(f"--mesh_dir={mesh_dir} has other meshes of {class_id} than {_list_of(folder, class_id)} "
+                         f"lists, {' and '.join(changes)}: make all of them into another --data_dir, or remove "
+                         f"{folder} first")

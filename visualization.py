@@ -142,12 +142,13 @@ def reconstruct(options, device):
             raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
         model = open_model(options, device)
         images = [load_input(p, model.options["img_size"], model.dataset.channels, options.mask) for p in paths]
-    elif options.mode == "reconstruct_Pascal" or options.split:
-        model = open_model(options, device)
-        paths, images = _of_split(open_split(model, options), options.split, options.n_images)
     else:
-        raise InputError("--mode=reconstruct needs --load_im, an image or a folder of images, or --split, for images "
-                         "of the dataset")
+        model = open_model(options, device)
+        data = open_split(model, options)
+        paths, images = _of_split(data, options.split, options.n_images)
+        _say(f"{len(paths)} images of {options.split}, without --load_im" + (
+            f": {data.num_objects} objects, one image of each (of {len(data)} in all)"
+            if len(paths) < options.n_images else ""))
     together = _sheets(len(paths)) + [PAGE] if len(paths) > 1 or os.path.isdir(options.load_im or "") else []
     stems = _distinct_stems(paths, together)
     ours = {os.path.join(options.sample_dir, name) for stem in stems for name in _results(stem)}

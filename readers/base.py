@@ -167,6 +167,11 @@ class Dataset(abc.ABC):
         return list(dict.fromkeys(found))
 
     @classmethod
+    def views_to_check(cls, data_dir, class_id, options, say):
+        """Views of each training object that `check_data` reads: those of the options (a dict), None for all."""
+        return options["trainViews"]
+
+    @classmethod
     def defaults(cls, given):
         """Options of the published run, for the others that are given (a dict)."""
         return cls.published

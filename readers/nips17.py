@@ -98,6 +98,18 @@ class NIPS17(Dataset):
     def held(cls, data_dir):
         return any(os.path.exists(os.path.join(data_dir, name)) for name in ("splits.json", "renders", "voxels"))
 
+    @classmethod
+    def views_to_check(cls, data_dir, class_id, options, say):
+        """As many as any training object has, where the options do not say: training itself takes the first ones,
+        and a set may have been made with no more."""
+        if options["trainViews"] is not None:
+            return options["trainViews"]
+        objects = objects_of_split(data_dir, [class_id], "train", options.get("split_file"))[class_id]
+        most = max(_count_views(os.path.join(data_dir, "renders", class_id, name)) for name in objects)
+        if 1 <= most < cls.count_of_views:
+            say(f"note: training objects of {class_id} have {most} of {cls.count_of_views} views")
+        return max(1, most)
+
     # ---- files ----------------------------------------------------------------------------------
 
     def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False,
@@ -160,6 +172,12 @@ class NIPS17(Dataset):
 def _bins(wAzimuth, wElevation):
     """Numbers of bins in azimuth and elevation; the last of each may be narrower."""
     return int(np.ceil(360 / wAzimuth - 1e-9)), int(np.ceil(60 / wElevation - 1e-9))
+
+
+def _count_views(folder):
+    """Views of an object by the last of its pictures, whether or not those before are there."""
+    there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    return max((i + 1 for i in range(NIPS17.count_of_views) if f"render_{i}.png" in there), default=0)
 
 
 # ---- what is in the files -------------------------------------------------------------------------

@@ -218,7 +218,7 @@ def test_check_data_shows_a_wrong_axis(files, tmp_path, capsys, layout):
     assert call("--mode=check_data", f"--dataset={layout}", "--data_dir", tmp_path / "data", "--sample_dir",
                 tmp_path, "--split=val") == 1
     said = capsys.readouterr().out
-    assert "an axis of the voxels or of the camera is not as published" in said and "1 things are wrong" in said
+    assert "an axis of the voxels or of the camera is not as published" in said and "1 thing is wrong:" in said
 
 
 def test_check_data_names_what_is_missing_or_broken(files, tmp_path, capsys, refused):  # noqa: F811
@@ -231,3 +231,32 @@ def test_check_data_names_what_is_missing_or_broken(files, tmp_path, capsys, ref
     assert "train_00002/view.txt" in said and "val_00001/depth_3.png" in said and "2 things are wrong" in said
     assert "is not a folder" in refused("--mode=check_data", "--dataset=NIPS17", "--data_dir", tmp_path / "none")
     assert "holds no class" in refused("--mode=check_data", "--dataset=Pascal3D", "--data_dir", data)
+
+
+def test_check_data_looks_at_all_views(files, tmp_path, capsys):
+    """Of NIPS17, of which training takes the first ones alone."""
+    data = tmp_path / "data"
+    shutil.copytree(files["NIPS17"], data, ignore=shutil.ignore_patterns(".cache"))
+    (data / "renders" / CHAIR / "train_00001" / "depth_3.png").unlink()
+    (data / "renders" / CHAIR / "train_00002" / "render_5.png").unlink()
+    command = ("--mode=check_data", "--dataset=NIPS17", "--data_dir", data, "--sample_dir", tmp_path)
+    assert call(*command) == 1
+    said = capsys.readouterr().out
+    assert "train_00001/depth_3.png" in said and "train_00002/render_5.png" in said and "2 things are wrong" in said
+    assert call(*command, "--trainViews=3") == 0
+    assert "all that is there is sound" in capsys.readouterr().out
+    assert call(*command, "--trainViews=4") == 1
+
+
+def test_check_data_of_a_set_made_with_few_views(files, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(files["NIPS17"], data, ignore=shutil.ignore_patterns(".cache"))
+    for path in data.glob(f"renders/{CHAIR}/train_*/*_*.png"):
+        if int(path.stem.split("_")[1]) >= 2:
+            path.unlink()
+    command = ("--mode=check_data", "--dataset=NIPS17", "--data_dir", data, "--sample_dir", tmp_path)
+    assert call(*command) == 0
+    said = capsys.readouterr().out
+    assert f"note: training objects of {CHAIR} have 2 of 20 views" in said and "all that is there is sound" in said
+    next(data.glob(f"renders/{CHAIR}/train_00003/depth_1.png")).unlink()
+    assert call(*command) == 1 and "train_00003/depth_1.png" in capsys.readouterr().out

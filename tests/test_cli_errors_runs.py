@@ -131,7 +131,6 @@ def disc(size=(40, 30), mode="RGB", ground=0, shown=255):
 
 
 def test_no_image_at_all(no_image, refused, ae, tmp_path):
-    assert "--load_im" in refused("--mode=reconstruct", "--ckpt_dir", ae)
     assert "gone.png" in no_image(tmp_path / "gone.png")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("none")

@@ -2,6 +2,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 
 import numpy as np
@@ -282,3 +283,27 @@ def test_compare_puts_the_figures_side_by_side(result, featgan, ae, data, tmp_pa
     for o in range(2):
         again = load_image(out / "inputs" / f"object_{o:03d}.png", 64).numpy() * 255
         assert np.abs(images[o] - again[None]).max((1, 2, 3)).min() <= 2
+
+
+# ---- where results go ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("mode, module, more, folder", [
+    ("MMD", "analysis.mmd", ("--runs", "a"), "results"), ("t_SNE", "analysis.t_sne", ("--runs", "a"), "results"),
+    ("compare", "compare.compare", ("--runs", "a"), "results/compare"),
+    ("check_data", "check_data.check_data", ("--data_dir", "d"), "results"),
+    ("reconstruct", "visualization.reconstruct", ("--load_E", "e", "--load_G", "g"), "results"),
+    ("interpolation", "visualization.interpolation", ("--load_E", "e", "--load_G", "g"), "results"),
+    ("evaluation", "evaluation.evaluate_run", ("--load_E", "e", "--load_G", "g"), "results")])
+def test_sample_dir_is_where_the_help_says(monkeypatch, capsys, mode, module, more, folder):
+    seen = []
+    monkeypatch.setattr("evaluation.open_model", lambda *_: None)
+    monkeypatch.setattr(module, lambda options, where, *_: seen.append(
+        where if mode == "evaluation" else options.sample_dir) or 0)
+    assert call(f"--mode={mode}", *more, "--device=cpu") == 0
+    assert call(f"--mode={mode}", *more, "--device=cpu", "--ckpt_dir=run") == 0
+    assert call(f"--mode={mode}", *more, "--device=cpu", "--ckpt_dir=run", "--sample_dir=here") == 0
+    assert seen == [folder, os.path.join("run", "samples"), "here"]
+    capsys.readouterr()
+    call("--help")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(default: CKPT_DIR/samples; without CKPT_DIR results, of compare results/compare, in the working " in said

@@ -274,3 +274,16 @@ def test_many_images_take_several_sheets(ae, car, tmp_path, monkeypatch):
     assert reconstruct(ae, tmp_path / "in", tmp_path / "out") == 0
     sizes = [Image.open(tmp_path / "out" / f"reconstructions_{i}.png").size for i in (1, 2)]
     assert sizes == [(2 * 492, 116), (492, 116)] and not (tmp_path / "out" / "reconstructions.png").exists()
+
+
+# ---- images of the data set ------------------------------------------------------------------------
+
+@pytest.mark.parametrize("more, count, split, why", [
+    (("--n_images=1",), 1, "test", ""), (("--n_images=2",), 2, "test", ""),
+    ((), 2, "test", ": 2 objects, one image of each (of 48 in all)"),
+    (("--split=train", "--n_images=500"), 4, "train", ": 4 objects, one image of each (of 96 in all)")])
+def test_images_of_a_split(ae, tmp_path, capsys, more, count, split, why):
+    """Without --load_im; the split that nobody names is the one that is evaluated."""
+    assert call("--mode=reconstruct", "--ckpt_dir", ae, "--sample_dir", tmp_path, "--device=cpu", *more) == 0
+    assert f"{count} images of {split}, without --load_im{why}\n" in capsys.readouterr().out
+    assert len(list(tmp_path.glob(f"{CAR}_{split}_*_out.obj"))) == count

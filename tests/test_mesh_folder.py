@@ -10,6 +10,7 @@ import synthetic
 import torch
 import trimesh
 import writers
+from command import call, refused  # noqa: F401
 from datasets import CVPR18
 from errors import InputError
 from solids import box
@@ -199,6 +200,94 @@ def test_few_views_and_the_same_again(mesh_dir, tmp_path):
     assert os.stat(tmp_path / "one" / names[0]).st_mtime_ns == before, "what is complete is kept"
     with pytest.raises(InputError, match="was made with up=y, now up=z"):
         synthetic.make_from_meshes(str(tmp_path / "one"), str(mesh_dir), up="z", train_views=2, seed=4)
+
+
+def test_what_is_told_is_what_the_files_hold(mesh_dir, tmp_path, capsys):
+    folder = tmp_path / "set"
+    for _ in range(2):
+        synthetic.make_from_meshes(str(folder), str(mesh_dir))
+        assert capsys.readouterr().out == f"{folder}: 02958343 (3 objects), bars (5 objects)\n"
+
+
+@pytest.mark.parametrize("changed", ["added", "removed", "class"])
+def test_meshes_that_changed_since_are_refused(mesh_dir, tmp_path, capsys, changed):
+    """Their split would be another: what one has trained on would test."""
+    folder = tmp_path / "set"
+    synthetic.make_from_meshes(str(folder), str(mesh_dir))
+    before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    if changed == "added":
+        shutil.copy(mesh_dir / "bars" / "0.obj", mesh_dir / "bars" / "new.obj")
+    elif changed == "removed":
+        os.remove(mesh_dir / "bars" / "3.stl")
+    else:
+        shutil.rmtree(mesh_dir / "bars")
+    told = {"added": r"1 new \(bars/new.obj\)", "removed": r"1 gone \(bars/3.stl\)",
+            "class": r"5 gone \(bars/0.obj, ...\)"}[changed]
+    with pytest.raises(InputError, match=f"other meshes of bars than {folder}/bars_objects.json lists, {told}: make "
+                                         "all of them into another --data_dir"):
+        synthetic.make_from_meshes(str(folder), str(mesh_dir))
+    assert before == {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+
+
+def test_a_list_of_meshes_that_cannot_be_read_is_named(mesh_dir, tmp_path):
+    synthetic.make_from_meshes(str(tmp_path / "set"), str(mesh_dir))
+    (tmp_path / "set" / "bars_objects.json").write_text("[1]")
+    with pytest.raises(InputError, match="bars_objects.json cannot be read as the list of the meshes"):
+        synthetic.make_from_meshes(str(tmp_path / "set"), str(mesh_dir))
+
+
+def test_class_ids_choose_subfolders(mesh_dir, tmp_path, capsys, refused):  # noqa: F811
+    folder = tmp_path / "set"
+    command = ("--mode=make_dataset", "--mesh_dir", mesh_dir, "--data_dir", folder)
+    line = refused(*command, "--class_ids", "bars", "chair")
+    assert f"--class_ids=chair is not a subfolder of --mesh_dir={mesh_dir}" in line and "02958343, bars" in line
+    assert call(*command, "--class_ids", "bars") == 0
+    assert CVPR18.available(str(folder)) == ["bars"]
+    capsys.readouterr()
+    os.remove(mesh_dir / "bars" / "0.obj")
+    assert call(*command, "--class_ids", "02958343") == 0, "what is not asked for may have changed"
+    assert capsys.readouterr().out == f"{folder}: bars (5 objects), 02958343 (3 objects)\n"
+    assert "bars/0.obj" in refused(*command, "--class_ids", "bars") and "bars/0.obj" in refused(*command)
+
+
+@pytest.mark.parametrize("option", ["--n_train=2", "--n_val=40", "--n_test=1", "--palette=own"])
+def test_options_of_the_embedded_shapes_are_refused(mesh_dir, tmp_path, refused, option):  # noqa: F811
+    """Also where they say what they are without being given."""
+    line = refused("--mode=make_dataset", "--mesh_dir", mesh_dir, "--data_dir", tmp_path / "set", option, usage=True)
+    assert f"{option.split('=')[0]} is for the embedded shapes" in line and "70/10/20" in line
+
+
+def test_broken_meshes_are_left_out_on_request(mesh_dir, tmp_path, capsys):
+    folder = tmp_path / "set"
+    (mesh_dir / "bars" / "zzz.obj").write_text("v 0 0 0\n")
+    (mesh_dir / "bars" / "aaa.ply").write_text("no mesh")
+    command = ("--mode=make_dataset", "--mesh_dir", mesh_dir, "--data_dir", folder)
+    assert call(*command) == 2
+    assert "; --skip_bad goes on without such meshes" in capsys.readouterr().err
+    for k in range(2):  # and again, when all is there
+        assert call(*command, "--skip_bad") == 0
+        said = capsys.readouterr().out
+        assert f"{folder}: 02958343 (3 objects), bars (5 objects, 2 meshes left out)\n" in said
+        assert ("broken (2)" in said and f"{mesh_dir}/bars/zzz.obj has no faces" in said) == (k == 0)
+    objects = json.loads((folder / "bars_objects.json").read_text())
+    assert objects.pop("left_out") == ["bars/aaa.ply", "bars/zzz.obj"]
+    os.remove(mesh_dir / "bars" / "zzz.obj")
+    os.remove(mesh_dir / "bars" / "aaa.ply")
+    synthetic.make_from_meshes(str(tmp_path / "whole"), str(mesh_dir))
+    assert objects == json.loads((tmp_path / "whole" / "bars_objects.json").read_text()), "as if they were not there"
+    for split, names in objects.items():
+        assert CVPR18(str(folder), ["bars"], split, str(tmp_path / "cache")).num_objects == len(names)
+
+
+def test_a_class_of_broken_meshes_is_left_out_by_name(mesh_dir, tmp_path, capsys):
+    for name in ("0.obj", "1.off", "2.ply"):
+        (mesh_dir / "bars" / name).write_text("no mesh")
+    synthetic.make_from_meshes(str(tmp_path / "set"), str(mesh_dir), skip_bad=True)
+    assert "fewer than 3 of its meshes can be used: bars (2)" in capsys.readouterr().out
+    assert CVPR18.available(str(tmp_path / "set")) == ["02958343"]
+    shutil.rmtree(mesh_dir / "02958343")
+    with pytest.raises(InputError, match="--skip_bad leaves no class of at least 3 meshes"):
+        synthetic.make_from_meshes(str(tmp_path / "none"), str(mesh_dir), skip_bad=True)
 
 
 # ---- refusals ---------------------------------------------------------------------------------------

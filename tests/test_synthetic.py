@@ -154,6 +154,38 @@ def test_a_folder_made_with_other_settings_is_refused(made, tmp_path):
     assert before == {name: os.stat(folder / name).st_mtime_ns for name in os.listdir(folder)}
 
 
+@pytest.mark.parametrize("layout", ["CVPR18", "NIPS17"])
+def test_the_refusal_names_the_command_that_makes_another(made, tmp_path, layout):
+    folder = shutil.copytree(made, tmp_path / "set")
+    with pytest.raises(InputError) as refusal:
+        synthetic.make_synthetic(str(folder), [SOFA], **{**SMALL, "n_val": 40}, palette="shared", layout=layout)
+    more = "" if layout == "CVPR18" else " --layout=NIPS17"
+    assert f"make another, --mode=make_dataset --data_dir=OTHER --n_train=2 --n_test=1 --palette=shared{more}, and " \
+        in str(refusal.value)
+
+
+def test_a_folder_that_was_only_begun_takes_other_settings(tmp_path, monkeypatch):
+    """Ctrl-C before the first file: its description alone is there."""
+    def interrupted(*_):
+        raise KeyboardInterrupt
+    folder = tmp_path / "set"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shapes, "make_object", interrupted)
+        synthetic.make_synthetic(str(folder), [SOFA], **{**SMALL, "n_train": 7})
+    assert os.listdir(folder) == ["dataset.json"]
+    (folder / f"{SOFA}_train_images.npz.123.part").write_text("of a process that was killed")
+    synthetic.make_synthetic(str(folder), [SOFA], **SMALL)
+    assert json.loads((folder / "dataset.json").read_text())["n_train"] == 2
+    assert CVPR18(str(folder), [SOFA], "train", str(tmp_path / "cache")).num_objects == 2
+
+
+def test_what_others_put_into_a_folder_that_was_begun_stays(tmp_path):
+    (tmp_path / "dataset.json").write_text(json.dumps({"made_by": "synthetic shapes", "n_train": 9, "classes": []}))
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match="was made with n_train=9, now n_train=2"):
+        synthetic.make_synthetic(str(tmp_path), [SOFA], **SMALL)
+
+
 def test_classes_that_are_there_are_kept_and_others_added(made, tmp_path):
     folder = shutil.copytree(made, tmp_path / "set")
     before = {name: os.stat(folder / name).st_mtime_ns for name in os.listdir(folder) if name.endswith(".npz")}
