@@ -147,6 +147,7 @@ def steps(data, mode, precision, graph, count=200):
     feed = open_feed(data, Sampler(len(data), 128, 0), GPU, slice(None))
     for step in range(1, 21):
         trainer.step(step, feed.batch(step))
+    assert graph == "off" or all(turn.graph for turn in trainer._turns.values()), "a step could not be recorded"
     torch.cuda.synchronize()
     start = time.perf_counter()
     for step in range(21, 21 + count):

@@ -75,11 +75,11 @@ def failures_told(options):
         yield
     except torch.OutOfMemoryError as error:
         raise InputError(_no_room(error, "the GPU", options)) from None
-    except (RuntimeError, torch.AcceleratorError) as error:
+    except (RuntimeError, *distributed.FAILURES) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         if "can't allocate memory" in first:
             raise InputError(_no_room(error, "this machine", options)) from None
-        if isinstance(error, (torch.AcceleratorError, torch.distributed.DistError)) or re.search(
+        if isinstance(error, distributed.FAILURES) or re.search(
                 r"\b(CUDA (driver )?error|cuDNN error|CUBLAS_STATUS|NCCL)", first):
             raise DeviceError(f"a device has failed: {first}; what was saved before stays: go on with "
                               "--resume") from None

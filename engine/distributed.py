@@ -16,6 +16,8 @@ from errors import DeviceError, InputError
 
 MODES = ("train", "trainCVPR19", "evaluation")  # that know of other processes
 PATIENCE = datetime.timedelta(hours=2)  # while the main process unpacks a dataset; one that ends is seen at once
+# What a device, or the way to those of the others, fails with; torch before 2.8 has no AcceleratorError.
+FAILURES = tuple(getattr(torch, name) for name in ("AcceleratorError",) if hasattr(torch, name)) + (dist.DistError,)
 _store = None
 
 
@@ -82,6 +84,8 @@ def _together():
     """Where a process waits for the others: if one of them has ended, it will not come."""
     try:
         yield
+    except (*FAILURES, torch.OutOfMemoryError):  # of this one's own device
+        raise
     except RuntimeError:  # in words of sockets
         raise DeviceError("another process of this run has ended, so this one does too; what was saved before "
                           "stays: go on with --resume") from None
@@ -156,7 +160,8 @@ def average(modules, values):
     for parameter, piece in zip(parameters, pieces):
         # In the parameter's own memory format, which the fused optimiser takes for granted.
         parameter.grad = torch.empty_like(parameter).copy_(piece.view_as(parameter))
-    return {name: piece[0] for name, piece in zip(values, pieces[len(parameters):])}
+    # Copies: a view would keep all gradients of the step until the loss is read.
+    return {name: piece[0].clone() for name, piece in zip(values, pieces[len(parameters):])}
 
 
 def average_statistics(modules):

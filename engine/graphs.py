@@ -23,7 +23,7 @@ class Captured:
             self._record(inputs)
         self.calls += 1
         if self.graph is None:
-            return self._aside(inputs) if self.recordable else self.function(*inputs)
+            return self._aside(inputs)  # later too: what the allocator keeps belongs to that stream
         for target, source in zip(self.inputs, inputs, strict=True):
             target.copy_(source, non_blocking=True)
         self.graph.replay()
@@ -48,7 +48,8 @@ class Captured:
         try:
             self.inputs = [tensor.clone() for tensor in inputs]
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # Of this thread's calls alone: another reads the next batch meanwhile and may pin memory.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.outputs = self.function(*self.inputs)
             self.graph = graph
         except RuntimeError as error:  # out of memory too: two graphs hold their own

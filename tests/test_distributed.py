@@ -13,6 +13,8 @@ import torch
 from command import (ROOT, SCRIPT, SHORT, TINY, call, checkpoint, differences, environment, listing, metrics,
                      wait_for_step)
 from command import ae, data, featgan, featgan_process, refused, scratch, template, tmp_path  # noqa: F401  (fixtures)
+from engine import distributed
+from errors import DeviceError
 from processes import CASES, steps
 
 LOSSES = ("silhouette", "smoothness", "prior", "discriminator", "confusion", "view_prior")
@@ -168,3 +170,27 @@ def test_modes_of_one_process(refused, monkeypatch, tmp_path):
     monkeypatch.delenv("RANK", raising=False)
     assert "--mode=MMD runs in one process: start it without torchrun" in refused("--mode=MMD", "--runs", tmp_path)
     assert "RANK" in refused("--mode=evaluation", "--ckpt_dir", tmp_path)
+
+
+def test_a_loss_keeps_no_gradients(monkeypatch):
+    """On GPUs losses wait for the next record, many steps long."""
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))
+    layer = torch.nn.Linear(100, 100)
+    layer(torch.rand(100)).sum().backward()
+    before = layer.weight.grad.clone()
+    loss = distributed.average([layer], {"loss": torch.tensor(3.0)})["loss"]
+    assert float(loss) == 3 and loss.untyped_storage().nbytes() == 4 and torch.allclose(layer.weight.grad, before)
+
+
+@pytest.mark.parametrize("error, told", [
+    (torch.distributed.DistBackendError("NCCL error: no room"), torch.distributed.DistBackendError),
+    (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError),
+    (RuntimeError("Connection closed by peer"), DeviceError)])
+def test_only_a_lost_peer_is_told_as_one(error, told, monkeypatch):
+    def fails(*_, **__):
+        raise error
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", fails)
+    with pytest.raises(told):
+        distributed.highest(1)

@@ -39,7 +39,8 @@ class StandIn:
         return self.graphs[-1]
 
     @contextlib.contextmanager
-    def graph(self, graph):
+    def graph(self, graph, capture_error_mode):
+        assert capture_error_mode == "thread_local"  # or the reading of the next batch would end the recording
         self.recording = True
         try:
             yield

@@ -191,3 +191,12 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
     assert draw() == first
     runs.seed_everything(4)
     assert all(a != b for a, b in zip(draw(), first))
+
+
+def test_random_states_of_gpus_that_are_no_longer_there(monkeypatch):
+    state, taken = {**runs.rng_state(), "cuda": ["first", "second", "third"]}, []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", taken.extend)
+    runs.set_rng_state(state)
+    assert taken == ["first"]
