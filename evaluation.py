@@ -50,6 +50,19 @@ def _file_name(options):
     return f"evaluation_{options.split}_{options.eval_flag}.json"
 
 
+def protocol_of(options, model, data):
+    """What figures of a split are of and how its MMD is taken: here and in --mode=MMD, which gives the same."""
+    objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
+    views = sorted({len(data.images_of_class(i)) // n for i, n in enumerate(objects.values())})
+    return {"dataset": model.dataset.name,
+            "data_dir": os.path.abspath(options.data_dir or model.options["data_dir"]),
+            "split": options.split, "checkpoint": options.eval_flag, "objects": objects,
+            "views": f"every view of every object ({', '.join(map(str, views))})",
+            "mmd": "squared, mean over pairs of poses, then over classes; 5 Gaussian kernels, bandwidth by pair, "
+                   "biased; all objects of the split, each class by itself",
+            "mmd_shuffled": f"the same with pose labels permuted, seed {options.seed}"}
+
+
 def evaluate_run(options, folder, model, class_ids=None):
     """Measure one model and write `evaluation_<split>_<flag>.json` into a folder, its run's.
 
@@ -63,22 +76,16 @@ def evaluate_run(options, folder, model, class_ids=None):
             disk.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
     progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
     figures = score(model, data, full=True, mean_grids=mean_shapes(train),
-                    progress=progress.update if distributed.main() else None)
-    objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
+                    progress=progress.update if distributed.main() else None, seed=options.seed)
     result = {
         "protocol": {
-            "dataset": model.dataset.name, "model": model.source,
-            "data_dir": os.path.abspath(options.data_dir or model.options["data_dir"]),
-            "split": options.split, "checkpoint": options.eval_flag, "step": model.step,
-            "objects": objects, "views": "every view of every object",
+            **protocol_of(options, model, data), "model": model.source, "step": model.step,
             "grid": f"32^3, {model.dataset.grid_rule}",
             "voxel_rule": "published (Kato & Harada 2019): surface cells around grid lines, then "
                           "everything that the border cannot reach",
             "iou": "mean over all views of a class; mean_iou over classes; two empty grids count as 1",
             "mean_shape_iou": "one mean grid of the training objects, threshold chosen on them",
             "iou_wrong_object": "each prediction against up to 20 other objects of its class",
-            "mmd": "mean over pairs of poses, 5 Gaussian kernels, biased, all objects of the split",
-            "mmd_shuffled": "the same with pose labels permuted",
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
     if distributed.main():
@@ -87,14 +94,19 @@ def evaluate_run(options, folder, model, class_ids=None):
     return result
 
 
+def class_label(data, class_id):
+    """'02958343 car', or the id alone where it is the name."""
+    name = data.class_name(class_id)
+    return f"{class_id} {name}" if name != class_id else class_id
+
+
 def print_table(result, data):
     protocol = result["protocol"]
     step = "?" if protocol["step"] is None else protocol["step"]
     print(f"\n{protocol['model']}, step {step} ({protocol['checkpoint']}); {protocol['dataset']} "
-          f"{protocol['split']}, every view, voxels 32^3 by the published rule")
+          f"{protocol['split']} of {protocol['data_dir']}, every view, voxels 32^3 by the published rule")
     print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in COLUMNS))
     for class_id, count in protocol["objects"].items():
-        name = f"{class_id} {data.class_name(class_id)}" if data.class_name(class_id) != class_id else class_id
-        print(f"{name:<22}{count:>8}" + "".join(f"{result[key][class_id]:>14.4f}" for key, _ in COLUMNS))
+        print(f"{class_label(data, class_id):<22}{count:>8}" + "".join(f"{result[key][class_id]:>14.4f}" for key, _ in COLUMNS))
     print(f"{'mean':<30}" + "".join(
         f"{np.mean(list(result[key].values())):>14.4f}" for key, _ in COLUMNS))

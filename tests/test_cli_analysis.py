@@ -1,11 +1,12 @@
 """The modes that look inside: MMD, t_SNE, interpolation; and VPL, the compared method."""
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from command import CAR, TINY, call, checkpoint, differences, metrics
+from command import CAR, PLANE, TINY, call, checkpoint, differences, metrics
 from command import ae, data, featgan, refused, template  # noqa: F401  (fixtures)
 from PIL import Image
 
@@ -27,19 +28,56 @@ def test_mmd_of_two_runs(featgan, ae, data, tmp_path):  # noqa: F811
     result = json.loads((tmp_path / "MMD_test.json").read_text())
     assert [r["run"] for r in result["runs"]] == [str(featgan), str(ae)]
     cars = CVPR18(str(data), [CAR], "test", str(data / ".cache"))
-    for r in result["runs"]:
+    for run in result["runs"]:
+        r = run["classes"][CAR]
         matrix = np.array(r["matrix"])
-        codes = load_run(r["run"]).encode(cars.gather(range(len(cars))).images).numpy().reshape(2, 24, -1)
+        codes = load_run(run["run"]).encode(cars.gather(range(len(cars))).images).numpy().reshape(2, 24, -1)
         for p, q in ((0, 1), (3, 17), (23, 5)):
             assert matrix[p, q] == pytest.approx(published_mmd(codes[:, p], codes[:, q]), rel=1e-3, abs=1e-4)
         below = np.tril_indices(24, -1)
-        assert r["mean"] == pytest.approx(matrix[below].mean(), rel=1e-5)
+        assert run["mean"] == r["mean"] == pytest.approx(matrix[below].mean(), rel=1e-5)
         assert (matrix == matrix.T).all() and (np.diag(matrix) == 0).all()
         assert r["poses_left_out"] == [] and r["codes"] == 48
     rows = list(csv.DictReader(open(tmp_path / "MMD_test.csv")))
-    assert len(rows) == 2 * 276
+    assert len(rows) == 2 * 276 and {r["class"] for r in rows} == {CAR}
     assert (tmp_path / "MMD_test.pdf").read_bytes().startswith(b"%PDF")
     assert np.asarray(Image.open(tmp_path / "MMD_test.png").convert("RGB")).std() > 10
+
+
+@pytest.fixture(scope="module")
+def two_classes(template, tmp_path_factory):  # noqa: F811
+    """One run over cars and planes, of which there are 3 each to test."""
+    base = tmp_path_factory.mktemp("two_classes")
+    assert call("--mode=make_dataset", "--data_dir", base / "data", "--class_ids", CAR, PLANE, "--n_train=2",
+                "--n_val=2", "--n_test=3") == 0
+    assert call("--mode=train", "--data_dir", base / "data", "--obj_dir", template, *TINY, "--n_iters=3", "--lr=1e-3",
+                "--lambda_adv=0", "--ckpt_dir", base / "run") == 0
+    return base / "run"
+
+
+@pytest.mark.parametrize("more", [(), ("--seed=3",), ("--class_ids", PLANE)])
+def test_mmd_is_that_of_the_evaluation_class_by_class(more, two_classes, tmp_path, capsys):
+    """Pooled, codes of several classes would be nearer to each other than the poses of one are: another figure."""
+    run = shutil.copytree(two_classes, tmp_path / "run")
+    assert call("--mode=evaluation", "--ckpt_dir", run, "--device=cpu", *more) == 0
+    evaluated = json.loads((run / "evaluation_test_last.json").read_text())
+    capsys.readouterr()
+    assert call("--mode=MMD", "--ckpt_dir", run, "--sample_dir", tmp_path, "--device=cpu", *more) == 0
+    told, found = capsys.readouterr().out, json.loads((tmp_path / "MMD_test.json").read_text())
+    (measured,) = found["runs"]
+    assert set(measured["classes"]) == set(evaluated["mmd"])
+    for ours, theirs in (("mean", "mmd"), ("mean_shuffled", "mmd_shuffled")):
+        for class_id, figures in measured["classes"].items():
+            assert figures[ours] == pytest.approx(evaluated[theirs][class_id], rel=1e-3, abs=1e-5)
+            assert f"{figures[ours]:.4f}" in told
+        assert measured[ours] == pytest.approx(np.mean([f[ours] for f in measured["classes"].values()]))
+        assert f"{measured[ours]:.4f}" in told
+    # The protocol says of what, in the same words.
+    for key, value in found["protocol"].items():
+        assert evaluated["protocol"][key] == value, key
+    assert found["protocol"]["objects"] == {c: 3 for c in measured["classes"]}
+    assert "each class by itself" in told and "(24)" in told and str(two_classes.parent / "data") in told
+    assert len(list(csv.DictReader(open(tmp_path / "MMD_test.csv")))) == 276 * len(measured["classes"])
 
 
 def test_t_sne(featgan, tmp_path, refused):  # noqa: F811

@@ -112,7 +112,7 @@ def test_the_other_modes(trained, tmp_path, layout):
 
 def test_mmd_by_pose_bin_leaves_out_bins_of_one_object(trained, tmp_path, capsys):
     assert call("--mode=MMD", "--ckpt_dir", trained["NIPS17"], "--sample_dir", tmp_path) == 0
-    result = json.loads((tmp_path / "MMD_test.json").read_text())["runs"][0]
+    result = json.loads((tmp_path / "MMD_test.json").read_text())["runs"][0]["classes"][CHAIR]
     assert len(result["poses"]) + len(result["poses_left_out"]) == 72 and result["poses_left_out"]
 
 
