@@ -5,6 +5,7 @@ import os
 import numpy as np
 import torch
 
+from compare import same_protocol
 from engine import disk
 from errors import InputError
 from evaluation import class_label, protocol_of
@@ -103,11 +104,14 @@ def mmd(options, device):
     """The matrix of MMD between all pairs of poses of each class and run, beside its shuffled-label control."""
     opened = _open(options, device)
     split = options.split
+    # The biased estimate grows as codes get fewer, and other objects or bins are other poses.
+    protocols = [{**protocol_of(options, model, data), "pose_bins": data.num_poses} for _, model, data in opened]
+    same_protocol([folder for folder, _, _ in opened], protocols,
+                  ("dataset", "data_dir", "split", "objects", "views", "pose_bins"))
     classes = [_by_class(folder, data, split) for folder, _, data in opened]
     results = [_measured(options, *run, parts) for run, parts in zip(opened, classes)]
     disk.make_folder(options.sample_dir, "--sample_dir")
-    _, model, data = opened[0]
-    protocol = protocol_of(options, model, data)
+    protocol, data = protocols[0], opened[0][2]
     stem = os.path.join(options.sample_dir, f"MMD_{split}")
     disk.write_json(stem + ".json", {"protocol": protocol, "runs": results})
     _write_csv(stem + ".csv", ["run", "class", "pose", "other_pose", "mmd"],

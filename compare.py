@@ -18,7 +18,7 @@ def compare(options, device):
     if options.split is None:
         choose_split(options, load_run(folders[0], options.eval_flag, settings=vars(options)).dataset)
     evaluations = [_evaluation(f, options) for f in folders]
-    _same_protocol(folders, evaluations)
+    same_protocol(folders, [e["protocol"] for e in evaluations])
     models = [load_run(f, options.eval_flag, device, vars(options)) for f in folders]
     _same_images(folders, models)
     disk.make_folder(options.sample_dir, "--sample_dir")
@@ -55,13 +55,14 @@ def _evaluation(folder, options):
         raise InputError(f"{path} cannot be read as an evaluation: {type(error).__name__}: {error}") from None
 
 
-def _same_protocol(folders, evaluations):
-    first = evaluations[0]["protocol"]
-    for folder, e in zip(folders, evaluations):
-        for key in ("dataset", "data_dir", "split", "objects", "voxel_rule"):
-            if e["protocol"].get(key) != first.get(key):
+def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "objects", "voxel_rule")):
+    """Refuse figures of different things side by side."""
+    first = protocols[0]
+    for folder, protocol in zip(folders, protocols):
+        for key in keys:
+            if protocol.get(key) != first.get(key):
                 raise InputError(f"{folders[0]} and {folder} were evaluated with different {key}: "
-                                 f"{first.get(key)} and {e['protocol'].get(key)}")
+                                 f"{first.get(key)} and {protocol.get(key)}")
 
 
 def _same_images(folders, models):

@@ -73,11 +73,26 @@ def test_mmd_is_that_of_the_evaluation_class_by_class(more, two_classes, tmp_pat
         assert measured[ours] == pytest.approx(np.mean([f[ours] for f in measured["classes"].values()]))
         assert f"{measured[ours]:.4f}" in told
     # The protocol says of what, in the same words.
+    assert found["protocol"].pop("pose_bins") == 24
     for key, value in found["protocol"].items():
         assert evaluated["protocol"][key] == value, key
     assert found["protocol"]["objects"] == {c: 3 for c in measured["classes"]}
     assert "each class by itself" in told and "(24)" in told and str(two_classes.parent / "data") in told
     assert len(list(csv.DictReader(open(tmp_path / "MMD_test.csv")))) == 276 * len(measured["classes"])
+
+
+def test_mmd_of_different_data_is_not_put_side_by_side(ae, two_classes, data, refused, tmp_path):  # noqa: F811
+    """The biased estimate depends on the number of codes. Of the same data they stand side by side."""
+    both = ("--mode=MMD", "--runs", ae, two_classes, "--sample_dir", tmp_path / "no", "--device=cpu")
+    line = refused(*both)
+    assert f"{ae} and {two_classes}" in line and f"data_dir: {data} and {two_classes.parent / 'data'}" in line
+    assert call(*both[:4], "--sample_dir", tmp_path / "both", "--data_dir", data, "--class_ids", CAR) == 0
+
+
+def test_mmd_of_different_objects_is_not_put_side_by_side(ae, two_classes, refused, tmp_path):  # noqa: F811
+    line = refused("--mode=MMD", "--runs", two_classes, ae, "--data_dir", two_classes.parent / "data", "--cache_dir",
+                   two_classes.parent / "data" / ".cache", "--sample_dir", tmp_path / "no", "--device=cpu")
+    assert f"different objects: {{'{PLANE}': 3, '{CAR}': 3}} and {{'{CAR}': 3}}" in line
 
 
 def test_t_sne(featgan, tmp_path, refused):  # noqa: F811
