@@ -95,6 +95,16 @@ def test_mmd_of_different_objects_is_not_put_side_by_side(ae, two_classes, refus
     assert f"different objects: {{'{PLANE}': 3, '{CAR}': 3}} and {{'{CAR}': 3}}" in line
 
 
+@pytest.mark.parametrize("mode, option", [("MMD", "--runs"), ("MMD", "--load_E"), ("t_SNE", "--runs"),
+                                          ("t_SNE", "--load_E"), ("compare", "--runs")])
+def test_a_run_does_not_get_the_figures_of_others(mode, option, ae, featgan, refused, tmp_path):  # noqa: F811
+    """They would be written into its folder."""
+    run = shutil.copytree(ae, tmp_path / "run")
+    other = featgan if option == "--runs" else featgan / "last.pt"
+    line = refused(f"--mode={mode}", "--ckpt_dir", run, option, other, "--perplexity=5", "--device=cpu")
+    assert f"--ckpt_dir={run} and {option} together: --mode={mode} takes one of them" in line
+
+
 def test_t_sne(featgan, tmp_path, refused):  # noqa: F811
     assert call("--mode=t_SNE", "--ckpt_dir", featgan, "--perplexity=5", "--sample_dir", tmp_path,
                 "--device=cpu") == 0
