@@ -150,7 +150,10 @@ def parser():
     g.add_argument("--obj_frame", choices=("people", "renderer"), default="people",
                    help="people: right-handed, as photographs show it; renderer: as predicted (mirrored)")
 
-    g = p.add_argument_group("compare, MMD and t_SNE")
+    g = p.add_argument_group("evaluation, compare, MMD and t_SNE")
+    g.add_argument("--mmd_batches", type=integer(1), metavar="N",
+                   help="MMD of the first N batches of BATCH_SIZE codes of each class, object by object; the published "
+                        "program took 96 of 128, on CVPR18 512 objects x 24 views (default: all codes)")
     g.add_argument("--runs", nargs="+", metavar="DIR", help="several run folders, side by side (compare: evaluated "
                                                             "ones)")
     g.add_argument("--perplexity", type=number(0, above=True), default=30.0, help="of t-SNE")

@@ -8,7 +8,7 @@ import torch
 from compare import same_protocol
 from engine import disk
 from errors import InputError
-from evaluation import class_label, protocol_of
+from evaluation import class_label, mmd_codes, protocol_of
 from inference import load_run, load_weights, open_split
 from metrics import pose_mmd, shared_bins
 from monitor import Progress
@@ -71,17 +71,19 @@ def _write_csv(path, header, rows):
         table.writerows(rows)
 
 
-def _by_class(folder, data, split):
-    """{class_id: (numbers of its images, their pose bins that show two objects or more)}"""
+def _by_class(folder, data, options):
+    """{class_id: (numbers of its images that count, their pose bins that show two objects or more)}"""
     poses, objects = data.all_poses(), data.all_objects()
     classes = {}
     for c, class_id in enumerate(data.class_ids):
-        numbers = data.images_of_class(c)
+        numbers = data.images_of_class(c)[:mmd_codes(options)]
         classes[class_id] = numbers, shared_bins(poses[numbers], objects[numbers], data.num_poses)
     most = max(len(bins) for _, bins in classes.values())
     if most < 2:
-        raise InputError(f"the {split} split of {folder} has {most} poses with two objects or more of one class; "
-                         "MMD compares at least two")
+        first = "" if options.mmd_batches is None else (
+            f"--mmd_batches={options.mmd_batches} of {options.batch_size}: the first {mmd_codes(options)} codes of ")
+        raise InputError(f"{first}the {options.split} split of {folder} has {most} poses with two objects or more of "
+                         "one class; MMD compares at least two")
     return classes
 
 
@@ -108,7 +110,7 @@ def mmd(options, device):
     protocols = [{**protocol_of(options, model, data), "pose_bins": data.num_poses} for _, model, data in opened]
     same_protocol([folder for folder, _, _ in opened], protocols,
                   ("dataset", "data_dir", "split", "objects", "views", "pose_bins"))
-    classes = [_by_class(folder, data, split) for folder, _, data in opened]
+    classes = [_by_class(folder, data, options) for folder, _, data in opened]
     results = [_measured(options, *run, parts) for run, parts in zip(opened, classes)]
     disk.make_folder(options.sample_dir, "--sample_dir")
     protocol, data = protocols[0], opened[0][2]

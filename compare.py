@@ -55,7 +55,8 @@ def _evaluation(folder, options):
         raise InputError(f"{path} cannot be read as an evaluation: {type(error).__name__}: {error}") from None
 
 
-def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "objects", "voxel_rule")):
+def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "objects", "voxel_rule",
+                                             "mmd_codes")):
     """Refuse figures of different things side by side."""
     first = protocols[0]
     for folder, protocol in zip(folders, protocols):

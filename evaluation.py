@@ -50,16 +50,25 @@ def _file_name(options):
     return f"evaluation_{options.split}_{options.eval_flag}.json"
 
 
+def mmd_codes(options):
+    """How many codes of each class MMD is taken of, None for all of them."""
+    return options.mmd_batches and options.mmd_batches * options.batch_size
+
+
 def protocol_of(options, model, data):
     """What figures of a split are of and how its MMD is taken: here and in --mode=MMD, which gives the same."""
     objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
     views = sorted({len(data.images_of_class(i)) // n for i, n in enumerate(objects.values())})
+    taken = "all objects of the split" if options.mmd_batches is None else (
+        f"the first {mmd_codes(options)} codes ({options.mmd_batches} batches of {options.batch_size}) of the split, "
+        "object by object, or all where there are fewer")
     return {"dataset": model.dataset.name,
             "data_dir": os.path.abspath(options.data_dir or model.options["data_dir"]),
             "split": options.split, "checkpoint": options.eval_flag, "objects": objects,
             "views": f"every view of every object ({', '.join(map(str, views))})",
             "mmd": "squared, mean over pairs of poses, then over classes; 5 Gaussian kernels, bandwidth by pair, "
-                   "biased; all objects of the split, each class by itself",
+                   f"biased; {taken}, each class by itself",
+            "mmd_codes": mmd_codes(options),
             "mmd_shuffled": f"the same with pose labels permuted, seed {options.seed}"}
 
 
@@ -76,7 +85,8 @@ def evaluate_run(options, folder, model, class_ids=None):
             disk.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
     progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
     figures = score(model, data, full=True, mean_grids=mean_shapes(train),
-                    progress=progress.update if distributed.main() else None, seed=options.seed)
+                    progress=progress.update if distributed.main() else None,
+                    mmd_codes=mmd_codes(options), seed=options.seed)
     result = {
         "protocol": {
             **protocol_of(options, model, data), "model": model.source, "step": model.step,
@@ -105,6 +115,8 @@ def print_table(result, data):
     step = "?" if protocol["step"] is None else protocol["step"]
     print(f"\n{protocol['model']}, step {step} ({protocol['checkpoint']}); {protocol['dataset']} "
           f"{protocol['split']} of {protocol['data_dir']}, every view, voxels 32^3 by the published rule")
+    if protocol["mmd_codes"] is not None:
+        print(f"MMD: {protocol['mmd']}")
     print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in COLUMNS))
     for class_id, count in protocol["objects"].items():
         print(f"{class_label(data, class_id):<22}{count:>8}" + "".join(f"{result[key][class_id]:>14.4f}" for key, _ in COLUMNS))

@@ -204,7 +204,8 @@ def open_model(options, device):
     return load_run(options.ckpt_dir, options.eval_flag, device, vars(options))
 
 
-def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None, seed=0):
+def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None, mmd_codes=None,
+          seed=0):
     """Measure a model on every view of every object of a split.
 
     Parameters
@@ -212,6 +213,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     data : a dataset whose objects have all their views.
     full : also the controls (below), which the validation during training leaves out.
     mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
+    mmd_codes : int. MMD is taken of the first so many codes of a class, object by object; None takes all.
     seed : permutes the pose labels of `mmd_shuffled`.
 
     Returns
@@ -248,6 +250,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
                 progress(done)
         figures, codes = distributed.filled_in(figures), distributed.filled_in(codes).cpu()
         mean = [sum(column) / len(objects) for column in figures.T.tolist()]
+        codes, poses, shown = codes[:mmd_codes], poses[:mmd_codes], shown[:mmd_codes]
         bins = shared_bins(poses, shown, data.num_poses)
         result["iou"][class_id] = mean[0]
         result["mmd"][class_id] = pose_mmd(codes, poses, bins)[1]

@@ -55,7 +55,7 @@ def two_classes(template, tmp_path_factory):  # noqa: F811
     return base / "run"
 
 
-@pytest.mark.parametrize("more", [(), ("--seed=3",), ("--class_ids", PLANE)])
+@pytest.mark.parametrize("more", [(), ("--seed=3",), ("--class_ids", PLANE), ("--mmd_batches=3", "--batch_size=16")])
 def test_mmd_is_that_of_the_evaluation_class_by_class(more, two_classes, tmp_path, capsys):
     """Pooled, codes of several classes would be nearer to each other than the poses of one are: another figure."""
     run = shutil.copytree(two_classes, tmp_path / "run")
@@ -79,6 +79,29 @@ def test_mmd_is_that_of_the_evaluation_class_by_class(more, two_classes, tmp_pat
     assert found["protocol"]["objects"] == {c: 3 for c in measured["classes"]}
     assert "each class by itself" in told and "(24)" in told and str(two_classes.parent / "data") in told
     assert len(list(csv.DictReader(open(tmp_path / "MMD_test.csv")))) == 276 * len(measured["classes"])
+
+
+def test_mmd_of_the_first_batches(two_classes, tmp_path, capsys, refused):  # noqa: F811
+    """In the published order, object by object: 3 batches of 16 codes are the 24 views of the first two objects, as
+    96 of 128 are those of the first 512."""
+    from inference import load_run
+    run, data = shutil.copytree(two_classes, tmp_path / "run"), two_classes.parent / "data"
+    first = ("--mmd_batches=3", "--batch_size=16")
+    assert call("--mode=MMD", "--ckpt_dir", run, "--sample_dir", tmp_path, "--device=cpu", *first) == 0
+    told, found = capsys.readouterr().out, json.loads((tmp_path / "MMD_test.json").read_text())
+    assert "the first 48 codes (3 batches of 16)" in told and found["protocol"]["mmd_codes"] == 48
+    for class_id, figures in found["runs"][0]["classes"].items():
+        images = np.load(data / f"{class_id}_test_images.npz")["arr_0"]
+        assert len(images) == 3 and figures["codes"] == 48
+        codes = load_run(run).encode(torch.from_numpy(images[:2].reshape(48, 4, 64, 64)).float() / 255)
+        codes = codes.numpy().reshape(2, 24, -1)
+        pairs = [published_mmd(codes[:, p], codes[:, q]) for p in range(24) for q in range(p)]
+        assert figures["mean"] == pytest.approx(np.mean(pairs), rel=1e-3)
+    assert call("--mode=evaluation", "--ckpt_dir", run, "--device=cpu", *first) == 0
+    assert "the first 48 codes (3 batches of 16)" in capsys.readouterr().out
+    line = refused("--mode=MMD", "--ckpt_dir", run, "--mmd_batches=1", "--batch_size=24", "--sample_dir",
+                   tmp_path / "no")
+    assert "--mmd_batches=1 of 24: the first 24 codes of the test split" in line and "0 poses" in line
 
 
 def test_mmd_of_different_data_is_not_put_side_by_side(ae, two_classes, data, refused, tmp_path):  # noqa: F811
