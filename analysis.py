@@ -134,9 +134,14 @@ def _heat_maps(stem, results, data):
         for axis, class_id in zip(column, ids):
             f = r["classes"][class_id]
             name = f"{data.class_name(class_id)}, " if len(ids) > 1 else ""
-            shown = axis.imshow(f["matrix"], vmin=0, vmax=top or 1, cmap="magma", origin="lower")
+            shown = axis.imshow(f["matrix"] or [[np.nan]], vmin=0, vmax=top or 1, cmap="magma", origin="lower")
             axis.set(title=f"{_label(r['run'])}, {name}step {_step(r['step'])}\n"
-                           f"mean {f['mean']:.3f}, shuffled {f['mean_shuffled']:.3f}", xlabel="pose", ylabel="pose")
+                           f"mean {f['mean']:.3f}, shuffled {f['mean_shuffled']:.3f}", xlabel="pose bin", ylabel="pose bin")
+            # Bins have their own numbers: those left out are no row. At most a dozen are legible.
+            places = range(0, len(f["poses"]), -(-len(f["poses"]) // 12) or 1)
+            numbers = [f["poses"][i] for i in places]
+            axis.set_xticks(places, numbers, rotation=90 if max(numbers, default=0) > 99 else 0)
+            axis.set_yticks(places, numbers)
     figure.colorbar(shown, ax=axes.ravel().tolist(), label="squared MMD", shrink=0.8 / len(ids))
     for ending in ("png", "pdf"):
         figure.savefig(f"{stem}.{ending}", dpi=120)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from command import CAR, TINY, call, checkpoint, differences, metrics, refused, scratch, template  # noqa: F401
+from matplotlib.figure import Figure
 
 CHAIR = "03001627"
 SHORT = ("--n_iters=4", "--ckpt_step=2", "--sample_step=4", "--log_step=1")
@@ -110,9 +111,17 @@ def test_the_other_modes(trained, tmp_path, layout):
         assert len(list((tmp_path / "again").glob("*_out.*"))) == 4
 
 
-def test_mmd_by_pose_bin_leaves_out_bins_of_one_object(trained, tmp_path, capsys):
+def test_mmd_by_pose_bin_leaves_out_bins_of_one_object(trained, tmp_path, monkeypatch):
+    """Of the heat map too: its ticks are the numbers of the bins, not of the rows."""
+    shown, savefig = [], Figure.savefig
+
+    def seen(figure, *where, **more):
+        shown.append([label.get_text() for label in figure.axes[0].get_xticklabels()])
+        savefig(figure, *where, **more)
+    monkeypatch.setattr(Figure, "savefig", seen)
     assert call("--mode=MMD", "--ckpt_dir", trained["NIPS17"], "--sample_dir", tmp_path) == 0
     result = json.loads((tmp_path / "MMD_test.json").read_text())["runs"][0]["classes"][CHAIR]
+    assert shown[-1] == [str(p) for p in result["poses"]] != list("01234567")[:len(shown[-1])]
     assert len(result["poses"]) + len(result["poses_left_out"]) == 72 and result["poses_left_out"]
 
 
