@@ -136,7 +136,8 @@ def _heat_maps(stem, results, data):
             name = f"{data.class_name(class_id)}, " if len(ids) > 1 else ""
             shown = axis.imshow(f["matrix"] or [[np.nan]], vmin=0, vmax=top or 1, cmap="magma", origin="lower")
             axis.set(title=f"{_label(r['run'])}, {name}step {_step(r['step'])}\n"
-                           f"mean {f['mean']:.3f}, shuffled {f['mean_shuffled']:.3f}", xlabel="pose bin", ylabel="pose bin")
+                           f"mean {f['mean']:.3f}, shuffled {f['mean_shuffled']:.3f}",
+                     xlabel="pose bin", ylabel="pose bin")
             # Bins have their own numbers: those left out are no row. At most a dozen are legible.
             places = range(0, len(f["poses"]), -(-len(f["poses"]) // 12) or 1)
             numbers = [f["poses"][i] for i in places]
@@ -165,6 +166,15 @@ def _print_mmd(protocol, results, data):
 
 
 MAX_POINTS = 5000  # of t-SNE, whose time grows faster than their number
+
+
+def _colours(count):
+    """A colour for each of some things, as different as so many can be."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+    if count <= 20:
+        return ListedColormap(colormaps["tab10" if count <= 10 else "tab20"].colors[:count])
+    return colormaps["nipy_spectral"].resampled(count)
 
 
 def t_sne(options, device):
@@ -198,10 +208,15 @@ def t_sne(options, device):
         order = rng.permutation(len(points))
         by_pose = axes[0, column].scatter(*points[order].T, c=pose[order], s=4, cmap="hsv", vmin=0,
                                           vmax=data.num_poses)
-        by_other = axes[1, column].scatter(*points[order].T, c=other[order], s=4,
-                                           cmap="tab20" if other.max() < 20 else "nipy_spectral")
+        names = [data.class_name(c) for c in data.class_ids] if several else range(data.num_objects)
+        by_other = axes[1, column].scatter(*points[order].T, c=other[order], s=4, cmap=_colours(len(names)),
+                                           vmin=-0.5, vmax=len(names) - 0.5)
         figure.colorbar(by_pose, ax=axes[0, column], label="pose bin")
-        figure.colorbar(by_other, ax=axes[1, column], label="class" if several else "object")
+        bar = figure.colorbar(by_other, ax=axes[1, column], label="class" if several else "object")
+        # Names of all classes; numbers of objects as far as they can be read.
+        ticks = range(0, len(names), 1 if several else -(-len(names) // 20))
+        bar.set_ticks(ticks, labels=[names[i] for i in ticks])
+        bar.minorticks_off()
         rows += [[folder, int(o), int(p), f"{x:.4f}", f"{y:.4f}"]
                  for o, p, (x, y) in zip(thing, pose, points)]
     for axis in axes.flat:

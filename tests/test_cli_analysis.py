@@ -139,6 +139,28 @@ def test_t_sne(featgan, tmp_path, refused):  # noqa: F811
     assert "--perplexity=16" in line and "48 images" in line
 
 
+@pytest.mark.parametrize("more, label, ticks", [
+    ((), "class", ["airplane", "car"]), (("--class_ids", CAR), "object", ["0", "1"])])
+def test_t_sne_names_what_its_colours_are(more, label, ticks, two_classes, tmp_path, monkeypatch):  # noqa: F811
+    """One block of the bar for each thing, with its name in the middle."""
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    assert call("--mode=t_SNE", "--ckpt_dir", two_classes, "--perplexity=5", "--sample_dir", tmp_path,
+                "--device=cpu", *more) == 0
+    (bar,) = [axis for axis in figures[0].axes if axis.get_ylabel() == label]
+    assert [t.get_text() for t in bar.get_yticklabels()] == ticks and bar.get_ylim() == (-0.5, len(ticks) - 0.5)
+    assert list(bar.get_yticks()) == list(range(len(ticks)))
+    points = figures[0].axes[1].collections[0]
+    assert points.cmap.N == len(ticks) and len(np.unique(points.to_rgba(points.get_array()), axis=0)) == len(ticks)
+
+
+@pytest.mark.parametrize("count", [2, 10, 11, 20, 21, 800])
+def test_colours_of_many_things_differ(count):
+    from analysis import _colours
+    colours = _colours(count)(np.arange(count))
+    assert len(np.unique(colours, axis=0)) >= min(count, 200)
+
+
 def test_interpolation_goes_straight_from_one_shape_to_the_other(featgan, data, tmp_path):  # noqa: F811
     import neural_renderer as nr
     from datasets import CVPR18
