@@ -8,7 +8,7 @@ import torch
 from compare import same_protocol
 from engine import disk
 from errors import InputError
-from evaluation import class_label, mmd_codes, protocol_of
+from evaluation import class_label, mmd_codes, number, protocol_of, undefined
 from inference import load_run, load_weights, open_split
 from metrics import pose_mmd, shared_bins
 from monitor import Progress
@@ -114,6 +114,8 @@ def mmd(options, device):
     results = [_measured(options, *run, parts) for run, parts in zip(opened, classes)]
     disk.make_folder(options.sample_dir, "--sample_dir")
     protocol, data = protocols[0], opened[0][2]
+    protocol["undefined"] = undefined({name: {c: f[key] for r in results for c, f in r["classes"].items()}
+                                       for name, key in (("mmd", "mean"), ("mmd_shuffled", "mean_shuffled"))})
     stem = os.path.join(options.sample_dir, f"MMD_{split}")
     disk.write_json(stem + ".json", {"protocol": protocol, "runs": results})
     _write_csv(stem + ".csv", ["run", "class", "pose", "other_pose", "mmd"],
@@ -136,7 +138,7 @@ def _heat_maps(stem, results, data):
             name = f"{data.class_name(class_id)}, " if len(ids) > 1 else ""
             shown = axis.imshow(f["matrix"] or [[np.nan]], vmin=0, vmax=top or 1, cmap="magma", origin="lower")
             axis.set(title=f"{_label(r['run'])}, {name}step {_step(r['step'])}\n"
-                           f"mean {f['mean']:.3f}, shuffled {f['mean_shuffled']:.3f}",
+                           f"mean {number(f['mean'], 3)}, shuffled {number(f['mean_shuffled'], 3)}",
                      xlabel="pose bin", ylabel="pose bin")
             # Bins have their own numbers: those left out are no row. At most a dozen are legible.
             places = range(0, len(f["poses"]), -(-len(f["poses"]) // 12) or 1)
@@ -156,13 +158,15 @@ def _print_mmd(protocol, results, data):
         start = f"{r['run'][-39:]:<40}{_step(r['step']):>8}  "
         for class_id, f in r["classes"].items():
             print(f"{start}{class_label(data, class_id):<22}{protocol['objects'][class_id]:>8}{f['codes']:>8}"
-                  f"{f['mean']:>10.4f}{f['mean_shuffled']:>10.4f}")
+                  f"{number(f['mean']):>10}{number(f['mean_shuffled']):>10}")
             if f["poses_left_out"]:
                 print(f"  without {len(f['poses_left_out'])} of {len(f['poses']) + len(f['poses_left_out'])} poses, "
                       "in which fewer than two objects are seen")
         if len(r["classes"]) > 1:
-            print(f"{start}{'mean':<22}{sum(protocol['objects'].values()):>8}{r['codes']:>8}{r['mean']:>10.4f}"
-                  f"{r['mean_shuffled']:>10.4f}")
+            print(f"{start}{'mean':<22}{sum(protocol['objects'].values()):>8}{r['codes']:>8}"
+                  f"{number(r['mean']):>10}{number(r['mean_shuffled']):>10}")
+    for sentence in protocol["undefined"]:
+        print(f"-: {sentence}")
 
 
 MAX_POINTS = 5000  # of t-SNE, whose time grows faster than their number

@@ -113,6 +113,7 @@ def _markdown(rows, evaluation, data):
              "| --- | --- |" + " ---: |" * len(COLUMNS)]
     lines += [f"| {data.class_name(c)} | {name} | " + " | ".join(map(_figure, values)) + " |"
               for name, c, values in rows]
+    lines += ["", *(f"-: {why}." for why in protocol["undefined"])] if protocol.get("undefined") else []
     return "\n".join(lines) + "\n"
 
 

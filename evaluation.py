@@ -1,4 +1,5 @@
 """`--mode=evaluation`: the figures of a run, printed with their protocol and written as JSON."""
+import math
 import os
 
 import numpy as np
@@ -10,6 +11,9 @@ from monitor import Progress
 
 COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
            ("view_agreement", "agreement"), ("mmd", "MMD"), ("mmd_shuffled", "MMD shuffled"))
+_FEW_POSES = "fewer than two poses show two objects or more"
+UNDEFINED = {"iou_wrong_object": "there is one object", "view_agreement": "each object has one view",
+             "mmd": _FEW_POSES, "mmd_shuffled": _FEW_POSES}
 
 
 def evaluation(options, device):
@@ -39,6 +43,7 @@ def evaluation(options, device):
                            "objects": {k: v for r in results for k, v in r["protocol"]["objects"].items()}}}
     for key, _ in COLUMNS:
         merged[key] = {k: v for r in results for k, v in r[key].items()}
+    merged["protocol"]["undefined"] = undefined(merged)
     merged["mean_iou"] = float(np.mean(list(merged["iou"].values())))
     if distributed.main():
         disk.write_json(os.path.join(folder, _file_name(options)), merged)
@@ -98,10 +103,26 @@ def evaluate_run(options, folder, model, class_ids=None):
             "iou_wrong_object": "each prediction against up to 20 other objects of its class",
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
+    result["protocol"]["undefined"] = undefined(figures)
     if distributed.main():
         disk.write_json(os.path.join(folder, _file_name(options)), result)
     print_table(result, data)
     return result
+
+
+def undefined(figures):
+    """Why some figures, {name: {class_id: number}}, are not numbers: a sentence for each reason."""
+    found = {}
+    for key, title in COLUMNS:
+        classes = tuple(c for c, value in figures.get(key, {}).items() if not math.isfinite(value))
+        if classes:
+            found.setdefault((classes, UNDEFINED.get(key, "not finite")), []).append(title)
+    return [f"no {', no '.join(titles)} of {', '.join(classes)}: {why}" for (classes, why), titles in found.items()]
+
+
+def number(value, digits=4):
+    """As tables have it; `undefined` tells why there is none."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def class_label(data, class_id):
@@ -119,6 +140,9 @@ def print_table(result, data):
         print(f"MMD: {protocol['mmd']}")
     print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in COLUMNS))
     for class_id, count in protocol["objects"].items():
-        print(f"{class_label(data, class_id):<22}{count:>8}" + "".join(f"{result[key][class_id]:>14.4f}" for key, _ in COLUMNS))
+        print(f"{class_label(data, class_id):<22}{count:>8}"
+              + "".join(f"{number(result[key][class_id]):>14}" for key, _ in COLUMNS))
     print(f"{'mean':<30}" + "".join(
-        f"{np.mean(list(result[key].values())):>14.4f}" for key, _ in COLUMNS))
+        f"{number(np.mean(list(result[key].values()))):>14}" for key, _ in COLUMNS))
+    for sentence in protocol["undefined"]:
+        print(f"-: {sentence}")

@@ -104,6 +104,22 @@ def test_mmd_of_the_first_batches(two_classes, tmp_path, capsys, refused):  # no
     assert "--mmd_batches=1 of 24: the first 24 codes of the test split" in line and "0 poses" in line
 
 
+def test_mmd_of_a_class_of_one_object(two_classes, tmp_path, capsys):
+    """It has none, which is told; the other class keeps its own."""
+    data = shutil.copytree(two_classes.parent / "data", tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
+    for kind in ("images", "voxels"):
+        path = data / f"{PLANE}_test_{kind}.npz"
+        np.savez_compressed(path, np.load(path)["arr_0"][:1])
+    assert call("--mode=MMD", "--ckpt_dir", two_classes, "--data_dir", data, "--sample_dir", tmp_path,
+                "--device=cpu") == 0
+    told, found = capsys.readouterr().out, json.loads((tmp_path / "MMD_test.json").read_text())
+    why = f"no MMD, no MMD shuffled of {PLANE}: fewer than two poses show two objects or more"
+    assert f"-: {why}\n" in told and found["protocol"]["undefined"] == [why] and "nan" not in told
+    (run,) = found["runs"]
+    assert run["classes"][PLANE]["mean"] is None and run["mean"] is None and run["classes"][CAR]["mean"] > 0
+    assert (tmp_path / "MMD_test.png").exists()
+
+
 def test_mmd_of_different_data_is_not_put_side_by_side(ae, two_classes, data, refused, tmp_path):  # noqa: F811
     """The biased estimate depends on the number of codes. Of the same data they stand side by side."""
     both = ("--mode=MMD", "--runs", ae, two_classes, "--sample_dir", tmp_path / "no", "--device=cpu")

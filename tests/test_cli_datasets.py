@@ -46,11 +46,17 @@ def test_training_and_evaluation(trained, capsys, layout):
     assert np.isfinite(rows[-1]["val_iou"])
     options = checkpoint(trained[layout])["options"]
     assert options["trainViews"] == (1 if layout == "NIPS17" else None) and options["class_ids"] == [CHAIR]
+    capsys.readouterr()
     assert call("--mode=evaluation", "--ckpt_dir", trained[layout]) == 0
+    told = capsys.readouterr().out
     split = {"NIPS17": "test", "Pascal3D": "val"}[layout]
     result = json.loads((trained[layout] / f"evaluation_{split}_last.json").read_text())
     assert 0 <= result["iou"][CHAIR] <= 1 and result["protocol"]["dataset"] == layout
     assert result["protocol"]["objects"] == {CHAIR: 2}
+    if layout == "Pascal3D":  # one image an object: what cannot be measured is told with its reason
+        no_pairs = f"no agreement of {CHAIR}: each object has one view"
+        assert result["view_agreement"][CHAIR] is None and no_pairs in result["protocol"]["undefined"]
+        assert f"-: {no_pairs}\n" in told and "nan" not in told and told.count(" -") >= 2
     assert {"NIPS17": "0 and 2 swapped", "Pascal3D": "all three reversed"}[layout] in result["protocol"]["grid"]
 
 
@@ -131,6 +137,8 @@ def test_compare(trained, tmp_path, capsys):
         assert call("--mode=evaluation", "--ckpt_dir", run) == 0
         assert call("--mode=compare", "--runs", run, "--sample_dir", tmp_path / layout) == 0
         assert (tmp_path / layout / "compare.png").exists()
+        told = "-: no agreement of" in (tmp_path / layout / "table.md").read_text()
+        assert told == (layout == "Pascal3D")
 
 
 # ---- options ------------------------------------------------------------------------------------------
