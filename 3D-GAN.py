@@ -157,7 +157,10 @@ def parser():
     g.add_argument("--obj_frame", choices=("people", "renderer"), default="people",
                    help="people: right-handed, as photographs show it; renderer: as predicted (mirrored)")
 
-    g = p.add_argument_group("compare, MMD and t_SNE")
+    g = p.add_argument_group("evaluation, compare, MMD and t_SNE")
+    g.add_argument("--mmd_batches", type=integer(1), metavar="N",
+                   help="MMD of the first N batches of BATCH_SIZE codes of each class, object by object; the published "
+                        "program took 96 of 128, on CVPR18 512 objects x 24 views (default: all codes)")
     g.add_argument("--runs", nargs="+", metavar="DIR", help="several run folders, side by side (compare: evaluated "
                                                             "ones)")
     g.add_argument("--perplexity", type=number(0, above=True), default=30.0, help="of t-SNE")
@@ -285,6 +288,7 @@ def interpolation(options, device):
 
 def MMD(options, device):
     """how far the codes of different poses lie apart, pair by pair"""
+    refuse_two_folders(options)
     import analysis
     options.sample_dir = options.sample_dir or "results"
     return analysis.mmd(options, device)
@@ -292,6 +296,7 @@ def MMD(options, device):
 
 def t_SNE(options, device):
     """the codes in two dimensions, coloured by pose and by object"""
+    refuse_two_folders(options)
     import analysis
     options.sample_dir = options.sample_dir or "results"
     return analysis.t_sne(options, device)
@@ -301,6 +306,7 @@ def compare(options, device):
     """RUNS side by side: one picture, one table"""
     if not options.runs:
         raise InputError("--mode=compare needs --runs, the folders of two or more runs")
+    refuse_two_folders(options)
     options.sample_dir = options.sample_dir or "results/compare"
     import compare
     return compare.compare(options, device)
@@ -420,6 +426,14 @@ def need(options, name):
 def need_model(options):
     if options.load_E is None and options.load_G is None:
         need(options, "ckpt_dir")
+
+
+def refuse_two_folders(options):
+    """What is measured of other runs would be written over what CKPT_DIR/samples tells of its own."""
+    for name in ("runs", "load_E"):
+        if options.ckpt_dir is not None and getattr(options, name) is not None:
+            raise InputError(f"--ckpt_dir={options.ckpt_dir} and --{name} together: --mode={options.mode} takes one of "
+                             "them; several runs are named with --runs, and where to write with --sample_dir")
 
 
 def main(arguments=None):

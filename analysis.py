@@ -5,10 +5,12 @@ import os
 import numpy as np
 import torch
 
+from compare import same_protocol
 from engine import disk
 from errors import InputError
+from evaluation import class_label, mmd_codes, number, protocol_of, undefined
 from inference import load_run, load_weights, open_split
-from metrics import mmd_matrix, shared_bins
+from metrics import pose_mmd, shared_bins
 from monitor import Progress
 
 
@@ -40,16 +42,16 @@ def _step(step):
     return "?" if step is None else step
 
 
-def _codes(folder, model, data):
-    """Codes (M, d), poses (M,) and objects (M,) of every image of a split."""
-    progress = Progress(f"encoding {_label(folder)}", len(data), " images")
+def _codes(folder, model, data, numbers):
+    """Codes (M, d), poses (M,) and objects (M,) of the images with these numbers (M,)."""
+    progress = Progress(f"encoding {_label(folder)}", len(numbers), " images")
     codes, poses, objects = [], [], []
-    for first in range(0, len(data), 256):
-        batch = data.gather(range(first, min(first + 256, len(data))))
+    for first in range(0, len(numbers), 256):
+        batch = data.gather(numbers[first:first + 256])
         codes.append(model.encode(batch.images).float().cpu())
         poses.append(batch.poses)
         objects.append(batch.objects)
-        progress.update(min(first + 256, len(data)))
+        progress.update(min(first + 256, len(numbers)))
     return torch.cat(codes), torch.cat(poses), torch.cat(objects)
 
 
@@ -69,59 +71,114 @@ def _write_csv(path, header, rows):
         table.writerows(rows)
 
 
+def _by_class(folder, data, options):
+    """{class_id: (numbers of its images that count, their pose bins that show two objects or more)}"""
+    poses, objects = data.all_poses(), data.all_objects()
+    classes = {}
+    for c, class_id in enumerate(data.class_ids):
+        numbers = data.images_of_class(c)[:mmd_codes(options)]
+        classes[class_id] = numbers, shared_bins(poses[numbers], objects[numbers], data.num_poses)
+    most = max(len(bins) for _, bins in classes.values())
+    if most < 2:
+        first = "" if options.mmd_batches is None else (
+            f"--mmd_batches={options.mmd_batches} of {options.batch_size}: the first {mmd_codes(options)} codes of ")
+        raise InputError(f"{first}the {options.split} split of {folder} has {most} poses with two objects or more of "
+                         "one class; MMD compares at least two")
+    return classes
+
+
+def _measured(options, folder, model, data, classes):
+    """The MMD of a run, class by class as --mode=evaluation takes it, and the mean over classes."""
+    codes, poses, _ = _codes(folder, model, data, np.concatenate([numbers for numbers, _ in classes.values()]))
+    sizes = [len(numbers) for numbers, _ in classes.values()]
+    figures = {}
+    for (class_id, (_, bins)), mine, seen in zip(classes.items(), codes.split(sizes), poses.split(sizes)):
+        matrix, mean = pose_mmd(mine, seen, bins)
+        figures[class_id] = {
+            "mean": mean, "mean_shuffled": pose_mmd(mine, seen, bins, options.seed)[1], "codes": len(mine),
+            "poses": bins, "poses_left_out": [p for p in range(data.num_poses) if p not in bins],
+            "matrix": matrix.tolist()}
+    means = {key: float(np.mean([f[key] for f in figures.values()])) for key in ("mean", "mean_shuffled")}
+    return {"run": folder, "step": model.step, **means, "codes": len(codes), "classes": figures}
+
+
 def mmd(options, device):
-    """The matrix of MMD between all pairs of poses of each run, beside its shuffled-label control."""
+    """The matrix of MMD between all pairs of poses of each class and run, beside its shuffled-label control."""
     opened = _open(options, device)
     split = options.split
-    kept_poses = []
-    for folder, _, data in opened:
-        kept_poses.append(shared_bins(data.all_poses(), data.all_objects(), data.num_poses))
-        if len(kept_poses[-1]) < 2:
-            raise InputError(f"the {split} split of {folder} has {len(kept_poses[-1])} poses with two objects or "
-                             "more; MMD compares at least two")
-    results = []
-    for (folder, model, data), kept in zip(opened, kept_poses):
-        codes, poses, _ = _codes(folder, model, data)
-        shuffled = poses[torch.randperm(len(poses), generator=torch.Generator().manual_seed(options.seed))]
-        matrix, control = (mmd_matrix([codes[labels == p] for p in kept]) for labels in (poses, shuffled))
-        pairs = tuple(torch.tril_indices(len(kept), len(kept), -1))
-        results.append({
-            "run": folder, "step": model.step, "checkpoint": options.eval_flag,
-            "mean": float(matrix[pairs].mean()), "mean_shuffled": float(control[pairs].mean()),
-            "poses": kept, "poses_left_out": [p for p in range(data.num_poses) if p not in kept],
-            "codes": len(codes), "matrix": matrix.tolist()})
+    # The biased estimate grows as codes get fewer, and other objects or bins are other poses.
+    protocols = [{**protocol_of(options, model, data), "pose_bins": data.num_poses} for _, model, data in opened]
+    same_protocol([folder for folder, _, _ in opened], protocols,
+                  ("dataset", "data_dir", "split", "objects", "views", "pose_bins"))
+    classes = [_by_class(folder, data, options) for folder, _, data in opened]
+    results = [_measured(options, *run, parts) for run, parts in zip(opened, classes)]
     disk.make_folder(options.sample_dir, "--sample_dir")
-    protocol = (f"squared MMD of shape codes, {split} split, all objects; 5 Gaussian kernels, bandwidth by "
-                "pair, biased estimate; mean over pairs of poses; shuffled: pose labels permuted, seed "
-                f"{options.seed}")
+    protocol, data = protocols[0], opened[0][2]
+    protocol["undefined"] = undefined({name: {c: f[key] for r in results for c, f in r["classes"].items()}
+                                       for name, key in (("mmd", "mean"), ("mmd_shuffled", "mean_shuffled"))})
     stem = os.path.join(options.sample_dir, f"MMD_{split}")
     disk.write_json(stem + ".json", {"protocol": protocol, "runs": results})
-    _write_csv(stem + ".csv", ["run", "pose", "other_pose", "mmd"],
-               [[r["run"], p, q, r["matrix"][i][j]] for r in results for i, p in enumerate(r["poses"])
-                for j, q in enumerate(r["poses"]) if q < p])
-    figure, axes = _figure(len(results))
-    top = max(max(map(max, r["matrix"])) for r in results) or 1
-    for axis, r in zip(axes[0], results):
-        shown = axis.imshow(r["matrix"], vmin=0, vmax=top, cmap="magma", origin="lower")
-        axis.set(title=f"{_label(r['run'])}, step {_step(r['step'])}\n"
-                       f"mean {r['mean']:.3f}, shuffled {r['mean_shuffled']:.3f}",
-                 xlabel="pose", ylabel="pose")
-    figure.colorbar(shown, ax=axes[0].tolist(), label="squared MMD", shrink=0.8)
-    for ending in ("png", "pdf"):
-        figure.savefig(f"{stem}.{ending}", dpi=120)
-    print(protocol)
-    print(f"{'run':<40}{'step':>8}{'codes':>8}{'MMD':>10}{'shuffled':>10}")
-    for r in results:
-        print(f"{r['run'][-39:]:<40}{_step(r['step']):>8}{r['codes']:>8}{r['mean']:>10.4f}"
-              f"{r['mean_shuffled']:>10.4f}")
-        if r["poses_left_out"]:
-            print(f"  without {len(r['poses_left_out'])} of {len(r['poses']) + len(r['poses_left_out'])} poses, in "
-                  "which fewer than two objects are seen")
+    _write_csv(stem + ".csv", ["run", "class", "pose", "other_pose", "mmd"],
+               [[r["run"], c, p, q, f["matrix"][i][j]] for r in results for c, f in r["classes"].items()
+                for i, p in enumerate(f["poses"]) for j, q in enumerate(f["poses"]) if q < p])
+    _heat_maps(stem, results, data)
+    _print_mmd(protocol, results, data)
     print(f"wrote {stem}.json, .csv, .png, .pdf")
     return 0
 
 
+def _heat_maps(stem, results, data):
+    """A panel for each class, below one another, of each run."""
+    ids = list(results[0]["classes"])
+    figure, axes = _figure(len(results), len(ids))
+    top = max((max(map(max, f["matrix"])) for r in results for f in r["classes"].values() if f["matrix"]), default=1)
+    for column, r in zip(axes.T, results):
+        for axis, class_id in zip(column, ids):
+            f = r["classes"][class_id]
+            name = f"{data.class_name(class_id)}, " if len(ids) > 1 else ""
+            shown = axis.imshow(f["matrix"] or [[np.nan]], vmin=0, vmax=top or 1, cmap="magma", origin="lower")
+            axis.set(title=f"{_label(r['run'])}, {name}step {_step(r['step'])}\n"
+                           f"mean {number(f['mean'], 3)}, shuffled {number(f['mean_shuffled'], 3)}",
+                     xlabel="pose bin", ylabel="pose bin")
+            # Bins have their own numbers: those left out are no row. At most a dozen are legible.
+            places = range(0, len(f["poses"]), -(-len(f["poses"]) // 12) or 1)
+            numbers = [f["poses"][i] for i in places]
+            axis.set_xticks(places, numbers, rotation=90 if max(numbers, default=0) > 99 else 0)
+            axis.set_yticks(places, numbers)
+    figure.colorbar(shown, ax=axes.ravel().tolist(), label="squared MMD", shrink=0.8 / len(ids))
+    for ending in ("png", "pdf"):
+        figure.savefig(f"{stem}.{ending}", dpi=120)
+
+
+def _print_mmd(protocol, results, data):
+    print(f"squared MMD of shape codes; {protocol['dataset']} {protocol['split']} of {protocol['data_dir']}, "
+          f"{protocol['views']}\n{protocol['mmd']}\nshuffled: {protocol['mmd_shuffled']}")
+    print(f"{'run':<40}{'step':>8}  {'class':<22}{'objects':>8}{'codes':>8}{'MMD':>10}{'shuffled':>10}")
+    for r in results:
+        start = f"{r['run'][-39:]:<40}{_step(r['step']):>8}  "
+        for class_id, f in r["classes"].items():
+            print(f"{start}{class_label(data, class_id):<22}{protocol['objects'][class_id]:>8}{f['codes']:>8}"
+                  f"{number(f['mean']):>10}{number(f['mean_shuffled']):>10}")
+            if f["poses_left_out"]:
+                print(f"  without {len(f['poses_left_out'])} of {len(f['poses']) + len(f['poses_left_out'])} poses, "
+                      "in which fewer than two objects are seen")
+        if len(r["classes"]) > 1:
+            print(f"{start}{'mean':<22}{sum(protocol['objects'].values()):>8}{r['codes']:>8}"
+                  f"{number(r['mean']):>10}{number(r['mean_shuffled']):>10}")
+    for sentence in protocol["undefined"]:
+        print(f"-: {sentence}")
+
+
 MAX_POINTS = 5000  # of t-SNE, whose time grows faster than their number
+
+
+def _colours(count):
+    """A colour for each of some things, as different as so many can be."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+    if count <= 20:
+        return ListedColormap(colormaps["tab10" if count <= 10 else "tab20"].colors[:count])
+    return colormaps["nipy_spectral"].resampled(count)
 
 
 def t_sne(options, device):
@@ -137,7 +194,7 @@ def t_sne(options, device):
     figure, axes = _figure(len(opened), rows=2, size=4.5)
     rows = []
     for column, (folder, model, data) in enumerate(opened):
-        codes, poses, objects = _codes(folder, model, data)
+        codes, poses, objects = _codes(folder, model, data, range(len(data)))
         rng = np.random.default_rng(options.seed)
         chosen = np.sort(rng.permutation(len(codes))[:MAX_POINTS])
         values = codes[chosen].double().numpy()
@@ -155,10 +212,15 @@ def t_sne(options, device):
         order = rng.permutation(len(points))
         by_pose = axes[0, column].scatter(*points[order].T, c=pose[order], s=4, cmap="hsv", vmin=0,
                                           vmax=data.num_poses)
-        by_other = axes[1, column].scatter(*points[order].T, c=other[order], s=4,
-                                           cmap="tab20" if other.max() < 20 else "nipy_spectral")
+        names = [data.class_name(c) for c in data.class_ids] if several else range(data.num_objects)
+        by_other = axes[1, column].scatter(*points[order].T, c=other[order], s=4, cmap=_colours(len(names)),
+                                           vmin=-0.5, vmax=len(names) - 0.5)
         figure.colorbar(by_pose, ax=axes[0, column], label="pose bin")
-        figure.colorbar(by_other, ax=axes[1, column], label="class" if several else "object")
+        bar = figure.colorbar(by_other, ax=axes[1, column], label="class" if several else "object")
+        # Names of all classes; numbers of objects as far as they can be read.
+        ticks = range(0, len(names), 1 if several else -(-len(names) // 20))
+        bar.set_ticks(ticks, labels=[names[i] for i in ticks])
+        bar.minorticks_off()
         rows += [[folder, int(o), int(p), f"{x:.4f}", f"{y:.4f}"]
                  for o, p, (x, y) in zip(thing, pose, points)]
     for axis in axes.flat:

@@ -18,7 +18,7 @@ def compare(options, device):
     if options.split is None:
         choose_split(options, load_run(folders[0], options.eval_flag, settings=vars(options)).dataset)
     evaluations = [_evaluation(f, options) for f in folders]
-    _same_protocol(folders, evaluations)
+    same_protocol(folders, [e["protocol"] for e in evaluations])
     models = [load_run(f, options.eval_flag, device, vars(options)) for f in folders]
     _same_images(folders, models)
     _same_steps(folders, evaluations, models)
@@ -56,13 +56,15 @@ def _evaluation(folder, options):
         raise InputError(f"{path} cannot be read as an evaluation: {type(error).__name__}: {error}") from None
 
 
-def _same_protocol(folders, evaluations):
-    first = evaluations[0]["protocol"]
-    for folder, e in zip(folders, evaluations):
-        for key in ("dataset", "data_dir", "split", "objects", "voxel_rule"):
-            if e["protocol"].get(key) != first.get(key):
+def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "objects", "voxel_rule",
+                                             "mmd_codes")):
+    """Refuse figures of different things side by side."""
+    first = protocols[0]
+    for folder, protocol in zip(folders, protocols):
+        for key in keys:
+            if protocol.get(key) != first.get(key):
                 raise InputError(f"{folders[0]} and {folder} were evaluated with different {key}: "
-                                 f"{first.get(key)} and {e['protocol'].get(key)}")
+                                 f"{first.get(key)} and {protocol.get(key)}")
 
 
 def _same_images(folders, models):
@@ -121,6 +123,7 @@ def _markdown(rows, evaluation, data):
              "| --- | --- |" + " ---: |" * len(COLUMNS)]
     lines += [f"| {data.class_name(c)} | {name} | " + " | ".join(map(_figure, values)) + " |"
               for name, c, values in rows]
+    lines += ["", *(f"-: {why}." for why in protocol["undefined"])] if protocol.get("undefined") else []
     return "\n".join(lines) + "\n"
 
 

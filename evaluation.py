@@ -1,4 +1,5 @@
 """`--mode=evaluation`: the figures of a run, printed with their protocol and written as JSON."""
+import math
 import os
 
 import numpy as np
@@ -10,6 +11,9 @@ from monitor import Progress
 
 COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
            ("view_agreement", "agreement"), ("mmd", "MMD"), ("mmd_shuffled", "MMD shuffled"))
+_FEW_POSES = "fewer than two poses show two objects or more"
+UNDEFINED = {"iou_wrong_object": "there is one object", "view_agreement": "each object has one view",
+             "mmd": _FEW_POSES, "mmd_shuffled": _FEW_POSES}
 
 
 def evaluation(options, device):
@@ -39,6 +43,7 @@ def evaluation(options, device):
                            "objects": {k: v for r in results for k, v in r["protocol"]["objects"].items()}}}
     for key, _ in COLUMNS:
         merged[key] = {k: v for r in results for k, v in r[key].items()}
+    merged["protocol"]["undefined"] = undefined(merged)
     merged["mean_iou"] = float(np.mean(list(merged["iou"].values())))
     if distributed.main():
         disk.write_json(os.path.join(folder, _file_name(options)), merged)
@@ -49,6 +54,28 @@ def evaluation(options, device):
 def _file_name(options, untrained=()):
     """untrained : classes that the run has not seen, whose figures must not take the place of its own."""
     return "_".join(["evaluation", options.split, options.eval_flag, *untrained]) + ".json"
+
+
+def mmd_codes(options):
+    """How many codes of each class MMD is taken of, None for all of them."""
+    return options.mmd_batches and options.mmd_batches * options.batch_size
+
+
+def protocol_of(options, model, data):
+    """What figures of a split are of and how its MMD is taken: here and in --mode=MMD, which gives the same."""
+    objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
+    views = sorted({len(data.images_of_class(i)) // n for i, n in enumerate(objects.values())})
+    taken = "all objects of the split" if options.mmd_batches is None else (
+        f"the first {mmd_codes(options)} codes ({options.mmd_batches} batches of {options.batch_size}) of the split, "
+        "object by object, or all where there are fewer")
+    return {"dataset": model.dataset.name,
+            "data_dir": os.path.abspath(options.data_dir or model.options["data_dir"]),
+            "split": options.split, "checkpoint": options.eval_flag, "objects": objects,
+            "views": f"every view of every object ({', '.join(map(str, views))})",
+            "mmd": "squared, mean over pairs of poses, then over classes; 5 Gaussian kernels, bandwidth by pair, "
+                   f"biased; {taken}, each class by itself",
+            "mmd_codes": mmd_codes(options),
+            "mmd_shuffled": f"the same with pose labels permuted, seed {options.seed}"}
 
 
 def evaluate_run(options, folder, model, class_ids=None):
@@ -66,24 +93,20 @@ def evaluate_run(options, folder, model, class_ids=None):
             disk.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
     progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
     figures = score(model, data, full=True, mean_grids=mean_shapes(train),
-                    progress=progress.update if distributed.main() else None)
-    objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
+                    progress=progress.update if distributed.main() else None,
+                    mmd_codes=mmd_codes(options), seed=options.seed)
     result = {
         "protocol": {
-            "dataset": model.dataset.name, "model": model.source,
-            "data_dir": os.path.abspath(options.data_dir or model.options["data_dir"]),
-            "split": options.split, "checkpoint": options.eval_flag, "step": model.step,
-            "objects": objects, "views": "every view of every object",
+            **protocol_of(options, model, data), "model": model.source, "step": model.step,
             "grid": f"32^3, {model.dataset.grid_rule}",
             "voxel_rule": "published (Kato & Harada 2019): surface cells around grid lines, then "
                           "everything that the border cannot reach",
             "iou": "mean over all views of a class; mean_iou over classes; two empty grids count as 1",
             "mean_shape_iou": "one mean grid of the training objects, threshold chosen on them",
             "iou_wrong_object": "each prediction against up to 20 other objects of its class",
-            "mmd": "mean over pairs of poses, 5 Gaussian kernels, biased, all objects of the split",
-            "mmd_shuffled": "the same with pose labels permuted",
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
+    result["protocol"]["undefined"] = undefined(figures)
     if distributed.main():
         disk.write_json(os.path.join(folder, _file_name(options, untrained)), result)
     print_table(result, data)
@@ -92,14 +115,39 @@ def evaluate_run(options, folder, model, class_ids=None):
     return result
 
 
+def undefined(figures):
+    """Why some figures, {name: {class_id: number}}, are not numbers: a sentence for each reason."""
+    found = {}
+    for key, title in COLUMNS:
+        classes = tuple(c for c, value in figures.get(key, {}).items() if not math.isfinite(value))
+        if classes:
+            found.setdefault((classes, UNDEFINED.get(key, "not finite")), []).append(title)
+    return [f"no {', no '.join(titles)} of {', '.join(classes)}: {why}" for (classes, why), titles in found.items()]
+
+
+def number(value, digits=4):
+    """As tables have it; `undefined` tells why there is none."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
+def class_label(data, class_id):
+    """'02958343 car', or the id alone where it is the name."""
+    name = data.class_name(class_id)
+    return f"{class_id} {name}" if name != class_id else class_id
+
+
 def print_table(result, data):
     protocol = result["protocol"]
     step = "?" if protocol["step"] is None else protocol["step"]
     print(f"\n{protocol['model']}, step {step} ({protocol['checkpoint']}); {protocol['dataset']} "
-          f"{protocol['split']}, every view, voxels 32^3 by the published rule")
+          f"{protocol['split']} of {protocol['data_dir']}, every view, voxels 32^3 by the published rule")
+    if protocol["mmd_codes"] is not None:
+        print(f"MMD: {protocol['mmd']}")
     print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in COLUMNS))
     for class_id, count in protocol["objects"].items():
-        name = f"{class_id} {data.class_name(class_id)}" if data.class_name(class_id) != class_id else class_id
-        print(f"{name:<22}{count:>8}" + "".join(f"{result[key][class_id]:>14.4f}" for key, _ in COLUMNS))
+        print(f"{class_label(data, class_id):<22}{count:>8}"
+              + "".join(f"{number(result[key][class_id]):>14}" for key, _ in COLUMNS))
     print(f"{'mean':<30}" + "".join(
-        f"{np.mean(list(result[key].values())):>14.4f}" for key, _ in COLUMNS))
+        f"{number(np.mean(list(result[key].values()))):>14}" for key, _ in COLUMNS))
+    for sentence in protocol["undefined"]:
+        print(f"-: {sentence}")

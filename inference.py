@@ -15,7 +15,7 @@ import weights
 from datasets import DATASETS
 from engine import checkpoints, distributed
 from errors import Divergence, InputError
-from metrics import mean_mmd, mean_shape, pairwise_iou, shared_bins, voxel_iou
+from metrics import mean_shape, pairwise_iou, pose_mmd, shared_bins, voxel_iou
 from models import MeshDecoder, SymmetricMeshDecoder, icosphere, make_encoder
 
 
@@ -204,7 +204,8 @@ def open_model(options, device):
     return load_run(options.ckpt_dir, options.eval_flag, device, vars(options))
 
 
-def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None):
+def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None, mmd_codes=None,
+          seed=0):
     """Measure a model on every view of every object of a split.
 
     Parameters
@@ -212,13 +213,15 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     data : a dataset whose objects have all their views.
     full : also the controls (below), which the validation during training leaves out.
     mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
+    mmd_codes : int. MMD is taken of the first so many codes of a class, object by object; None takes all.
+    seed : permutes the pose labels of `mmd_shuffled`.
 
     Returns
     -------
     dict of {class_id: figure}: `iou` (mean over all views of voxel IoU) and `mmd`; with `full` also
     `iou_wrong_object` (each prediction against up to 20 other objects of its class),
     `view_agreement` (IoU of the shapes predicted from any two views of one object), `mean_shape_iou`,
-    and `mmd_shuffled` (pose labels permuted by a fixed seed).
+    and `mmd_shuffled` (pose labels permuted).
     """
     result = {key: {} for key in ("iou", "mmd") + (
         ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled") if full else ())}
@@ -247,16 +250,15 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
                 progress(done)
         figures, codes = distributed.filled_in(figures), distributed.filled_in(codes).cpu()
         mean = [sum(column) / len(objects) for column in figures.T.tolist()]
-        shared = shared_bins(poses, shown, data.num_poses)
-        poses = torch.where(torch.isin(poses, torch.tensor(shared)), poses, -1)
+        codes, poses, shown = codes[:mmd_codes], poses[:mmd_codes], shown[:mmd_codes]
+        bins = shared_bins(poses, shown, data.num_poses)
         result["iou"][class_id] = mean[0]
-        result["mmd"][class_id] = mean_mmd(codes, poses, data.num_poses)
+        result["mmd"][class_id] = pose_mmd(codes, poses, bins)[1]
         if full:
             result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:]
             result["mean_shape_iou"][class_id] = float(
                 voxel_iou(truth, mean_grids[class_id][None].to(truth.device)).mean())
-            shuffled = poses[torch.randperm(len(poses), generator=torch.Generator().manual_seed(0))]
-            result["mmd_shuffled"][class_id] = mean_mmd(codes, shuffled, data.num_poses)
+            result["mmd_shuffled"][class_id] = pose_mmd(codes, poses, bins, seed)[1]
     return result
 
 

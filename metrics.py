@@ -102,14 +102,19 @@ def shared_bins(poses, objects, num_poses):
     return [p for p in range(num_poses) if counts[p] >= 2]
 
 
-def mean_mmd(codes, poses, num_poses):
-    """Mean over all pairs of poses that have at least two codes each, NaN with fewer than two poses.
+def pose_mmd(codes, poses, bins, seed=None):
+    """Squared MMD between every two pose bins: (matrix (P, P), its mean over pairs, NaN of fewer than two bins).
 
-    codes : (M, d); poses : (M,) int.
+    Parameters
+    ----------
+    codes : (M, d), of one class: what differs between classes is no pose.
+    poses : (M,) int.
+    bins : P pose bins that `shared_bins` tells.
+    seed : permutes the pose labels first: the control, which no pose explains.
     """
-    groups = [codes[poses == p] for p in range(num_poses)]
-    groups = [g for g in groups if len(g) >= 2]
-    if len(groups) < 2:
-        return float("nan")
-    matrix = mmd_matrix(groups)
-    return float(matrix[tuple(torch.tril_indices(len(groups), len(groups), -1))].mean())
+    if len(bins) < 2:
+        return codes.new_zeros(len(bins), len(bins)), float("nan")
+    if seed is not None:
+        poses = poses[torch.randperm(len(poses), generator=torch.Generator().manual_seed(seed))]
+    matrix = mmd_matrix([codes[poses == p] for p in bins])
+    return matrix, float(matrix[tuple(torch.tril_indices(len(bins), len(bins), -1))].mean())

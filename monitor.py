@@ -1,10 +1,14 @@
 """What a run tells: the console, and one JSON line a record. It never raises into training."""
+import math
 import os
 import sys
 import time
 
 from engine import strict_json
 from errors import WriteError
+
+# Figures that a split may not define, and why. A loss that is not a number stays one.
+UNDEFINED = {"val MMD": "- (too few objects a pose)"}
 
 
 def duration(seconds):
@@ -110,7 +114,8 @@ class Monitor:
         done = step - self.first
         rate = done / max(time.monotonic() - self.start, 1e-9)
         left = duration((self.total - step) / rate) if rate > 0 else "?"
-        figures = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+        figures = "  ".join(f"{k} " + (UNDEFINED[k] if k in UNDEFINED and math.isnan(v) else f"{v:.4g}")
+                            for k, v in values.items())
         self.say(f"{step:>{len(str(self.total))}}/{self.total}  {figures}  {rate:.1f} it/s, {left} left")
 
     def say(self, line):

@@ -1,11 +1,12 @@
 """The modes that look inside: MMD, t_SNE, interpolation; and VPL, the compared method."""
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from command import CAR, TINY, call, checkpoint, differences, metrics
+from command import CAR, PLANE, TINY, call, checkpoint, differences, metrics
 from command import ae, data, featgan, refused, template  # noqa: F401  (fixtures)
 from PIL import Image
 
@@ -27,19 +28,120 @@ def test_mmd_of_two_runs(featgan, ae, data, tmp_path):  # noqa: F811
     result = json.loads((tmp_path / "MMD_test.json").read_text())
     assert [r["run"] for r in result["runs"]] == [str(featgan), str(ae)]
     cars = CVPR18(str(data), [CAR], "test", str(data / ".cache"))
-    for r in result["runs"]:
+    for run in result["runs"]:
+        r = run["classes"][CAR]
         matrix = np.array(r["matrix"])
-        codes = load_run(r["run"]).encode(cars.gather(range(len(cars))).images).numpy().reshape(2, 24, -1)
+        codes = load_run(run["run"]).encode(cars.gather(range(len(cars))).images).numpy().reshape(2, 24, -1)
         for p, q in ((0, 1), (3, 17), (23, 5)):
             assert matrix[p, q] == pytest.approx(published_mmd(codes[:, p], codes[:, q]), rel=1e-3, abs=1e-4)
         below = np.tril_indices(24, -1)
-        assert r["mean"] == pytest.approx(matrix[below].mean(), rel=1e-5)
+        assert run["mean"] == r["mean"] == pytest.approx(matrix[below].mean(), rel=1e-5)
         assert (matrix == matrix.T).all() and (np.diag(matrix) == 0).all()
         assert r["poses_left_out"] == [] and r["codes"] == 48
     rows = list(csv.DictReader(open(tmp_path / "MMD_test.csv")))
-    assert len(rows) == 2 * 276
+    assert len(rows) == 2 * 276 and {r["class"] for r in rows} == {CAR}
     assert (tmp_path / "MMD_test.pdf").read_bytes().startswith(b"%PDF")
     assert np.asarray(Image.open(tmp_path / "MMD_test.png").convert("RGB")).std() > 10
+
+
+@pytest.fixture(scope="module")
+def two_classes(template, tmp_path_factory):  # noqa: F811
+    """One run over cars and planes, of which there are 3 each to test."""
+    base = tmp_path_factory.mktemp("two_classes")
+    assert call("--mode=make_dataset", "--data_dir", base / "data", "--class_ids", CAR, PLANE, "--n_train=2",
+                "--n_val=2", "--n_test=3") == 0
+    assert call("--mode=train", "--data_dir", base / "data", "--obj_dir", template, *TINY, "--n_iters=3", "--lr=1e-3",
+                "--lambda_adv=0", "--ckpt_dir", base / "run") == 0
+    return base / "run"
+
+
+@pytest.mark.parametrize("more", [(), ("--seed=3",), ("--class_ids", PLANE), ("--mmd_batches=3", "--batch_size=16")])
+def test_mmd_is_that_of_the_evaluation_class_by_class(more, two_classes, tmp_path, capsys):
+    """Pooled, codes of several classes would be nearer to each other than the poses of one are: another figure."""
+    run = shutil.copytree(two_classes, tmp_path / "run")
+    assert call("--mode=evaluation", "--ckpt_dir", run, "--device=cpu", *more) == 0
+    evaluated = json.loads((run / "evaluation_test_last.json").read_text())
+    capsys.readouterr()
+    assert call("--mode=MMD", "--ckpt_dir", run, "--sample_dir", tmp_path, "--device=cpu", *more) == 0
+    told, found = capsys.readouterr().out, json.loads((tmp_path / "MMD_test.json").read_text())
+    (measured,) = found["runs"]
+    assert set(measured["classes"]) == set(evaluated["mmd"])
+    for ours, theirs in (("mean", "mmd"), ("mean_shuffled", "mmd_shuffled")):
+        for class_id, figures in measured["classes"].items():
+            assert figures[ours] == pytest.approx(evaluated[theirs][class_id], rel=1e-3, abs=1e-5)
+            assert f"{figures[ours]:.4f}" in told
+        assert measured[ours] == pytest.approx(np.mean([f[ours] for f in measured["classes"].values()]))
+        assert f"{measured[ours]:.4f}" in told
+    # The protocol says of what, in the same words.
+    assert found["protocol"].pop("pose_bins") == 24
+    for key, value in found["protocol"].items():
+        assert evaluated["protocol"][key] == value, key
+    assert found["protocol"]["objects"] == {c: 3 for c in measured["classes"]}
+    assert "each class by itself" in told and "(24)" in told and str(two_classes.parent / "data") in told
+    assert len(list(csv.DictReader(open(tmp_path / "MMD_test.csv")))) == 276 * len(measured["classes"])
+
+
+def test_mmd_of_the_first_batches(two_classes, tmp_path, capsys, refused):  # noqa: F811
+    """In the published order, object by object: 3 batches of 16 codes are the 24 views of the first two objects, as
+    96 of 128 are those of the first 512."""
+    from inference import load_run
+    run, data = shutil.copytree(two_classes, tmp_path / "run"), two_classes.parent / "data"
+    first = ("--mmd_batches=3", "--batch_size=16")
+    assert call("--mode=MMD", "--ckpt_dir", run, "--sample_dir", tmp_path, "--device=cpu", *first) == 0
+    told, found = capsys.readouterr().out, json.loads((tmp_path / "MMD_test.json").read_text())
+    assert "the first 48 codes (3 batches of 16)" in told and found["protocol"]["mmd_codes"] == 48
+    for class_id, figures in found["runs"][0]["classes"].items():
+        images = np.load(data / f"{class_id}_test_images.npz")["arr_0"]
+        assert len(images) == 3 and figures["codes"] == 48
+        codes = load_run(run).encode(torch.from_numpy(images[:2].reshape(48, 4, 64, 64)).float() / 255)
+        codes = codes.numpy().reshape(2, 24, -1)
+        pairs = [published_mmd(codes[:, p], codes[:, q]) for p in range(24) for q in range(p)]
+        assert figures["mean"] == pytest.approx(np.mean(pairs), rel=1e-3)
+    assert call("--mode=evaluation", "--ckpt_dir", run, "--device=cpu", *first) == 0
+    assert "the first 48 codes (3 batches of 16)" in capsys.readouterr().out
+    line = refused("--mode=MMD", "--ckpt_dir", run, "--mmd_batches=1", "--batch_size=24", "--sample_dir",
+                   tmp_path / "no")
+    assert "--mmd_batches=1 of 24: the first 24 codes of the test split" in line and "0 poses" in line
+
+
+def test_mmd_of_a_class_of_one_object(two_classes, tmp_path, capsys):
+    """It has none, which is told; the other class keeps its own."""
+    data = shutil.copytree(two_classes.parent / "data", tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
+    for kind in ("images", "voxels"):
+        path = data / f"{PLANE}_test_{kind}.npz"
+        np.savez_compressed(path, np.load(path)["arr_0"][:1])
+    assert call("--mode=MMD", "--ckpt_dir", two_classes, "--data_dir", data, "--sample_dir", tmp_path,
+                "--device=cpu") == 0
+    told, found = capsys.readouterr().out, json.loads((tmp_path / "MMD_test.json").read_text())
+    why = f"no MMD, no MMD shuffled of {PLANE}: fewer than two poses show two objects or more"
+    assert f"-: {why}\n" in told and found["protocol"]["undefined"] == [why] and "nan" not in told
+    (run,) = found["runs"]
+    assert run["classes"][PLANE]["mean"] is None and run["mean"] is None and run["classes"][CAR]["mean"] > 0
+    assert (tmp_path / "MMD_test.png").exists()
+
+
+def test_mmd_of_different_data_is_not_put_side_by_side(ae, two_classes, data, refused, tmp_path):  # noqa: F811
+    """The biased estimate depends on the number of codes. Of the same data they stand side by side."""
+    both = ("--mode=MMD", "--runs", ae, two_classes, "--sample_dir", tmp_path / "no", "--device=cpu")
+    line = refused(*both)
+    assert f"{ae} and {two_classes}" in line and f"data_dir: {data} and {two_classes.parent / 'data'}" in line
+    assert call(*both[:4], "--sample_dir", tmp_path / "both", "--data_dir", data, "--class_ids", CAR) == 0
+
+
+def test_mmd_of_different_objects_is_not_put_side_by_side(ae, two_classes, refused, tmp_path):  # noqa: F811
+    line = refused("--mode=MMD", "--runs", two_classes, ae, "--data_dir", two_classes.parent / "data", "--cache_dir",
+                   two_classes.parent / "data" / ".cache", "--sample_dir", tmp_path / "no", "--device=cpu")
+    assert f"different objects: {{'{PLANE}': 3, '{CAR}': 3}} and {{'{CAR}': 3}}" in line
+
+
+@pytest.mark.parametrize("mode, option", [("MMD", "--runs"), ("MMD", "--load_E"), ("t_SNE", "--runs"),
+                                          ("t_SNE", "--load_E"), ("compare", "--runs")])
+def test_a_run_does_not_get_the_figures_of_others(mode, option, ae, featgan, refused, tmp_path):  # noqa: F811
+    """They would be written into its folder."""
+    run = shutil.copytree(ae, tmp_path / "run")
+    other = featgan if option == "--runs" else featgan / "last.pt"
+    line = refused(f"--mode={mode}", "--ckpt_dir", run, option, other, "--perplexity=5", "--device=cpu")
+    assert f"--ckpt_dir={run} and {option} together: --mode={mode} takes one of them" in line
 
 
 def test_t_sne(featgan, tmp_path, refused):  # noqa: F811
@@ -51,6 +153,28 @@ def test_t_sne(featgan, tmp_path, refused):  # noqa: F811
     assert np.asarray(Image.open(tmp_path / "t_SNE_val.png").convert("RGB")).std() > 10
     line = refused("--mode=t_SNE", "--ckpt_dir", featgan, "--perplexity=16", "--sample_dir", tmp_path / "no")
     assert "--perplexity=16" in line and "48 images" in line
+
+
+@pytest.mark.parametrize("more, label, ticks", [
+    ((), "class", ["airplane", "car"]), (("--class_ids", CAR), "object", ["0", "1"])])
+def test_t_sne_names_what_its_colours_are(more, label, ticks, two_classes, tmp_path, monkeypatch):  # noqa: F811
+    """One block of the bar for each thing, with its name in the middle."""
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    assert call("--mode=t_SNE", "--ckpt_dir", two_classes, "--perplexity=5", "--sample_dir", tmp_path,
+                "--device=cpu", *more) == 0
+    (bar,) = [axis for axis in figures[0].axes if axis.get_ylabel() == label]
+    assert [t.get_text() for t in bar.get_yticklabels()] == ticks and bar.get_ylim() == (-0.5, len(ticks) - 0.5)
+    assert list(bar.get_yticks()) == list(range(len(ticks)))
+    points = figures[0].axes[1].collections[0]
+    assert points.cmap.N == len(ticks) and len(np.unique(points.to_rgba(points.get_array()), axis=0)) == len(ticks)
+
+
+@pytest.mark.parametrize("count", [2, 10, 11, 20, 21, 800])
+def test_colours_of_many_things_differ(count):
+    from analysis import _colours
+    colours = _colours(count)(np.arange(count))
+    assert len(np.unique(colours, axis=0)) >= min(count, 200)
 
 
 def test_interpolation_goes_straight_from_one_shape_to_the_other(featgan, data, tmp_path):  # noqa: F811

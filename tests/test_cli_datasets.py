@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from command import CAR, TINY, call, checkpoint, differences, metrics, refused, scratch, template  # noqa: F401
+from matplotlib.figure import Figure
 
 CHAIR = "03001627"
 SHORT = ("--n_iters=4", "--ckpt_step=2", "--sample_step=4", "--log_step=1")
@@ -45,11 +46,17 @@ def test_training_and_evaluation(trained, capsys, layout):
     assert np.isfinite(rows[-1]["val_iou"])
     options = checkpoint(trained[layout])["options"]
     assert options["trainViews"] == (1 if layout == "NIPS17" else None) and options["class_ids"] == [CHAIR]
+    capsys.readouterr()
     assert call("--mode=evaluation", "--ckpt_dir", trained[layout]) == 0
+    told = capsys.readouterr().out
     split = {"NIPS17": "test", "Pascal3D": "val"}[layout]
     result = json.loads((trained[layout] / f"evaluation_{split}_last.json").read_text())
     assert 0 <= result["iou"][CHAIR] <= 1 and result["protocol"]["dataset"] == layout
     assert result["protocol"]["objects"] == {CHAIR: 2}
+    if layout == "Pascal3D":  # one image an object: what cannot be measured is told with its reason
+        no_pairs = f"no agreement of {CHAIR}: each object has one view"
+        assert result["view_agreement"][CHAIR] is None and no_pairs in result["protocol"]["undefined"]
+        assert f"-: {no_pairs}\n" in told and "nan" not in told and told.count(" -") >= 2
     assert {"NIPS17": "0 and 2 swapped", "Pascal3D": "all three reversed"}[layout] in result["protocol"]["grid"]
 
 
@@ -110,9 +117,17 @@ def test_the_other_modes(trained, tmp_path, layout):
         assert len(list((tmp_path / "again").glob("*_out.*"))) == 4
 
 
-def test_mmd_by_pose_bin_leaves_out_bins_of_one_object(trained, tmp_path, capsys):
+def test_mmd_by_pose_bin_leaves_out_bins_of_one_object(trained, tmp_path, monkeypatch):
+    """Of the heat map too: its ticks are the numbers of the bins, not of the rows."""
+    shown, savefig = [], Figure.savefig
+
+    def seen(figure, *where, **more):
+        shown.append([label.get_text() for label in figure.axes[0].get_xticklabels()])
+        savefig(figure, *where, **more)
+    monkeypatch.setattr(Figure, "savefig", seen)
     assert call("--mode=MMD", "--ckpt_dir", trained["NIPS17"], "--sample_dir", tmp_path) == 0
-    result = json.loads((tmp_path / "MMD_test.json").read_text())["runs"][0]
+    result = json.loads((tmp_path / "MMD_test.json").read_text())["runs"][0]["classes"][CHAIR]
+    assert shown[-1] == [str(p) for p in result["poses"]] != list("01234567")[:len(shown[-1])]
     assert len(result["poses"]) + len(result["poses_left_out"]) == 72 and result["poses_left_out"]
 
 
@@ -122,6 +137,8 @@ def test_compare(trained, tmp_path, capsys):
         assert call("--mode=evaluation", "--ckpt_dir", run) == 0
         assert call("--mode=compare", "--runs", run, "--sample_dir", tmp_path / layout) == 0
         assert (tmp_path / layout / "compare.png").exists()
+        told = "-: no agreement of" in (tmp_path / layout / "table.md").read_text()
+        assert told == (layout == "Pascal3D")
 
 
 # ---- options ------------------------------------------------------------------------------------------

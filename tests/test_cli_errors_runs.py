@@ -225,7 +225,7 @@ def test_runs_that_were_not_evaluated(refused, run, evaluated, tmp_path):
 
 
 @pytest.mark.parametrize("key, other", [("voxel_rule", "flood fill"), ("objects", {CAR: 40}),
-                                        ("split", "val"), ("dataset", "NIPS17")])
+                                        ("split", "val"), ("dataset", "NIPS17"), ("mmd_codes", 12288)])
 def test_runs_evaluated_in_different_ways(key, other, refused, run, evaluated, tmp_path):
     result = json.loads((evaluated / "evaluation_test_last.json").read_text())
     result["protocol"][key] = other

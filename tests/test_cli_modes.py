@@ -226,7 +226,7 @@ def test_pictures_of_meshes_are_not_mirrored(tmp_path):
     assert json.loads((tmp_path / "data" / "post_objects.json").read_text()).keys() == {"train", "val", "test"}
 
 
-def test_few_views_of_few_objects(data, template, tmp_path):
+def test_few_views_of_few_objects(data, template, tmp_path, capsys):
     """--train_views keeps some of the very pictures; one object a split leaves figures undefined, which
     JSON calls null."""
     few = tmp_path / "few"
@@ -239,7 +239,11 @@ def test_few_views_of_few_objects(data, template, tmp_path):
     assert (images == full[np.arange(4)[:, None], shown]).all() and (same == voxels).all()
     assert call("--mode=train", "--data_dir", few, "--ckpt_dir", tmp_path / "run", "--obj_dir", template,
                 "--n_iters=2", *TINY) == 0
+    assert "val MMD - (too few objects a pose)" in capsys.readouterr().out
     evaluate(tmp_path / "run")
+    table = capsys.readouterr().out
+    assert f"-: no wrong object of {CAR}: there is one object\n" in table and "nan" not in table
+    assert f"-: no MMD, no MMD shuffled of {CAR}: fewer than two poses show two objects or more\n" in table
 
     def strict(name):
         raise AssertionError(f"{name} is not JSON")

@@ -165,21 +165,29 @@ def test_mmd_refuses_groups_of_less_than_two(bad):
         metrics.mmd_matrix([torch.zeros(4, 3), bad])
 
 
-def test_mean_mmd_is_the_mean_over_pairs_of_poses():
+def test_pose_mmd_is_the_mean_over_pairs_of_poses():
     groups = codes(4, 3, 5)
     pairs = [mmd_by_hand(groups[p], groups[q]) for p, q in ((0, 1), (0, 2), (1, 2))]
     order = np.random.default_rng(5).permutation(12)
     everything = torch.tensor(np.concatenate(groups)[order])
-    poses = torch.tensor(np.repeat([0, 1, 2], [4, 3, 5])[order])
-    assert metrics.mean_mmd(everything, poses, 3) == pytest.approx(np.mean(pairs), rel=1e-4)
-    # Poses that are missing, or seen once, do not count.
     poses = torch.tensor(np.repeat([3, 0, 6], [4, 3, 5])[order])
-    assert metrics.mean_mmd(everything, poses, 24) == pytest.approx(np.mean(pairs), rel=1e-4)
+    matrix, mean = metrics.pose_mmd(everything, poses, [3, 0, 6])
+    assert mean == pytest.approx(np.mean(pairs), rel=1e-4)
+    assert [float(matrix[i, j]) for i, j in ((0, 1), (0, 2), (1, 2))] == pytest.approx(pairs, rel=1e-4)
+    # Poses that are not asked for do not count.
     lonely = torch.cat([poses, torch.tensor([1])])
     with_lonely = torch.cat([everything, torch.full((1, 8), 50.0)])
-    assert metrics.mean_mmd(with_lonely, lonely, 24) == pytest.approx(np.mean(pairs), rel=1e-4)
+    assert metrics.pose_mmd(with_lonely, lonely, [0, 3, 6])[1] == pytest.approx(np.mean(pairs), rel=1e-4)
 
 
-@pytest.mark.parametrize("poses", [[0, 0, 0, 0], [0, 1, 2, 3], [0, 0, 1, 2]])
-def test_mean_mmd_of_fewer_than_two_poses_is_not_a_number(poses):
-    assert math.isnan(metrics.mean_mmd(torch.rand(4, 3), torch.tensor(poses), 24))
+def test_shuffled_labels_keep_the_sizes_of_the_groups():
+    """Of codes that are two points, a pose each: labels permuted by a seed mix them."""
+    everything, poses = torch.eye(2).repeat_interleave(20, 0), torch.arange(2).repeat_interleave(20)
+    apart, mixed, again, other = (metrics.pose_mmd(everything, poses, [0, 1], seed)[1] for seed in (None, 0, 0, 1))
+    assert mixed == again != other and apart > 1 and mixed < 0.2 * apart
+
+
+@pytest.mark.parametrize("bins", [[], [2]])
+def test_pose_mmd_of_fewer_than_two_poses_is_not_a_number(bins):
+    matrix, mean = metrics.pose_mmd(torch.rand(4, 3), torch.tensor([2, 2, 0, 1]), bins, 0)
+    assert math.isnan(mean) and matrix.shape == (len(bins), len(bins))

@@ -124,6 +124,8 @@ def test_progress_of_training_counts_from_where_it_was_resumed(tmp_path, clock, 
     # 50 iterations in 20 s; 150 are left
     assert capsys.readouterr().out == "150/300  loss 0.1235  val IoU 0.5  2.5 it/s, 1m00s left\n"
     assert log.elapsed == 1020
+    log.progress(150, {"loss": float("nan"), "val MMD": float("nan")})
+    assert "loss nan  val MMD - (too few objects a pose)  2.5" in capsys.readouterr().out
     log.progress(100, {})
     assert "? left" in capsys.readouterr().out
 
