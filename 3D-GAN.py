@@ -361,7 +361,8 @@ TRAINING = "train", "trainCVPR19"
 # give every mode the same ones.
 READ_BY = {("n_images", "mask", "obj_frame"): ("reconstruct", "reconstruct_Pascal", "interpolation"),
            ("mask1", "steps"): ("interpolation",),
-           ("runs",): ("compare", "MMD", "t_SNE"), ("perplexity",): ("t_SNE",), ("follow",): ("dashboard",),
+           ("runs",): ("compare", "MMD", "t_SNE"), ("perplexity",): ("t_SNE",), ("mmd_batches",): ("MMD", "evaluation"),
+           ("follow",): ("dashboard",),
            ("mesh_dir", "up", "layout"): ("make_dataset",),
            (*EMBEDDED, "train_views"): ("make_dataset", *TRAINING)}
 OF_DATASETS = "mask_from", "skip_bad", "published_flip"
