@@ -89,7 +89,7 @@ class Loop:
     def _say_what(self, resumed):
         data, modules = self.data, self.trainer.modules.values()
         parameters = sum(p.numel() for m in modules for p in m.parameters())
-        kind = "resuming" if resumed else "nothing to resume, so training" if self.options.resume else "training"
+        kind = "resuming" if resumed else "nothing to resume: a new run" if self.options.resume else "training"
         self.monitor.say(f"{kind} in {self.folder}: {', '.join(data.class_name(c) for c in data.class_ids)}; "
                          f"{len(data)} images of {data.num_objects} objects; {parameters / 1e6:.1f} M parameters; "
                          f"{self.trainer.device}")
