@@ -304,8 +304,12 @@ def test_sample_dir_is_where_the_help_says(monkeypatch, capsys, mode, module, mo
     monkeypatch.setattr(module, lambda options, where, *_: seen.append(
         where if mode == "evaluation" else options.sample_dir) or 0)
     assert call(f"--mode={mode}", *more, "--device=cpu") == 0
-    assert call(f"--mode={mode}", *more, "--device=cpu", "--ckpt_dir=run") == 0
-    assert call(f"--mode={mode}", *more, "--device=cpu", "--ckpt_dir=run", "--sample_dir=here") == 0
+    if mode == "compare":  # takes --runs alone
+        assert seen == [folder]
+        return
+    beside = () if "--runs" in more else more  # or the one run
+    assert call(f"--mode={mode}", *beside, "--device=cpu", "--ckpt_dir=run") == 0
+    assert call(f"--mode={mode}", *beside, "--device=cpu", "--ckpt_dir=run", "--sample_dir=here") == 0
     assert seen == [folder, os.path.join("run", "samples"), "here"]
     capsys.readouterr()
     call("--help")
