@@ -22,7 +22,8 @@ CURRENT = ["75", "80", "90", "100", "120"]  # each serves the later ones of its 
 # No contraction to FMA: which pixel is covered must not depend on the processor.
 # -fopenmp-simd only reads the `omp simd` hints; no OpenMP runtime is linked.
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd",
-         "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+         "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas",
+         "-fno-wrapv"]  # Python's own flags let ints wrap, which costs the voxeliser's loops four per cent
 LIBRARIES = ["-pthread", "-ldl"] if sys.platform == "linux" else []  # in libc itself since glibc 2.34
 
 
