@@ -359,7 +359,8 @@ MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "
 TRAINING = "train", "trainCVPR19"
 # Options that only some modes or datasets read. Those of the published program are taken everywhere: its scripts
 # give every mode the same ones.
-READ_BY = {("n_images", "mask", "obj_frame"): ("reconstruct", "reconstruct_Pascal", "interpolation"),
+READ_BY = {("n_images",): ("reconstruct", "reconstruct_Pascal"),
+           ("mask", "obj_frame"): ("reconstruct", "reconstruct_Pascal", "interpolation"),
            ("mask1", "steps"): ("interpolation",),
            ("runs",): ("compare", "MMD", "t_SNE"), ("perplexity",): ("t_SNE",), ("mmd_batches",): ("MMD", "evaluation"),
            ("follow",): ("dashboard",),

@@ -164,7 +164,8 @@ class Loop:
         distributed.average_statistics(self.trainer.modules.values())
         self.trainer.check_finite()
         return self.scribe.copied({"step": step, **self.constant, "best": self.best, "elapsed": self.monitor.elapsed,
-                "skipped": self.watch.skipped, "losses": dict(self.watch.losses), "rng": runs.rng_state(), **self.trainer.state()})
+                "skipped": self.watch.skipped, "losses": dict(self.watch.losses), "rng": runs.rng_state(),
+                **self.trainer.state()})
 
     def _validate(self, step, record):
         """(checkpoint, whether it is the best so far); its figures come into the record."""

@@ -143,6 +143,8 @@ def reconstruct(options, device):
         model = open_model(options, device)
         images = [load_input(p, model.options["img_size"], model.dataset.channels, options.mask) for p in paths]
     else:
+        if options.mask:
+            raise InputError(f"--mask={options.mask} goes with --load_im, one image; images of a split have masks")
         model = open_model(options, device)
         data = open_split(model, options)
         paths, images = _of_split(data, options.split, options.n_images)

@@ -17,7 +17,7 @@ from errors import DeviceError, InputError
 MODES = ("train", "trainCVPR19", "evaluation")  # that know of other processes
 PATIENCE = datetime.timedelta(hours=2)  # while the main process unpacks a dataset; one that ends is seen at once
 # What a device, or the way to those of the others, fails with; torch before 2.8 has no AcceleratorError.
-FAILURES = tuple(getattr(torch, name) for name in ("AcceleratorError",) if hasattr(torch, name)) + (dist.DistError,)
+FAILURES = dist.DistError, getattr(torch, "AcceleratorError", dist.DistError)
 _store = None
 
 

@@ -175,6 +175,11 @@ def test_masks(no_image, tmp_path):
     assert "--mask" in message and "2" in message
 
 
+def test_a_mask_for_images_of_a_split(ae, refused, tmp_path):
+    assert "--mask=m.png goes with --load_im" in refused(
+        "--mode=reconstruct", "--ckpt_dir", ae, "--split=val", "--mask=m.png", "--sample_dir", tmp_path / "out")
+
+
 @pytest.mark.parametrize("side", [9500, 30000])
 def test_images_too_large_to_be_one(side, no_image, tmp_path):
     """A bomb: few bytes, a great many pixels. Pillow only warns of the smaller."""

@@ -10,7 +10,7 @@ struct Deal {
   Count ends[kThreads * kEach];  // where the items of each owner end, among all
   Count sums[kThreads];
 
-  // By all threads of the block, between two barriers of its own.
+  // By all threads of the block, when the items of the round before are done; ends with a barrier.
   __device__ void set(const Count (&counts)[kEach]) {
     Count mine = 0;
     for (int k = 0; k < kEach; ++k) mine += counts[k];
