@@ -150,6 +150,20 @@ def test_published_rule_at_other_sizes(size):
                           published_by_hand(faces.astype(np.float32), size))
 
 
+@pytest.mark.parametrize("size", [8, 32, 65])
+@pytest.mark.parametrize("large", range(9))
+def test_large_triangles_among_small_ones(large, size):
+    """The kernel takes eight triangles at once, and those by themselves that would keep the others waiting."""
+    random = np.random.default_rng(large)
+    faces = soup(large, 16, spread=0.12).reshape(2, 8, 3, 3)
+    for block in faces:
+        among = random.permutation(8)[:large]
+        block[among] = soup(large + 9, large, 0.3, 0.7, 0.9)
+        block[among[:2], :, random.integers(3)] = 0.5  # seen along two axes as lines
+    faces = faces.reshape(16, 3, 3)
+    assert np.array_equal(voxelize(faces, size), published_by_hand(faces, size))
+
+
 def test_a_winding_corridor_is_outside():
     """Air that comes in through a maze: the flood must turn often. Walls leave a thin corridor."""
     size, walls = 33, []

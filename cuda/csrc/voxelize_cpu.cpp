@@ -42,8 +42,9 @@ struct alignas(kApart) VoxelScratch {
 };
 
 // Eight triangles in voxels side by side: most meet only a handful of grid lines, so vectors run over
-// triangles, not over lines. Loops over `f` are without branches, for the compiler to make vectors of.
-constexpr int kFaces = 8;
+// triangles; over lines only where one triangle would keep the others waiting. Loops over `f` are without
+// branches, for the compiler to make vectors of.
+constexpr int kFaces = 8, kSteps = 8;
 struct alignas(64) FaceBlock {
   double corner[3][3][kFaces];               // by corner and coordinate
   double edge[3][3][kFaces];                 // edge k is opposite to corner k: from corner k+1 to k+2
@@ -112,29 +113,65 @@ class CrossingMarker {
   NR_INLINE ~CrossingMarker() { mark(); }
 
   template <int axis>
-  NR_INLINE void test(const FaceBlock& t) {
+  NR_INLINE void test(FaceBlock& t) {
+    if (t.most[axis] > kSteps) test_apart<axis>(t);
+    if (t.most[axis] > 0.0) test_faces<axis>(t);
+  }
+
+ private:
+  // Of eight lines, in up to kSteps steps: one of each triangle of a block, or eight of one triangle.
+  struct Tests {
+    double cell[kSteps * kFaces], rise[kSteps * kFaces];  // cell at height 0, and height times area
+    double w0[kFaces], area[kFaces];
+    uint64_t met;  // bit kFaces * step + place
+    uint64_t* bits;
+    int64_t stride;
+  };
+  static constexpr int kRoom = 2;  // few, to stay in the nearest cache with the grids
+
+  // Takes the triangles of more than kSteps lines out of a block if that is less work.
+  template <int axis>
+  NR_INLINE void test_apart(FaceBlock& t) {
+    constexpr double kSetUp = 4.0;  // what a triangle alone costs before its first step, in steps (measured)
+    double *lines = t.lines[axis], apart = 0.0, most = 0.0;
+    uint64_t large = 0, bit[kFaces] = {1, 2, 4, 8, 16, 32, 64, 128};
+#pragma omp simd reduction(+ : apart) reduction(max : most) reduction(| : large)
+    for (int f = 0; f < kFaces; ++f) {
+      const bool alone = lines[f] > kSteps;
+      const double steps = kSetUp + lines[f] / kFaces, rest = alone ? 0.0 : lines[f];
+      apart += alone ? steps : 0.0;
+      most = greater(most, rest);
+      large |= bit[f] & -static_cast<uint64_t>(alone);
+    }
+    if (apart + most >= t.most[axis]) return;
+    t.most[axis] = most;
+    for (; large; large &= large - 1) {
+      const int f = __builtin_ctzll(large);
+      test_lines<axis>(t, f);
+      lines[f] = 0.0;
+    }
+  }
+
+  template <int axis>
+  NR_INLINE void test_faces(const FaceBlock& t) {
     constexpr int iu = (axis + 1) % 3, iv = (axis + 2) % 3;
     const double *u0 = t.corner[0][iu], *u1 = t.corner[1][iu], *u2 = t.corner[2][iu];
     const double *v0 = t.corner[0][iv], *v1 = t.corner[1][iv], *v2 = t.corner[2][iv];
-    const double *dw1 = t.edge[2][axis], *dw2 = t.edge[1][axis];
-    const double *lines = t.lines[axis], most = t.most[axis];
-    const double stride_u = strides_[iu], stride_v = strides_[iv];
-    const double nowhere = n_;
+    const double *dw1 = t.edge[2][axis], *dw2 = t.edge[1][axis], *lines = t.lines[axis];
+    const double stride_u = strides_[iu], stride_v = strides_[iv], nowhere = n_;
     double u[kFaces], v[kFaces];
     double du[3][kFaces], dv[3][kFaces];  // of the edges, turned so that inside is positive
 #pragma omp simd
     for (int f = 0; f < kFaces; ++f) {
-      const double first = t.first[iu][f];
+      const double first = t.first[iu][f], side = t.side[axis][f];
       u[f] = lines[f] > 0.0 ? first : nowhere;  // beyond the last line, where nothing is met
       v[f] = t.first[iv][f];
-      const double side = t.side[axis][f];
       for (int k = 0; k < 3; ++k) du[k][f] = side * t.edge[k][iu][f], dv[k][f] = side * t.edge[k][iv][f];
     }
-    for (double done = 0.0; done < most; done += kSteps) {
-      if (count_ == kRoom) mark();
-      Tests& tests = tests_[count_++];
+    for (double left = t.most[axis]; left > 0.0; left -= kSteps) {
+      Tests& tests = next();
       uint64_t met[kFaces] = {}, bit[kFaces] = {1, 2, 4, 8, 16, 32, 64, 128};
-      const int steps = static_cast<int>(lesser(most - done, kSteps));
+      const int steps = static_cast<int>(lesser(left, kSteps));
       for (int step = 0; step < steps; ++step) {
         double *cell = tests.cell + kFaces * step, *rise = tests.rise + kFaces * step;
 #pragma omp simd
@@ -152,28 +189,66 @@ class CrossingMarker {
           v[f] = turn ? t.first[iv][f] : v[f] + 1.0;
         }
       }
-      uint64_t all = 0;
-#pragma omp simd reduction(| : all)
-      for (int f = 0; f < kFaces; ++f) {
-        all |= met[f];
-        tests.w0[f] = t.corner[0][axis][f], tests.area[f] = t.area[axis][f];
-      }
-      tests.met = all;
-      tests.bits = grids_[axis].begin(), tests.stride = static_cast<int64_t>(strides_[axis]);
+#pragma omp simd
+      for (int f = 0; f < kFaces; ++f) tests.w0[f] = t.corner[0][axis][f], tests.area[f] = t.area[axis][f];
+      finish<axis>(tests, met);
     }
   }
 
- private:
-  // Of up to eight lines of each triangle of a block.
-  static constexpr int kSteps = 8;
-  struct Tests {
-    double cell[kSteps * kFaces], rise[kSteps * kFaces];  // cell at height 0, and height times area
-    double w0[kFaces], area[kFaces];
-    uint64_t met;  // bit kFaces * step + f
-    uint64_t* bits;
-    int64_t stride;
-  };
-  static constexpr int kRoom = 2;  // few, to stay in the nearest cache with the grids
+  // Line l of a triangle is the (l / columns, l % columns)-th of its box.
+  template <int axis>
+  NR_INLINE void test_lines(const FaceBlock& t, int f) {
+    constexpr int iu = (axis + 1) % 3, iv = (axis + 2) % 3;
+    const double u0 = t.corner[0][iu][f], u1 = t.corner[1][iu][f], u2 = t.corner[2][iu][f];
+    const double v0 = t.corner[0][iv][f], v1 = t.corner[1][iv][f], v2 = t.corner[2][iv][f];
+    const double dw1 = t.edge[2][axis][f], dw2 = t.edge[1][axis][f], side = t.side[axis][f];
+    const double du0 = side * t.edge[0][iu][f], du1 = side * t.edge[1][iu][f], du2 = side * t.edge[2][iu][f];
+    const double dv0 = side * t.edge[0][iv][f], dv1 = side * t.edge[1][iv][f], dv2 = side * t.edge[2][iv][f];
+    const double first_u = t.first[iu][f], last_u = t.last[iu][f], first_v = t.first[iv][f];
+    const double columns = t.last[iv][f] - first_v + 1.0, share = 1.0 / columns;
+    const double lines = (last_u - first_u + 1.0) * columns;
+    const double stride_u = strides_[iu], stride_v = strides_[iv];
+    double line[kFaces] = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (double left = lines; left > 0.0; left -= kSteps * kFaces) {
+      Tests& tests = next();
+      uint64_t met[kFaces] = {}, bit[kFaces] = {1, 2, 4, 8, 16, 32, 64, 128};
+      const int steps = static_cast<int>(lesser((left + kFaces - 1) / kFaces, kSteps));
+      for (int step = 0; step < steps; ++step) {
+        double *cell = tests.cell + kFaces * step, *rise = tests.rise + kFaces * step;
+#pragma omp simd
+        for (int k = 0; k < kFaces; ++k) {
+          const double row = floor((line[k] + 0.5) * share);  // the half: rounding never reaches a whole number
+          const double u = first_u + row, v = first_v + (line[k] - row * columns);
+          const double e0 = du0 * (v - v1) - dv0 * (u - u1);
+          const double e1 = du1 * (v - v2) - dv1 * (u - u2);
+          const double e2 = du2 * (v - v0) - dv2 * (u - u0);
+          rise[k] = e1 * dw1 - e2 * dw2;
+          cell[k] = u * stride_u + v * stride_v;
+          const bool inside = (e0 >= 0.0) & (e1 >= 0.0) & (e2 >= 0.0) & (u <= last_u);
+          met[k] |= bit[k] & -static_cast<uint64_t>(inside);
+          bit[k] <<= kFaces;
+          line[k] += kFaces;
+        }
+      }
+#pragma omp simd
+      for (int k = 0; k < kFaces; ++k) tests.w0[k] = t.corner[0][axis][f], tests.area[k] = t.area[axis][f];
+      finish<axis>(tests, met);
+    }
+  }
+
+  template <int axis>
+  NR_INLINE void finish(Tests& tests, const uint64_t* met) {
+    uint64_t all = 0;
+#pragma omp simd reduction(| : all)
+    for (int f = 0; f < kFaces; ++f) all |= met[f];
+    tests.met = all;
+    tests.bits = grids_[axis].begin(), tests.stride = static_cast<int64_t>(strides_[axis]);
+  }
+
+  NR_INLINE Tests& next() {
+    if (count_ == kRoom) mark();
+    return tests_[count_++];
+  }
 
   NR_INLINE void mark() {
     for (int k = 0; k < count_; ++k) {
@@ -198,16 +273,20 @@ class CrossingMarker {
 NR_INLINE void mark_corners(const FaceBlock& t, int n, BitGrid& grid) {
   const double size = n, row = 64.0 * grid.words(), nowhere = grid.nowhere();
   for (int k = 0; k < 3; ++k) {
-    int32_t cell[kFaces];  // 1024^3 fit
+    double cell[kFaces];  // and 2^52: as bits, its low half is the cell; 1024^3 fit
 #pragma omp simd
     for (int f = 0; f < kFaces; ++f) {
       const double x = t.corner[k][0][f], y = t.corner[k][1][f], z = t.corner[k][2][f];
       const bool within = (x > -1.0) & (y > -1.0) & (z > -1.0) & (x < size) & (y < size) & (z < size);
       const double i = floor(greater(x, 0.0)), j = floor(greater(y, 0.0)), l = floor(greater(z, 0.0));
       const double place = (i * size + j) * row + l, kept = within ? place : nowhere;
-      cell[f] = static_cast<int32_t>(kept);
+      cell[f] = kept + 4503599627370496.0;
     }
-    for (int f = 0; f < kFaces; ++f) set_bit(grid.begin(), cell[f]);
+    for (int f = 0; f < kFaces; ++f) {
+      uint64_t bits;
+      memcpy(&bits, cell + f, sizeof bits);
+      set_bit(grid.begin(), static_cast<uint32_t>(bits));
+    }
   }
 }
 
