@@ -1,11 +1,13 @@
-"""One training step of the reference networks taken apart: what is the network, what is not; featGAN and VPL.
+"""One training step of the reference networks taken apart; featGAN and VPL.
 
     python benchmarks/training_step.py      writes benchmarks/results/training_step.json
 
 The network alone is the same step with the mesh replaced by a linear loss on the vertices and the
-code, and what is rendered by the targets: all networks forward and backward, the optimisers. The difference
-is everything else: data, camera, rasteriser, mesh losses, the watch over what is not finite. Both are timed
-alternately, and each figure is the quickest of its repeats: the machine may have other work.
+code, and what is rendered by the targets: all networks forward and backward, the optimisers. Everything else
+is data, rendering (camera and rasteriser, forward and backward), losses (of silhouettes, mesh and code, forward
+and backward; those of the discriminator are in the networks) and the rest: norms of gradients, the watch over
+what is not finite, statistics kept. Parts are timed in turn with the whole step, and each figure is the quickest
+of its repeats: the machine may have other work.
 """
 import contextlib
 import os
@@ -15,6 +17,7 @@ import time
 import torch
 
 import common
+import losses
 import synthetic
 from datasets import CVPR18
 from loop import Sampler
@@ -32,8 +35,23 @@ def options(mode="train", **changed):
     return parsed
 
 
-def network_alone(trainer, batch, step):
-    """As Trainer.step, without camera, rasteriser and mesh losses."""
+class Stopwatch:
+    """Milliseconds by what they were spent on."""
+
+    def __init__(self):
+        self.spent, self.last = {}, time.perf_counter()
+
+    def start(self):
+        self.last = time.perf_counter()
+
+    def spent_on(self, what):
+        self.spent[what] = 1e3 * (time.perf_counter() - self.last)
+        self.last = time.perf_counter()
+
+
+def network_alone(trainer, batch, step, watch):
+    """As Trainer.step, without camera, rasteriser and the losses of meshes and pictures."""
+    watch.start()
     for optimizer in trainer.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     codes = trainer.model.encoder(batch.images)
@@ -45,11 +63,41 @@ def network_alone(trainer, batch, step):
         if encoders_turn:
             total = total + trainer.method.adversarial_loss(shown)
         total.backward()
-    trainer.optimizers["E"].step()
-    trainer.optimizers["G"].step()
     if not encoders_turn:
         trainer.method.discriminator_loss(shown).backward()
-        trainer.optimizers["D"].step()
+    watch.spent_on("networks")
+    for name in "EG" if encoders_turn else "EGD":
+        trainer.optimizers[name].found_inf = None
+        trainer.optimizers[name].step()
+    watch.spent_on("optimisers")
+
+
+def pictures_alone(trainer, batch, watch):
+    """The other part of Trainer.step: rendering what the model predicts, and the losses on that."""
+    options = trainer.options
+    images, silhouettes, cameras, poses, *others = trainer._inputs(batch)
+    with torch.no_grad():
+        codes = trainer.model.encoder(images)
+        vertices = trainer.model.decoder(codes)
+    vertices.requires_grad_(), codes.requires_grad_()
+    watch.start()
+    shown = trainer._render(vertices, codes, cameras, poses, *(others or (None, None)))
+    watch.spent_on("render")
+    rendered = shown.rendered.detach().requires_grad_()
+    total = (losses.silhouette_loss(rendered, silhouettes) + trainer.prior * losses.gaussian_prior(codes)
+             + options.lambda_smth * losses.smoothness_loss(vertices, trainer.topology))
+    pulls, *_ = torch.autograd.grad(total, (rendered, vertices, codes), allow_unused=True)
+    watch.spent_on("losses")
+    drawn = [shown.rendered] if shown.other is None else [shown.rendered, shown.other]
+    pulls = [pulls] * len(drawn)  # a discriminator's would be as dense
+    forward = watch.spent["render"]
+    watch.start()
+    torch.autograd.grad(drawn, vertices, pulls)
+    watch.spent_on("render")
+    watch.spent["render"] += forward
+
+
+PARTS = ("networks", "optimisers", "data", "render", "losses")
 
 
 def measure(mode, folder, steps, warmup=2):
@@ -57,26 +105,30 @@ def measure(mode, folder, steps, warmup=2):
     data = CVPR18(folder, ["02958343"], "train", folder + "/cache")
     trainer = Trainer(options(mode), torch.device("cpu"))
     sampler = Sampler(len(data), trainer.options.batch_size, 0)
-    quickest = {}
+    turns = range(trainer.options.G_every)
+    quickest = {turn: {} for turn in turns}
     for step in range(1, steps + warmup + 1):
-        start = time.perf_counter()
+        watch = Stopwatch()
         batch = data.gather(sampler.batch(step), step)
-        read = time.perf_counter()
+        watch.spent_on("data")
         trainer.step(step, batch)
-        stepped = time.perf_counter()
-        network_alone(trainer, batch, step)
-        end = time.perf_counter()
+        watch.spent_on("whole_step")
+        network_alone(trainer, batch, step, watch)
+        pictures_alone(trainer, batch, watch)
+        watch.spent["whole_step"] += watch.spent["data"]
+        watch.spent["network_alone"] = watch.spent["networks"] + watch.spent["optimisers"]
         if step > warmup:
-            for what, seconds in (("whole_step", stepped - start), ("network_alone", end - stepped),
-                                  ("of_which_data", read - start)):
-                kept = quickest.setdefault(what, [float("inf")] * trainer.options.G_every)
-                turn = step % trainer.options.G_every
-                kept[turn] = min(kept[turn], 1e3 * seconds)
-    result = {what: sum(turns) / len(turns) for what, turns in quickest.items()}
-    rest = result["whole_step"] - result["network_alone"]
+            kept = quickest[step % len(turns)]
+            kept.update({what: min(ms, kept.get(what, ms)) for what, ms in watch.spent.items()})
+    mean = {what: sum(quickest[turn][what] for turn in turns) / len(turns) for what in quickest[0]}
+    rest = mean["whole_step"] - mean["network_alone"]
+    parts = {what: round(mean[what], 1) for what in PARTS}
+    parts["the_rest"] = round(mean["whole_step"] - sum(mean[what] for what in PARTS), 1)
     return {"batch_size": trainer.options.batch_size, "enc_width": trainer.options.enc_width,
-            **{f"{what}_ms": round(ms, 1) for what, ms in result.items()}, "everything_else_ms": round(rest, 1),
-            "everything_else_percent_of_network": round(100 * rest / result["network_alone"], 1)}
+            "whole_step_ms": round(mean["whole_step"], 1), "network_alone_ms": round(mean["network_alone"], 1),
+            "everything_else_ms": round(rest, 1),
+            "everything_else_percent_of_network": round(100 * rest / mean["network_alone"], 1),
+            "parts_ms": parts}
 
 
 def main(steps=20):
