@@ -94,6 +94,21 @@ NR_HD NR_INLINE int32_t key_order(int64_t key) {
   return key == kNothing ? -1 : static_cast<int32_t>(key & kOrderBits);
 }
 
+// Where exactly an edge from (a0, a1) to (b0, b1), across the lines and along them, crosses a line, in pixels.
+// Product before quotient: exact at both ends of the edge.
+NR_HD NR_INLINE double crossed_at(double a0, double b0, double a1, double b1, double line) {
+  return a1 + (b1 - a1) * (line - a0) / (b0 - a0);
+}
+// The last pixel on the face's side of a crossing; a centre on the edge is inside. -1 if it or the next one
+// outwards is not in the image.
+NR_HD NR_INLINE double last_inside(double direction, double least, double most, double at) {
+  const double pixel = direction * floor(direction * at);
+  const bool there = (pixel >= least) & (pixel <= most);
+  return there ? pixel : -1.0;
+}
+// How much of the crossing's movement end a passes on; end b does the rest.
+NR_HD NR_INLINE double lever_of_a(double a0, double b0, double line) { return (b0 - line) / (b0 - a0); }
+
 // An edge a -> b of a face, and the lines of pixel centres, rows or columns, that it crosses (NMR, CVPR
 // 2018, sec. 3). `axis` is the direction in which a crossing may move: 0 along a row (x), 1 along a
 // column (y).
@@ -117,17 +132,9 @@ struct CrossedLines {
     first = first_in(a0 < b0 ? a0 : b0, lines);
     last = a0 == b0 ? first - 1 : last_in(a0 < b0 ? b0 : a0, lines);
   }
-  // Where exactly a line is crossed, in pixels. Product before quotient: exact at both ends of the edge.
-  NR_HD NR_INLINE double at(double line) const { return a1 + (b1 - a1) * (line - a0) / (b0 - a0); }
-  // The last pixel on the face's side; a centre on the edge is inside. -1 if it or the next one outwards
-  // is not in the image.
-  NR_HD NR_INLINE double inside(double at) const {
-    const double pixel = direction * floor(direction * at);
-    const bool there = (pixel >= least) & (pixel <= most);
-    return there ? pixel : -1.0;
-  }
-  // How much of the crossing's movement end a passes on; end b does the rest.
-  NR_HD NR_INLINE double lever_a(double line) const { return (b0 - line) / (b0 - a0); }
+  NR_HD NR_INLINE double at(double line) const { return crossed_at(a0, b0, a1, b1, line); }
+  NR_HD NR_INLINE double inside(double at) const { return last_inside(direction, least, most, at); }
+  NR_HD NR_INLINE double lever_a(double line) const { return lever_of_a(a0, b0, line); }
 };
 
 // The share of one pixel at position d on the crossing's line in the gradient of an end with the

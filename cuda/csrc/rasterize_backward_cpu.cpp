@@ -35,15 +35,8 @@ class SampleBits {
     const int64_t i = index(line, position);
     return before_[i] + __builtin_popcountll(bits_[i] & ~0ull >> (63 - (position & 63)));
   }
-  NR_INLINE bool any(int from, int to, int first_line, int last_line) const {  // in a box, ends included
-    for (int line = first_line; line <= last_line; ++line)
-      for (int word = from >> 6; word <= to >> 6; ++word) {
-        uint64_t mask = ~0ull;
-        if (word == from >> 6) mask &= ~0ull << (from & 63);
-        if (word == to >> 6) mask &= ~0ull >> (63 - (to & 63));
-        if (bits_[line * static_cast<int64_t>(words_) + word] & mask) return true;
-      }
-    return false;
+  NR_INLINE bool is_set(int line, int position) const {
+    return bits_[index(line, position)] >> (position & 63) & 1;
   }
 
  private:
@@ -73,6 +66,7 @@ class PullLists {
       const int lines = axis == 0 ? sH : sW, length = axis == 0 ? sW : sH;
       stride_[axis] = length + kLanes;  // a group may run over the end
       count_[axis].assign(lines, 0);
+      ends_[axis].assign(lines, {length, -1});
       listed_[axis].reset(lines, length);
       data_[axis].resize(static_cast<size_t>(C + 1) * lines * stride_[axis]);
     }
@@ -84,6 +78,10 @@ class PullLists {
   }
   NR_INLINE void finish() {
     for (SampleBits& bits : listed_) bits.count();
+  }
+  NR_INLINE bool any_beyond(int axis, int line, int outside, bool downwards) const {
+    const Ends& ends = ends_[axis][line];
+    return downwards ? ends.first <= outside : ends.last >= outside;
   }
   NR_INLINE Span beyond(int axis, int line, int outside, int direction) const {
     const SampleBits& listed = listed_[axis];
@@ -99,12 +97,18 @@ class PullLists {
   }
   NR_INLINE void append(int axis, int line, int position, const T (&values)[C]) {
     listed_[axis].set(line, position);
+    Ends& ends = ends_[axis][line];
+    ends = {std::min(ends.first, position), position};
     T* to = const_cast<T*>(begin(axis, line)) + count_[axis][line]++;
     *to = static_cast<T>(position);
     for (int c = 0; c < C; ++c) *(to += stride_[axis]) = values[c];
   }
+  struct Ends {
+    int first, last;
+  };
   int64_t stride_[2];
   std::vector<int> count_[2];
+  std::vector<Ends> ends_[2];  // first and last position of a line
   SampleBits listed_[2];
   std::vector<T> data_[2];
 };
@@ -191,7 +195,7 @@ struct SilhouettePolicy : SilhouetteRule<T> {
     const T* gain = span.position + span.stride;
     return sum_pulls<8>(span.position, span.count, p, [=](int64_t i) NR_LAMBDA_INLINE { return gain[i]; });
   }
-  NR_INLINE bool pushes_against_faces() const { return false; }
+  NR_INLINE bool may_push(const SampleBits& empty, int x, int y) const { return empty.is_set(y, x); }
 };
 
 // rgb, and alpha where both are asked for.
@@ -228,17 +232,22 @@ struct RgbPolicy : RgbRule<T> {
       return gain > 0 ? gain : T(0);
     });
   }
-  NR_INLINE bool pushes_against_faces() const { return true; }
+  NR_INLINE bool may_push(const SampleBits&, int, int) const { return true; }
 };
 
-// Where an edge crosses a line and something comes of it.
-template <class Span>
+// Eight faces side by side, as in ScreenFace.
+constexpr int kFaces = 8;
+struct FaceBlock {
+  double x[3][kFaces], y[3][kFaces];
+  int64_t face[kFaces];
+  int32_t order[kFaces];
+};
+
+// Where an edge of a face of a block crosses a line, and what may come of it.
 struct Crossing {
-  Span span;                     // samples that may pull it outwards
-  double at, lever_a;
-  int line, inside;
-  int8_t a, axis, direction;
-  bool pulled, pushed;           // whether they do, and whether samples of the face may push it inwards
+  double at;
+  int line, inside, face;
+  bool pulled, pushed;  // whether samples pull it outwards, and whether those of the face may push it inwards
 };
 
 template <class T, template <class> class Policy>
@@ -246,7 +255,7 @@ struct alignas(kApart) EdgeScratch {
   typename Policy<T>::Lists lists;
   SampleBits empty;            // samples that show nothing
   std::vector<uint8_t> shown;  // whether anything shows a face, by draw order + 1: nothing (-1) has a place too
-  std::vector<Crossing<typename Policy<T>::Lists::Span>> crossings;
+  std::vector<Crossing> crossings;
 };
 
 // Takes note of what the samples of a mesh show and of those that can pull.
@@ -279,93 +288,189 @@ NR_INLINE void read_samples(const Member<T>& m, const Policy<T>& policy, EdgeScr
   scratch.lists.finish();
 }
 
+// What the edges of a block of faces are moved by.
+template <class T, template <class> class Policy>
+class EdgePuller {
+ public:
+  using Moved = T[kFaces][3][2];  // the corners of the faces, in x and y
+
+  NR_INLINE EdgePuller(const Member<T>& m, const Policy<T>& policy, EdgeScratch<T, Policy>& scratch)
+      : m_(m), policy_(policy), scratch_(scratch) {
+    scratch.crossings.resize(kFaces * static_cast<size_t>(std::max(m.sH, m.sW)) + 1);
+  }
+
+  NR_INLINE void operator()(const FaceBlock& t, Moved& moved) {
+    for (int a = 0; a < 3; ++a) {
+      pull<0>(t, a, find<0>(t, a), moved);
+      pull<1>(t, a, find<1>(t, a), moved);
+    }
+  }
+
+ private:
+  // Lines that an edge crosses, at most, if it goes together with those of other faces.
+  static constexpr int kSteps = 8;
+
+  // The crossings of the edge that begins at corner a of each face: CrossedLines, operation by operation.
+  // Returns their number. Whether anything comes of one cannot be guessed: each is noted without a branch, and
+  // one of which nothing comes is written over by the next.
+  template <int axis>
+  NR_INLINE int find(const FaceBlock& t, int a) {
+    const int b = a == 2 ? 0 : a + 1;
+    const double *a0 = (axis == 0 ? t.y : t.x)[a], *b0 = (axis == 0 ? t.y : t.x)[b];
+    const double *a1 = (axis == 0 ? t.x : t.y)[a], *b1 = (axis == 0 ? t.x : t.y)[b];
+    const double last_line = (axis == 0 ? m_.sH : m_.sW) - 1, range = (axis == 0 ? m_.sW : m_.sH) - 2;
+    double first[kFaces], lines[kFaces], direction[kFaces], least[kFaces], longest = 0.0;
+#pragma omp simd reduction(max : longest)
+    for (int f = 0; f < kFaces; ++f) {
+      const double low = ceil(greater(lesser(a0[f], b0[f]), 0.0));
+      const double high = floor(lesser(greater(a0[f], b0[f]), last_line));
+      const double crossed = greater(high - low + 1.0, 0.0);
+      direction[f] = (a0[f] < b0[f]) == (axis == 0) ? 1.0 : -1.0;
+      least[f] = direction[f] > 0.0 ? 0.0 : 1.0;
+      first[f] = low, lines[f] = a0[f] != b0[f] ? crossed : 0.0;
+      longest = greater(longest, lines[f]);
+    }
+    int found = 0;
+    const auto note = [&](int f, int line, double at, double inside) NR_LAMBDA_INLINE {
+      const int in = static_cast<int>(inside), out = static_cast<int>(inside + direction[f]);
+      const SampleView<T>& view = policy_.view;
+      const int32_t shown = view.face(axis == 0 ? view.offset(in, line) : view.offset(line, in));
+      const bool pulled = (shown == t.order[f]) & scratch_.lists.any_beyond(axis, line, out, direction[f] < 0.0);
+      const bool pushed = policy_.may_push(scratch_.empty, axis == 0 ? out : line, axis == 0 ? line : out);
+      scratch_.crossings[found] = {at, line, in, f, pulled, pushed};
+      found += pulled | pushed;
+    };
+    if (longest > kSteps) {  // what would keep the others waiting goes alone, over lines side by side
+      longest = 0.0;
+      for (int f = 0; f < kFaces; ++f) {
+        if (lines[f] <= kSteps) {
+          longest = greater(longest, lines[f]);
+          continue;
+        }
+        const double across_a = a0[f], across_b = b0[f], along_a = a1[f], along_b = b1[f], end = first[f] + lines[f];
+        const double way = direction[f], low = least[f], high = low + range;
+        for (double line = first[f]; line < end; line += kFaces) {
+          double at[kFaces], inside[kFaces];
+          uint64_t there = 0;
+#pragma omp simd reduction(| : there)
+          for (int k = 0; k < kFaces; ++k) {
+            at[k] = crossed_at(across_a, across_b, along_a, along_b, line + k);
+            inside[k] = way * floor(way * at[k]);
+            const bool is = (line + k < end) & (inside[k] >= low) & (inside[k] <= high);
+            there |= (is ? uint64_t{1} : uint64_t{0}) << k;
+          }
+          for (; there; there &= there - 1) {
+            const int k = __builtin_ctzll(there);
+            note(f, static_cast<int>(line) + k, at[k], inside[k]);
+          }
+        }
+        lines[f] = 0.0;
+      }
+    }
+    static_assert(kSteps * kFaces <= 64, "a bit each");
+    double at[kSteps * kFaces], inside[kSteps * kFaces];
+    uint64_t there[kFaces] = {};
+    const int steps = static_cast<int>(longest);
+    for (int step = 0; step < steps; ++step) {
+      double *at_here = at + kFaces * step, *inside_here = inside + kFaces * step;
+#pragma omp simd
+      for (int f = 0; f < kFaces; ++f) {
+        at_here[f] = crossed_at(a0[f], b0[f], a1[f], b1[f], first[f] + step);
+        inside_here[f] = direction[f] * floor(direction[f] * at_here[f]);
+        const bool is = (step < lines[f]) & (inside_here[f] >= least[f]) & (inside_here[f] <= least[f] + range);
+        there[f] |= (is ? uint64_t{1} : uint64_t{0}) << kFaces * step;
+      }
+    }
+    uint64_t all = 0;
+#pragma omp simd reduction(| : all)
+    for (int f = 0; f < kFaces; ++f) all |= there[f] << f;
+    for (; all; all &= all - 1) {
+      const int i = __builtin_ctzll(all), f = i % kFaces;
+      note(f, static_cast<int>(first[f]) + i / kFaces, at[i], inside[i]);
+    }
+    return found;
+  }
+
+  template <int axis>
+  NR_INLINE void pull(const FaceBlock& t, int a, int count, Moved& moved) {
+    const SampleView<T>& view = policy_.view;
+    const int b = a == 2 ? 0 : a + 1, length = axis == 0 ? m_.sW : m_.sH;
+    const double(*across)[kFaces] = axis == 0 ? t.y : t.x;
+    const double(*along)[kFaces] = axis == 0 ? t.x : t.y;
+    const double pixels_to_ndc = 2.0 / length, eps = m_.scene.eps;
+    const int64_t step = axis == 0 ? 1 : -static_cast<int64_t>(m_.sW);  // from a sample of a line to the next
+    for (int n = 0; n < count; ++n) {
+      const Crossing& c = scratch_.crossings[n];
+      const int f = c.face, direction = (across[a][f] < across[b][f]) == (axis == 0) ? 1 : -1;
+      const int outside = c.inside + direction;
+      const double lever_a = lever_of_a(across[a][f], across[b][f], c.line), lever_b = 1.0 - lever_a;
+      const int64_t start = axis == 0 ? view.offset(0, c.line) : c.line;
+      T &to_a = moved[f][a][axis], &to_b = moved[f][b][axis];
+      // Outer rule: samples beyond the edge would take the value of the face if it came to them.
+      if (c.pulled) {
+        const auto span = scratch_.lists.beyond(axis, c.line, outside, direction);
+        const PullSums<T> sums =
+            policy_.pull(start + c.inside * step, span,
+                         {double(outside), std::abs(outside - c.at), pixels_to_ndc, eps * lever_a, eps * lever_b});
+        to_a -= T(direction * lever_a) * sums.a;
+        to_b -= T(direction * lever_b) * sums.b;
+      }
+      // Inner rule: samples that show the face would take the value beyond the edge if it went back past them.
+      if (c.pushed) {
+        const int64_t other = start + outside * step;
+        const int stop = direction > 0 ? first_in(min3(along[0][f], along[1][f], along[2][f]), length)
+                                       : last_in(max3(along[0][f], along[1][f], along[2][f]), length);
+        for (int d = c.inside; direction > 0 ? d >= stop : d <= stop; d -= direction) {
+          if (view.face(start + d * step) != t.order[f]) continue;
+          const T gain = axis == 0 ? policy_.gain(d, c.line, other) : policy_.gain(c.line, d, other);
+          if (!(gain > 0)) continue;
+          to_a += T(edge_pull(gain, d, c.at, pixels_to_ndc, lever_a, eps));
+          to_b += T(edge_pull(gain, d, c.at, pixels_to_ndc, lever_b, eps));
+        }
+      }
+    }
+  }
+
+  const Member<T>& m_;
+  const Policy<T>& policy_;
+  EdgeScratch<T, Policy>& scratch_;
+};
+
 template <class T, template <class> class Policy>
 NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& grad, T* grad_vertices,
                               EdgeScratch<T, Policy>& scratch) {
   const RasterizeScene& s = m.scene;
   const Policy<T> policy{SampleView<T>(m, grad)};
-  const SampleView<T>& view = policy.view;
   read_samples<T, Policy>(m, policy, scratch);
-  scratch.crossings.resize(3 * static_cast<size_t>(m.sH + m.sW));  // no face crosses more lines
-  const int64_t steps[2] = {1, -static_cast<int64_t>(m.sW)};       // from a sample to the next, along each axis
-  constexpr int kLines = 8;                                        // crossed side by side, without branches
-  double at[kLines], lever_a[kLines], last_inside[kLines];
-  for (int64_t i = 0; i < s.F; ++i) {
-    ScreenFace f;
-    if (!(scratch.shown[i + 1] || scratch.shown[s.F + i + 1])) continue;
-    if (!m.load(i, f)) continue;
-    const int32_t order = static_cast<int32_t>(draw_order(i, f.reversed, s.F));
-    const double low[2] = {min3(f.x[0], f.x[1], f.x[2]), min3(f.y[0], f.y[1], f.y[2])};
-    const double high[2] = {max3(f.x[0], f.x[1], f.x[2]), max3(f.y[0], f.y[1], f.y[2])};
-    // Whether anything comes of a crossing cannot be guessed: all are looked at first, and noted without a
-    // branch; one of which nothing comes is written over by the next.
-    int crossings = 0;
-    for (int a = 0; a < 3; ++a) {
-      const int b = a == 2 ? 0 : a + 1;
-      // The inner rule needs something else just beyond the edge: look whether there is any.
-      const bool may_push = policy.pushes_against_faces() ||
-                            scratch.empty.any(first_in(std::min(f.x[a], f.x[b]) - 1, m.sW),
-                                              last_in(std::max(f.x[a], f.x[b]) + 1, m.sW),
-                                              first_in(std::min(f.y[a], f.y[b]) - 1, m.sH),
-                                              last_in(std::max(f.y[a], f.y[b]) + 1, m.sH));
-      for (int axis = 0; axis < 2; ++axis) {
-        const CrossedLines edge(f, m.sH, m.sW, a, axis);
-        const int direction = static_cast<int>(edge.direction);
-        for (int first = edge.first; first <= edge.last; first += kLines) {
-#pragma omp simd
-          for (int k = 0; k < kLines; ++k) {
-            at[k] = edge.at(first + k);
-            lever_a[k] = edge.lever_a(first + k);
-            last_inside[k] = edge.inside(at[k]);
-          }
-          const int count = std::min(kLines, edge.last - first + 1);
-          for (int k = 0; k < count; ++k) {
-            const int line = first + k, inside = static_cast<int>(last_inside[k]), outside = inside + direction;
-            if (inside < 0) continue;
-            const int64_t start = axis == 0 ? view.offset(0, line) : line;
-            const auto span = scratch.lists.beyond(axis, line, outside, direction);
-            const bool pulled = (view.face(start + inside * steps[axis]) == order) & (span.count > 0);
-            const bool pushed = may_push && policy.may_push(start + outside * steps[axis]);
-            scratch.crossings[crossings] = {span, at[k], lever_a[k], line, inside, static_cast<int8_t>(a),
-                                            static_cast<int8_t>(axis), static_cast<int8_t>(direction), pulled, pushed};
-            crossings += pulled | pushed;
-          }
+  EdgePuller<T, Policy> pull_edges(m, policy, scratch);
+  constexpr int kBlocks = 4;  // loaded at once: what is stored one by one is best read as a vector some time later
+  FaceBlock blocks[kBlocks] = {};
+  for (int64_t next = 0; next < s.F;) {
+    int loaded = 0;
+    for (; next < s.F && loaded < kBlocks * kFaces; ++next) {
+      ScreenFace f;
+      if (!(scratch.shown[next + 1] || scratch.shown[s.F + next + 1])) continue;
+      if (!m.load(next, f)) continue;
+      FaceBlock& t = blocks[loaded / kFaces];
+      const int place = loaded++ % kFaces;
+      for (int k = 0; k < 3; ++k) t.x[k][place] = f.x[k], t.y[k][place] = f.y[k];
+      t.face[place] = next, t.order[place] = static_cast<int32_t>(draw_order(next, f.reversed, s.F));
+    }
+    for (int first = 0; first < loaded; first += kFaces) {
+      FaceBlock& t = blocks[first / kFaces];
+      const int count = std::min(kFaces, loaded - first);
+      for (int f = count; f < kFaces; ++f)  // points, which cross nothing
+        for (int k = 0; k < 3; ++k) t.x[k][f] = t.y[k][f] = 0.0;
+      T moved[kFaces][3][2] = {};
+      pull_edges(t, moved);
+      for (int f = 0; f < count; ++f) {
+        const bool reversed = t.order[f] != t.face[f];
+        for (int k = 0; k < 3; ++k) {
+          T* to = grad_vertices + 3 * static_cast<int64_t>(m.faces()[3 * t.face[f] + (reversed ? 2 - k : k)]);
+          to[0] += moved[f][k][0];
+          to[1] += moved[f][k][1];
         }
       }
-    }
-    T moved[3][2] = {};
-    for (int n = 0; n < crossings; ++n) {
-      const auto& c = scratch.crossings[n];
-      const int a = c.a, b = a == 2 ? 0 : a + 1, axis = c.axis, length = axis == 0 ? m.sW : m.sH;
-      const int64_t start = axis == 0 ? view.offset(0, c.line) : c.line, step = steps[axis];
-      const int outside = c.inside + c.direction;
-      const double lever_b = 1.0 - c.lever_a, pixels_to_ndc = 2.0 / length;
-      // Outer rule: samples beyond the edge would take the value of the face if it came to them.
-      if (c.pulled) {
-        const PullSums<T> sums =
-            policy.pull(start + c.inside * step, c.span,
-                        {double(outside), std::abs(outside - c.at), pixels_to_ndc, s.eps * c.lever_a, s.eps * lever_b});
-        moved[a][axis] -= T(c.direction * c.lever_a) * sums.a;
-        moved[b][axis] -= T(c.direction * lever_b) * sums.b;
-      }
-      // Inner rule: samples that show the face would take the value beyond the edge if it went back past
-      // them.
-      if (c.pushed) {
-        const int64_t other = start + outside * step;
-        const int stop = c.direction > 0 ? first_in(low[axis], length) : last_in(high[axis], length);
-        for (int d = c.inside; c.direction > 0 ? d >= stop : d <= stop; d -= c.direction) {
-          if (view.face(start + d * step) != order) continue;
-          const T gain = axis == 0 ? policy.gain(d, c.line, other) : policy.gain(c.line, d, other);
-          if (!(gain > 0)) continue;
-          moved[a][axis] += T(edge_pull(gain, d, c.at, pixels_to_ndc, c.lever_a, s.eps));
-          moved[b][axis] += T(edge_pull(gain, d, c.at, pixels_to_ndc, lever_b, s.eps));
-        }
-      }
-    }
-    for (int k = 0; k < 3; ++k) {
-      T* to = grad_vertices + 3 * static_cast<int64_t>(m.faces()[3 * i + f.corner[k]]);
-      to[0] += moved[k][0];
-      to[1] += moved[k][1];
     }
   }
 }
