@@ -71,3 +71,19 @@ def noisy_predictions(batch=128, noise=0.005):
     vertices = vertices + noise * torch.randn(vertices.shape, generator=torch.Generator().manual_seed(0))
     return (vertices, icosphere(3)[1], views.long().repeat(copies)[:batch],
             targets.float().div(255).repeat(copies, 1, 1)[:batch])
+
+
+CLASS = "02958343"
+
+
+def make_files(folder, objects, split):
+    """A CVPR18 split of `objects` objects; random images, and blobs as voxels: what is measured does not depend on
+    them."""
+    from datasets import CVPR18
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (objects, 24, 4, 64, 64), np.uint8)
+    centre = (np.indices((32,) * 3) - 15.5) / 12
+    voxels = (centre ** 2).sum(0) < rng.uniform(0.3, 1, (objects, 1, 1, 1))
+    np.savez(os.path.join(folder, f"{CLASS}_{split}_images.npz"), images)
+    np.savez(os.path.join(folder, f"{CLASS}_{split}_voxels.npz"), voxels)
+    return lambda: CVPR18(folder, [CLASS], split, os.path.join(folder, "cache"), say=lambda line: None)

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 
-import numpy as np
 import torch
 
 import common
@@ -27,7 +26,6 @@ from training import Shown, Trainer
 from voxelization import overlap, voxelize
 
 GPU = torch.device("cuda", 0)
-CLASS = "02958343"
 
 
 def microseconds(work, repeats=200, rounds=5):
@@ -94,17 +92,6 @@ def kernels(batch=128, meshes=1024):
             microseconds(lambda: overlap(grids, grids[:1]), repeats=20) / meshes, 4)}}
 
 
-def make_files(folder, objects, split):
-    """Random images, and blobs as voxels: what is measured does not depend on them."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (objects, 24, 4, 64, 64), np.uint8)
-    centre = (np.indices((32,) * 3) - 15.5) / 12
-    voxels = (centre ** 2).sum(0) < rng.uniform(0.3, 1, (objects, 1, 1, 1))
-    np.savez(os.path.join(folder, f"{CLASS}_{split}_images.npz"), images)
-    np.savez(os.path.join(folder, f"{CLASS}_{split}_voxels.npz"), voxels)
-    return CVPR18(folder, [CLASS], split, os.path.join(folder, "cache"), say=lambda line: None)
-
-
 def options(*arguments):
     return runpy.run_path(os.path.join(common.ROOT, "3D-GAN.py"), run_name="gan")["parse"](list(arguments))
 
@@ -163,7 +150,7 @@ def steps(data, mode, precision, graph, count=200):
 
 def evaluation(folder, train, objects=800):
     resolve(options("--mode=train", "--device=cuda:0"))
-    trainer, data = Trainer(options("--mode=train"), GPU), make_files(folder, objects, "test")
+    trainer, data = Trainer(options("--mode=train"), GPU), common.make_files(folder, objects, "test")()
     grids = mean_shapes(train)
     torch.cuda.synchronize()
     start = time.perf_counter()
@@ -200,7 +187,7 @@ def main():
     if parser.parse_args().short:
         return short()
     with tempfile.TemporaryDirectory() as folder:
-        data = make_files(folder, 500, "train")
+        data = common.make_files(folder, 500, "train")()
         common.keep("gpu", {
             "gpu": torch.cuda.get_device_name(GPU), "cuda": torch.version.cuda, "kernels": kernels(),
             "training_step_batch_128": {

@@ -1,4 +1,4 @@
-"""How cost grows with meshes, faces, pixels and cells, and what others take for the same, in one run.
+"""How cost grows with meshes, faces, pixels, cells and objects, and what others take for the same, in one run.
 
     python benchmarks/growth.py [--device=cuda]      writes benchmarks/results/growth_<device>.json
 
@@ -7,12 +7,16 @@ ray casting, and Embree (embreex), the fastest known ways to a voxel grid and to
 give no gradient, and one ray a sample.
 """
 import argparse
+import tempfile
+import time
 
 import numpy as np
 import torch
 
 import neural_renderer as nr
-from common import keep, milliseconds
+from common import keep, make_files, milliseconds
+from engine.feed import open_feed
+from loop import Sampler
 from models import icosphere
 from voxelization import voxelize
 
@@ -62,6 +66,20 @@ def voxels(batch, subdivisions, size, device, repeats=7):
     corners = nr.vertices_to_faces(vertices * 31 / 32 + 0.5, faces)
     return {"batch": batch, "faces": len(faces), "cells": size,
             "ms": timed(lambda: voxelize(corners, size, dtype=torch.bool), device, repeats)}
+
+
+def objects(count, batch=128):
+    """Of a CVPR18 class with so many objects, 24 views each: opening it the first time and again, and a batch."""
+    with tempfile.TemporaryDirectory() as folder:
+        opening, seconds = make_files(folder, count, "train"), []
+        for _ in range(2):
+            start = time.perf_counter()
+            data = opening()
+            seconds.append(round(time.perf_counter() - start, 3))
+        feed = open_feed(data, Sampler(len(data), batch, 0), torch.device("cpu"), slice(None))
+        step = iter(range(1, 1000))
+        return {"objects": count, "first_opening_s": seconds[0], "second_opening_s": seconds[1],
+                "batch_ms": milliseconds(lambda: feed.batch(next(step)))["median"]}
 
 
 def peers(size=64, subdivisions=3, repeats=5):
@@ -130,6 +148,7 @@ def main():
         "voxels": [voxels(*sizes, device) for sizes in (
             (1, 3, 32), (128, 3, 32), (many, 3, 32), (16, 2, 32), (16, 4, 32), (16, 5, 32), (16, 3, 64),
             (16, 3, 128))],
+        **({"objects": [objects(count) for count in (100, 400, 1600)]} if device.type == "cpu" else {}),
         "peers_one_mesh_ms": peers()})
 
 
