@@ -19,8 +19,7 @@ class SampleBits {
     bits_.assign(static_cast<size_t>(lines) * words_, 0);
     before_.resize(bits_.size());
   }
-  NR_INLINE uint64_t& word(int line, int position) { return bits_[index(line, position)]; }
-  NR_INLINE void set(int line, int position) { word(line, position) |= 1ull << (position & 63); }
+  NR_INLINE void set(int line, int position) { bits_[index(line, position)] |= 1ull << (position & 63); }
 
   // After the last bit is set: lets before() and up_to() count those of a line.
   NR_INLINE void count() {
@@ -35,10 +34,6 @@ class SampleBits {
     const int64_t i = index(line, position);
     return before_[i] + __builtin_popcountll(bits_[i] & ~0ull >> (63 - (position & 63)));
   }
-  NR_INLINE bool is_set(int line, int position) const {
-    return bits_[index(line, position)] >> (position & 63) & 1;
-  }
-
  private:
   NR_INLINE int64_t index(int line, int position) const {
     return line * static_cast<int64_t>(words_) + (position >> 6);
@@ -195,7 +190,6 @@ struct SilhouettePolicy : SilhouetteRule<T> {
     const T* gain = span.position + span.stride;
     return sum_pulls<8>(span.position, span.count, p, [=](int64_t i) NR_LAMBDA_INLINE { return gain[i]; });
   }
-  NR_INLINE bool may_push(const SampleBits& empty, int x, int y) const { return empty.is_set(y, x); }
 };
 
 // rgb, and alpha where both are asked for.
@@ -232,7 +226,6 @@ struct RgbPolicy : RgbRule<T> {
       return gain > 0 ? gain : T(0);
     });
   }
-  NR_INLINE bool may_push(const SampleBits&, int, int) const { return true; }
 };
 
 // Eight faces side by side, as in ScreenFace.
@@ -253,7 +246,6 @@ struct Crossing {
 template <class T, template <class> class Policy>
 struct alignas(kApart) EdgeScratch {
   typename Policy<T>::Lists lists;
-  SampleBits empty;            // samples that show nothing
   std::vector<uint8_t> shown;  // whether anything shows a face, by draw order + 1: nothing (-1) has a place too
   std::vector<Crossing> crossings;
 };
@@ -262,26 +254,25 @@ struct alignas(kApart) EdgeScratch {
 template <class T, template <class> class Policy>
 NR_INLINE void read_samples(const Member<T>& m, const Policy<T>& policy, EdgeScratch<T, Policy>& scratch) {
   scratch.lists.reset(m.sH, m.sW);
-  scratch.empty.reset(m.sH, m.sW);
   scratch.shown.assign(2 * m.scene.F + 1, 0);
   uint8_t* shown = scratch.shown.data() + 1;
   for (int y = 0; y < m.sH; ++y) {
     const int32_t* row = policy.view.faces + policy.view.offset(0, y);
-    for (int first = 0; first < m.sW; first += 32) {
-      const int count = std::min(32, m.sW - first);
-      const uint32_t empty =
-          bits_where(count, [=](int i) NR_LAMBDA_INLINE { return row[first + i] < 0; });
-      scratch.empty.word(y, first) |= static_cast<uint64_t>(empty) << (first & 63);
-      if (empty == ~uint32_t(0)) continue;
-      for (int i = 0; i < count; ++i) shown[row[first + i]] = 1;
-    }
     for (int first = 0; first < m.sW; first += 64) {
+      uint64_t empty = 0;
+      for (int half = first; half < std::min(first + 64, m.sW); half += 32) {
+        const int count = std::min(32, m.sW - half);
+        const uint32_t bits = bits_where(count, [=](int i) NR_LAMBDA_INLINE { return row[half + i] < 0; });
+        empty |= static_cast<uint64_t>(bits) << (half - first);
+        if (bits == ~uint32_t(0)) continue;
+        for (int i = 0; i < count; ++i) shown[row[half + i]] = 1;
+      }
       const auto pixels = [&](int column) NR_LAMBDA_INLINE {
         return policy.pulling_pixels(column, std::max(0, std::min(32, m.scene.W - column)), y);
       };
       const uint64_t samples = m.scene.S == 2 ? doubled(pixels(first / 2))
                                               : pixels(first) | static_cast<uint64_t>(pixels(first + 32)) << 32;
-      for (uint64_t left = policy.pulling(samples, scratch.empty.word(y, first)); left; left &= left - 1)
+      for (uint64_t left = policy.pulling(samples, empty); left; left &= left - 1)
         policy.list(first + __builtin_ctzll(left), y, scratch.lists);
     }
   }
@@ -334,9 +325,11 @@ class EdgePuller {
     const auto note = [&](int f, int line, double at, double inside) NR_LAMBDA_INLINE {
       const int in = static_cast<int>(inside), out = static_cast<int>(inside + direction[f]);
       const SampleView<T>& view = policy_.view;
-      const int32_t shown = view.face(axis == 0 ? view.offset(in, line) : view.offset(line, in));
-      const bool pulled = (shown == t.order[f]) & scratch_.lists.any_beyond(axis, line, out, direction[f] < 0.0);
-      const bool pushed = policy_.may_push(scratch_.empty, axis == 0 ? out : line, axis == 0 ? line : out);
+      const auto sample = [&](int along) NR_LAMBDA_INLINE {
+        return axis == 0 ? view.offset(along, line) : view.offset(line, along);
+      };
+      const bool beyond = scratch_.lists.any_beyond(axis, line, out, direction[f] < 0.0);
+      const bool pulled = beyond & (view.face(sample(in)) == t.order[f]), pushed = policy_.may_push(sample(out));
       scratch_.crossings[found] = {at, line, in, f, pulled, pushed};
       found += pulled | pushed;
     };
