@@ -167,8 +167,11 @@ def short():
         shown = (0.6 * vertices + torch.tensor([0.1, 0, 2])).to(GPU, dtype).expand(3, -1, -1).clone().requires_grad_()
         textures = torch.rand(3, len(faces), 2, 2, 2, 3, device=GPU, dtype=dtype, requires_grad=True)
         renderer = nr.Renderer(24, camera_mode="none")
-        images = renderer.render(shown, faces, textures)
-        torch.autograd.grad([i.sum() for i in images], (shown, textures))
+        for deterministic in (False, True):
+            torch.use_deterministic_algorithms(deterministic)
+            images = renderer.render(shown, faces, textures)
+            torch.autograd.grad([i.sum() for i in images], (shown, textures))
+        torch.use_deterministic_algorithms(False)
         torch.autograd.grad(renderer.render_silhouettes(shown, faces).square().sum(), shown)
         torch.autograd.grad(smoothness_loss(shown, topology), shown)
         place = torch.tensor([0.4, 0.5, -0.5], device=GPU)

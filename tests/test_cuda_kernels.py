@@ -92,10 +92,12 @@ class Scene:
         if "grad_rgb" in cotangents:
             grads |= {"grad_textures": torch.zeros_like(self.textures), "grad_light": torch.zeros_like(self.light)}
         kept = {k: images[k] for k in ("face_index", "rgb_samples") if k in images}
-        edges = torch.zeros(self.sizes["B"], self.sizes["F"], 3, 2, 2, dtype=self.dtype)
+        corners = (self.sizes["B"], self.sizes["F"], 3)
+        shared = {"edge_shares": torch.zeros(*corners, 2, 2, dtype=self.dtype),
+                  "depth_shares": torch.zeros(*corners, 3, dtype=self.dtype)} if shares else {}
         self.call("backward", cuda, self.arguments(**kept, **cotangents, **grads),
-                  **({"edge_shares": edges.data_ptr()} if shares else {}))
-        return {**grads, "edge_shares": edges}
+                  **{k: v.data_ptr() for k, v in shared.items()}, **({"fixed_order": True} if shares else {}))
+        return {**grads, **shared}
 
 
 SCENES = {"small": {}, "one sample, shared faces": dict(samples=1, shared=True, seed=1),
@@ -135,19 +137,25 @@ def test_float32_gradients_differ_by_rounding_alone(rasterizer):
     assert (here - there).abs().max() < 2e-5 * here.abs().max()
 
 
-@pytest.mark.parametrize("wanted", ["alpha", "rgb"])
-def test_shares_of_edges_add_up_to_the_gradient(rasterizer, wanted):
-    """The way to bit-equal repeats, through the sum that neural_renderer makes of them."""
-    scene = Scene(rasterizer, torch.float64, **SCENES["small"])
-    images = scene.draw(False, (wanted,))
-    cotangents = {f"grad_{wanted}": torch.randn(images[wanted].shape, generator=scene.generator, dtype=torch.float64)}
-    expected = scene.pull_back(False, images, cotangents)["grad_vertices"]
+@pytest.mark.parametrize("wanted", [("alpha",), ("rgb",), ("depth",), ("rgb", "alpha", "depth")])
+@pytest.mark.parametrize("name", SCENES)
+def test_gradients_in_a_fixed_order(rasterizer, name, wanted):
+    """The way to bit-equal repeats, through the sum that neural_renderer makes of what corners get."""
+    scene = Scene(rasterizer, torch.float64, **SCENES[name])
+    images = scene.draw(False, wanted)
+    cotangents = {f"grad_{k}": torch.randn(images[k].shape, generator=scene.generator, dtype=torch.float64)
+                  for k in wanted}
+    expected = scene.pull_back(False, images, cotangents)
     first, second = (scene.pull_back(True, images, cotangents, shares=True) for _ in range(2))
     assert not first["grad_vertices"].any()
-    assert torch.equal(first["edge_shares"], second["edge_shares"])
-    total = torch.zeros_like(expected)
-    add_shares(total, scene.faces, first["edge_shares"])
-    assert torch.allclose(total, expected, rtol=1e-9, atol=1e-9)
+    for k in first:
+        assert torch.equal(first[k], second[k]), k
+    faces = scene.faces.expand(scene.sizes["B"], -1, -1)
+    add_shares(first["grad_vertices"], faces, first["edge_shares"].sum(3))
+    add_shares(first["grad_vertices"], faces, first["depth_shares"])
+    for k in expected:
+        assert torch.allclose(first[k], expected[k], rtol=1e-9, atol=1e-9), k
+        assert expected[k].abs().max() > 0
 
 
 def test_faces_with_indices_out_of_range_are_drawn_as_nothing(rasterizer):
@@ -165,7 +173,7 @@ def test_faces_with_indices_out_of_range_are_drawn_as_nothing(rasterizer):
     cotangents = {"grad_alpha": torch.randn(bad["alpha"].shape, generator=scene.generator)}
     expected = scene.pull_back(True, bad, cotangents)["grad_vertices"]
     total = torch.zeros_like(expected)
-    add_shares(total, scene.faces, scene.pull_back(True, bad, cotangents, shares=True)["edge_shares"])
+    add_shares(total, scene.faces, scene.pull_back(True, bad, cotangents, shares=True)["edge_shares"].sum(3))
     assert torch.allclose(total, expected, rtol=1e-4, atol=1e-5) and expected.abs().max() > 0.1
 
 

@@ -65,18 +65,20 @@ def test_silhouettes_are_those_of_the_cpu(device, dtype, tolerance, size):
     close(its_gradient, gradient, tolerance)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-4), (torch.float64, 1e-10)], ids=str)
-def test_colours_and_depths_are_those_of_the_cpu(dtype, tolerance):
+def drawn(device, dtype):
+    """rgb, depth and alpha of textured meshes, and their gradients to vertices and textures."""
     vertices, faces = meshes(batch=3, subdivisions=2, dtype=dtype)
     g = torch.Generator().manual_seed(2)
     textures = torch.rand(3, len(faces), 2, 2, 2, 3, generator=g).to(dtype)
     cotangents = [torch.randn(shape, generator=g).to(dtype) for shape in ((3, 3, 64, 64), (3, 64, 64), (3, 64, 64))]
+    inputs = [t.to(device).requires_grad_() for t in (vertices, textures)]
+    images = renderer().render(inputs[0], faces.to(device), inputs[1])
+    return images, torch.autograd.grad(images, inputs, [c.to(device) for c in cotangents])
 
-    def drawn(device):
-        inputs = [t.to(device).requires_grad_() for t in (vertices, textures)]
-        images = renderer().render(inputs[0], faces.to(device), inputs[1])
-        return images, torch.autograd.grad(images, inputs, [c.to(device) for c in cotangents])
-    (images, gradients), (found, its_gradients) = drawn("cpu"), drawn(GPU)
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-4), (torch.float64, 1e-10)], ids=str)
+def test_colours_and_depths_are_those_of_the_cpu(dtype, tolerance):
+    (images, gradients), (found, its_gradients) = drawn("cpu", dtype), drawn(GPU, dtype)
     assert torch.equal(found[2].cpu(), images[2])  # coverage
     for a, b in zip(found[:2], images[:2]):
         torch.testing.assert_close(a.cpu(), b, rtol=1e-5, atol=1e-6)
@@ -155,6 +157,14 @@ def test_deterministic_gradients_repeat_to_the_bit(deterministic):
     cotangent = torch.randn(32, 64, 64, device=GPU, generator=torch.Generator(GPU).manual_seed(0))
     first = silhouettes(vertices, faces, cotangent)[1]
     assert all(torch.equal(silhouettes(vertices, faces, cotangent)[1], first) for _ in range(5))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-4), (torch.float64, 1e-10)], ids=str)
+def test_deterministic_gradients_of_colours_and_depths(deterministic, dtype, tolerance):
+    (_, known), (_, first) = drawn("cpu", dtype), drawn(GPU, dtype)
+    for a, b in zip(first, known):
+        close(a, b, tolerance)
+    assert all(torch.equal(a, b) for _ in range(5) for a, b in zip(drawn(GPU, dtype)[1], first))
 
 
 # ---- training -------------------------------------------------------------------------------------------

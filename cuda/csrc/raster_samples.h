@@ -27,6 +27,9 @@ struct Member {
       if (f[k] < 0 || f[k] >= scene.V) return false;
     return true;
   }
+  NR_HD int64_t vertex(int64_t face, int corner) const {  // among those of all meshes
+    return b * scene.V + faces()[3 * face + corner];
+  }
   NR_HD bool load(int64_t face, ScreenFace& screen) const {
     return load_face(vertices(), faces() + 3 * face, sH, sW, scene.fill_back, screen);
   }
@@ -154,12 +157,13 @@ struct RgbRule {
   }
 };
 
-// Gradients of what one covered sample shows, handed to add(address, value). Textures and light are
-// linear in what they give; depth is differentiated exactly: 1/z = sum(w_k / z_k), and a corner that
-// moves by d changes w_k at a fixed sample by -w_corner * grad(w_k) . d.
-template <class T, class Add>
+// Gradients of what one covered sample shows: of textures and light handed to add(address, value), of corner k
+// of the stored face along an axis to move(k, axis, value). Textures and light are linear in what they give;
+// depth is differentiated exactly: 1/z = sum(w_k / z_k), and a corner that moves by d changes w_k at a fixed
+// sample by -w_corner * grad(w_k) . d.
+template <class T, class Add, class Move>
 NR_HD void sample_backward(const ShownFace<T>& shown, const SampleView<T>& view, int x, int y,
-                           const RasterizeGradients<T>& out, Add&& add) {
+                           const RasterizeGradients<T>& out, Add&& add, Move&& move) {
   const Member<T>& m = shown.member;
   const RasterizeScene& s = m.scene;
   const ScreenFace& f = shown.screen;
@@ -194,14 +198,11 @@ NR_HD void sample_backward(const ShownFace<T>& shown, const SampleView<T>& view,
       slope_x -= (f.y[b] - f.y[a]) * shown.inverse_z[k];
       slope_y += (f.x[b] - f.x[a]) * shown.inverse_z[k];
     }
-    const int32_t* face = m.faces() + 3 * shown.face;
-    T* vertices = out.vertices + m.b * s.V * 3;
     for (int k = 0; k < 3; ++k) {
       const double scale = g * z * z * (e[k] / sum);
-      T* to = vertices + 3 * static_cast<int64_t>(face[f.corner[k]]);
-      add(to, static_cast<T>(scale * slope_x / sum * (0.5 * m.sW)));
-      add(to + 1, static_cast<T>(scale * slope_y / sum * (0.5 * m.sH)));
-      add(to + 2, static_cast<T>(scale * shown.inverse_z[k] * shown.inverse_z[k]));
+      move(f.corner[k], 0, static_cast<T>(scale * slope_x / sum * (0.5 * m.sW)));
+      move(f.corner[k], 1, static_cast<T>(scale * slope_y / sum * (0.5 * m.sH)));
+      move(f.corner[k], 2, static_cast<T>(scale * shown.inverse_z[k] * shown.inverse_z[k]));
     }
   }
 }

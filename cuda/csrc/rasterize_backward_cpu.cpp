@@ -478,7 +478,10 @@ void samples_backward(const Member<T>& m, const RasterizeCotangents<T>& grad,
       const int32_t order = view.face(view.offset(x, y));
       if (order < 0) continue;
       shown.show(order);
-      sample_backward(shown, view, x, y, out, [](T* to, T value) { *to += value; });
+      const auto add = [](T* to, T value) { *to += value; };
+      sample_backward(shown, view, x, y, out, add, [&](int corner, int axis, T value) {
+        add(out.vertices + 3 * m.vertex(shown.face, corner) + axis, value);
+      });
     }
 }
 

@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(kThreads, 4) pull_edges(RasterizeScene s, Rast
         if (edge_shares)
           edge_shares[(b * s.F + owned) * 12 + 4 * corner + 2 * e + axis] = sum;
         else
-          atomicAdd(grad_vertices + (b * s.V + m.faces()[3 * owned + corner]) * 3 + axis, sum);
+          atomicAdd(grad_vertices + 3 * m.vertex(owned, corner) + axis, sum);
       }
     }
     __syncthreads();
@@ -304,8 +304,33 @@ __global__ void give_back_samples(RasterizeScene s, RasterizeInputs<T> in, Raste
     ShownFace<T> shown(m);
     shown.show(grad.face_index[i]);
     const int64_t sample = i % samples;
-    sample_backward(shown, view, static_cast<int>(sample % m.sW),
-                    m.sH - 1 - static_cast<int>(sample / m.sW), out, AtomicAdd());
+    sample_backward(shown, view, static_cast<int>(sample % m.sW), m.sH - 1 - static_cast<int>(sample / m.sW), out,
+                    AtomicAdd(), [&](int corner, int axis, T value) {
+                      atomicAdd(out.vertices + 3 * m.vertex(shown.face, corner) + axis, value);
+                    });
+  }
+}
+
+// The same in a fixed order: a face's texels, light and corners are its own, so one thread adds up all samples
+// that show it.
+template <class T>
+__global__ void give_back_faces(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
+                                RasterizeGradients<T> out, T* depth_shares) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < s.B * s.F; i += step) {
+    const Member<T> m(s, in, i / s.F);
+    ScreenFace f;
+    if (!m.valid(i % s.F) || !m.load(i % s.F, f)) continue;
+    const SampleView<T> view(m, grad);
+    ShownFace<T> shown(m);
+    shown.show(static_cast<int32_t>(draw_order(i % s.F, f.reversed, s.F)));
+    const int left = first_in(min3(f.x[0], f.x[1], f.x[2]), m.sW), right = last_in(max3(f.x[0], f.x[1], f.x[2]), m.sW);
+    const int bottom = first_in(min3(f.y[0], f.y[1], f.y[2]), m.sH), top = last_in(max3(f.y[0], f.y[1], f.y[2]), m.sH);
+    for (int y = bottom; y <= top; ++y)
+      for (int x = left; x <= right; ++x)
+        if (view.face(view.offset(x, y)) == shown.order)
+          sample_backward(shown, view, x, y, out, [](T* to, T value) { *to += value; },
+                          [&](int corner, int axis, T value) { depth_shares[9 * i + 3 * corner + axis] += value; });
   }
 }
 
@@ -348,17 +373,22 @@ void rasterize_forward_cuda(const CudaCall& call, const RasterizeScene& s, const
 template <class T>
 void rasterize_backward_cuda(const CudaCall& call, const RasterizeScene& s, const RasterizeInputs<T>& in,
                              const RasterizeCotangents<T>& grad, const RasterizeGradients<T>& out,
-                             T* edge_shares) {
+                             const FixedOrder<T>& fixed) {
   if (s.B == 0 || s.F == 0) return;
   const DeviceGuard guard(call.device);
   if (out.vertices && grad.rgb)
-    edges_backward<T, RgbRule>(call, s, in, grad, out.vertices, edge_shares);
+    edges_backward<T, RgbRule>(call, s, in, grad, out.vertices, fixed.edge_shares);
   else if (out.vertices && grad.alpha)
-    edges_backward<T, SilhouetteRule>(call, s, in, grad, out.vertices, edge_shares);
+    edges_backward<T, SilhouetteRule>(call, s, in, grad, out.vertices, fixed.edge_shares);
   if ((grad.rgb && (out.textures || out.light)) || (grad.depth && out.vertices)) {
-    const unsigned samples = blocks_for(s.B * (s.S * s.H) * static_cast<int64_t>(s.S * s.W), kThreads);
-    NR_LAUNCH((give_back_samples<T>), samples, kThreads, 0, static_cast<cudaStream_t>(call.stream), s, in,
-              grad, out);
+    const auto stream = static_cast<cudaStream_t>(call.stream);
+    if (fixed.wanted) {
+      NR_LAUNCH((give_back_faces<T>), blocks_for(s.B * s.F, kThreads), kThreads, 0, stream, s, in, grad, out,
+                fixed.depth_shares);
+    } else {
+      const unsigned samples = blocks_for(s.B * (s.S * s.H) * static_cast<int64_t>(s.S * s.W), kThreads);
+      NR_LAUNCH((give_back_samples<T>), samples, kThreads, 0, stream, s, in, grad, out);
+    }
   }
   check(cudaGetLastError(), "working out the gradient");
 }
@@ -368,7 +398,7 @@ void rasterize_backward_cuda(const CudaCall& call, const RasterizeScene& s, cons
                                           const RasterizeInputs<T>&, const RasterizeOutputs<T>&);    \
   template void rasterize_backward_cuda<T>(const CudaCall&, const RasterizeScene&,                   \
                                            const RasterizeInputs<T>&, const RasterizeCotangents<T>&, \
-                                           const RasterizeGradients<T>&, T*);
+                                           const RasterizeGradients<T>&, const FixedOrder<T>&);
 NR_INSTANTIATE(float)
 NR_INSTANTIATE(double)
 #undef NR_INSTANTIATE

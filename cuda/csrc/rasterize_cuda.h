@@ -22,11 +22,17 @@ template <class T>
 void rasterize_forward_cuda(const CudaCall&, const RasterizeScene&, const RasterizeInputs<T>&,
                             const RasterizeOutputs<T>&);
 
-// `edge_shares` (B, F, 3, 2, 2), zeroed: if given, what each corner of a face gets from its two edges,
-// along x and y, goes there instead of to the vertices, where atomics would add it in any order.
+// Gradients that repeat to the bit: no atomics, which add in any order. What faces share, the vertices, is left
+// to the caller to sum: what each corner of a face gets goes here instead. Arrays begin as zeros.
+template <class T>
+struct FixedOrder {
+  bool wanted;
+  T* edge_shares;   // (B, F, 3, 2, 2): from the corner's two edges, along x and y
+  T* depth_shares;  // (B, F, 3, 3): from the depth of samples, along x, y and z; null without grad.depth
+};
+
 template <class T>
 void rasterize_backward_cuda(const CudaCall&, const RasterizeScene&, const RasterizeInputs<T>&,
-                             const RasterizeCotangents<T>&, const RasterizeGradients<T>&,
-                             T* edge_shares);
+                             const RasterizeCotangents<T>&, const RasterizeGradients<T>&, const FixedOrder<T>&);
 
 }  // namespace nr

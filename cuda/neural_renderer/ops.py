@@ -83,21 +83,13 @@ _warned = False
 
 
 def add_shares(grad_vertices, faces, shares):
-    """Add what the corners of faces got from their edges, (B, F, 3, 2, 2), in a fixed order (torch's own, under
-    deterministic algorithms) to x and y of grad_vertices (B, V, 3). A face with an index out of range has none."""
-    B, V = grad_vertices.shape[:2]
+    """Add what the corners of faces got along the first C axes, (B, F, 3, C), in a fixed order (torch's own, under
+    deterministic algorithms) to grad_vertices (B, V, 3). A face with an index out of range has none."""
+    (B, V), C = grad_vertices.shape[:2], shares.shape[3]
     member = torch.arange(B, device=faces.device)[:, None, None] * V
-    total = grad_vertices.new_zeros(B * V, 2).index_add_(0, (faces.long().clamp(0, V - 1) + member).flatten(),
-                                                         shares.sum(3).flatten(0, 2))
-    grad_vertices[..., :2] += total.view(B, V, 2)
-
-
-def _refuse_undeterministic():
-    message = ("the gradient of rgb to textures and light, and that of depth, has no deterministic CUDA kernel; "
-               "draw silhouettes, use the CPU, or torch.use_deterministic_algorithms(False)")
-    if not torch.is_deterministic_algorithms_warn_only_enabled():
-        raise RuntimeError(message)
-    warnings.warn(message, UserWarning, stacklevel=3)
+    total = grad_vertices.new_zeros(B * V, C).index_add_(0, (faces.long().clamp(0, V - 1) + member).flatten(),
+                                                         shares.flatten(0, 2))
+    grad_vertices[..., :C] += total.view(B, V, C)
 
 
 def _numpy(tensor, dtype=None):
@@ -185,12 +177,7 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
         if need_light:
             args["grad_light"] = grad_light.data_ptr()
         if vertices.is_cuda and torch.are_deterministic_algorithms_enabled():
-            if need_textures or need_light or (grad_depth is not None and need_vertices):
-                _refuse_undeterministic()
-            if need_vertices:
-                shares = vertices.new_zeros(*faces.shape, 2, 2)
-                _run("backward", {**args, "edge_shares": shares.data_ptr()}, vertices)
-                add_shares(grad_vertices, faces, shares)
+            _run_in_fixed_order(args, vertices, faces, grad_vertices)
         else:
             _run("backward", args, vertices)
     else:
@@ -206,6 +193,17 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
     if need_vertices and not vertices.is_cuda and not grad_vertices.any():
         warn_if_unseen(vertices, faces, face_index, near, far, fill_back)
     return gradients
+
+
+def _run_in_fixed_order(args, vertices, faces, grad_vertices):
+    """_run("backward") on a GPU, without atomics."""
+    edges, depth = vertices.new_zeros(*faces.shape, 2, 2), vertices.new_zeros(*faces.shape, 3)
+    _run("backward", {**args, "fixed_order": True, "edge_shares": edges.data_ptr(),
+                      "depth_shares": depth.data_ptr()}, vertices)
+    if grad_vertices.numel():
+        add_shares(grad_vertices, faces, edges.sum(3))
+        if "grad_depth" in args:
+            add_shares(grad_vertices, faces, depth)
 
 
 def _zero_gradients(vertices, textures, light, need_vertices, need_textures, need_light):
