@@ -121,6 +121,7 @@ def load_run(folder, flag="last", device="cpu", settings=None):
         model = load_weights(*published, device, settings)
         model.source = folder
         return model
+    wanted = (settings or {}).get("dataset")
     name = checkpoints.BEST if flag == "best" else checkpoints.step_name(int(flag)) if flag != "last" else None
     state = checkpoints.load(os.path.join(folder, name)) if name else checkpoints.load_last(folder)
     try:
@@ -128,6 +129,9 @@ def load_run(folder, flag="last", device="cpu", settings=None):
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the checkpoint in {folder} has options that make no model: "
                          f"{type(error).__name__}: {error}") from None
+    if wanted not in (None, "CVPR18", model.dataset.name):  # CVPR18: nothing was said
+        raise InputError(f"--dataset={wanted}: the run in {folder} was trained on {model.dataset.name}, whose cameras "
+                         "and files it goes with; leave --dataset out")
     for name, module in model.modules().items():
         try:
             module.load_state_dict(state["models"][name])

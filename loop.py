@@ -136,6 +136,8 @@ class Loop:
             losses_now = self.watch.read()
         if log:
             record.update(self.watch.losses, lr=learning_rate(step, o, o.lr), images_per_s=self._images_per_s(step))
+            if o.lr_D and "D" in self.trainer.rates:
+                record["lr_D"] = learning_rate(step, o, o.lr_D)
             self.watch.losses.clear()
             if self.watch.skipped:
                 record["skipped"] = self.watch.skipped

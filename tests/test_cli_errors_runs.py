@@ -52,6 +52,12 @@ def test_parent_folders(refused, tmp_path):
     assert "ckpt3D_03001627" in message and f"ckpt3D_{CAR}" in message
 
 
+@pytest.mark.parametrize("mode", ["evaluation", "MMD", "t_SNE"])
+def test_layout_of_another_dataset_than_the_run_s(mode, refused, ae, tmp_path):
+    message = refused(f"--mode={mode}", "--ckpt_dir", ae, "--dataset=NIPS17", "--data_dir", tmp_path)
+    assert "--dataset=NIPS17" in message and f"{ae} was trained on CVPR18" in message
+
+
 def test_evaluation_of_data_that_is_not_there(refused, tmp_path, ae):
     message = refused("--mode=evaluation", "--ckpt_dir", ae, "--data_dir", tmp_path / "gone")
     assert f"--data_dir={tmp_path / 'gone'}" in message

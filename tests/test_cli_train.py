@@ -110,6 +110,7 @@ def test_all_that_can_be_switched_on(data, template, tmp_path):
     assert call(*options, "--n_iters=2") == 0 and call(*options, "--n_iters=4") == 0
     rows = metrics(tmp_path / "run")
     assert [r["lr"] for r in rows] == pytest.approx([1e-4, 1e-5, 1e-6, 1e-7])
+    assert [r["lr_D"] for r in rows] == pytest.approx([1e-3, 1e-4, 1e-5, 1e-6])
     assert [("confusion" in r, "discriminator" in r) for r in rows] == [
         (False, True), (False, True), (True, False), (False, True)]
     assert all(r["laplacian"] > 0 and r["edge"] > 0 for r in rows)
