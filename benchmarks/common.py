@@ -22,11 +22,14 @@ FIXTURE = os.path.join(HERE, "noisy_predictions.npz")
 
 
 def where():
-    """Commit, versions and processor."""
+    """Commit (or where there is no git what COMMIT in the environment says), versions and processor."""
     def git(*command):
-        return subprocess.run(["git", "-C", ROOT, *command], text=True, capture_output=True).stdout.strip()
+        try:
+            return subprocess.run(["git", "-C", ROOT, *command], text=True, capture_output=True).stdout.strip()
+        except OSError:
+            return ""
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
-    commit = git("describe", "--always") + ("-dirty" if changed else "")
+    commit = git("describe", "--always") + ("-dirty" if changed else "") or os.environ.get("COMMIT") or "unknown"
     processor = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:
@@ -49,15 +52,19 @@ def milliseconds(work, repeats=30, warmup=5):
             "max": round(max(times), 3)}
 
 
-def keep(name, figures):
-    """Print the figures and write benchmarks/results/<name>.json."""
-    record = {"where": where(), **figures}
+def write(name, figures):
+    """Write benchmarks/results/<name>.json; gives its text."""
+    text = json.dumps({"where": where(), **figures}, indent=2)
     path = os.path.join(HERE, "results", f"{name}.json")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w") as out:
-        json.dump(record, out, indent=2)
-        out.write("\n")
-    print(json.dumps(record, indent=2))
+        out.write(text + "\n")
+    return text
+
+
+def keep(name, figures):
+    """Write them and print them."""
+    print(write(name, figures))
 
 
 def noisy_predictions(batch=128, noise=0.005):

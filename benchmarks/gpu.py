@@ -6,11 +6,13 @@
 Needs torch with CUDA and kernels built with nvcc, nothing else that is not in requirements.txt.
 """
 import argparse
+import itertools
 import os
 import runpy
 import sys
 import tempfile
 import time
+import traceback
 
 import torch
 
@@ -98,9 +100,8 @@ def options(*arguments):
 
 def network_alone(trainer, batch):
     """A turn of each kind without camera, rasteriser and mesh losses."""
-    shown = Shown(None, batch.poses, None, None, None)
-
     def turn(encoders):
+        shown = Shown(None, batch.poses, None, None, None)
         for optimizer in trainer.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda", torch.bfloat16, enabled=trainer.options.amp, cache_enabled=False):
@@ -134,7 +135,8 @@ def steps(data, mode, precision, graph, count=200):
     feed = open_feed(data, Sampler(len(data), 128, 0), GPU, slice(None))
     for step in range(1, 21):
         trainer.step(step, feed.batch(step))
-    assert graph == "off" or all(turn.graph for turn in trainer._turns.values()), "a step could not be recorded"
+    if graph == "on" and not all(turn.graph for turn in trainer._turns.values()):
+        raise RuntimeError("a step could not be recorded; the reason is in the note above")
     torch.cuda.synchronize()
     start = time.perf_counter()
     for step in range(21, 21 + count):
@@ -175,7 +177,7 @@ def short():
         torch.autograd.grad(renderer.render_silhouettes(shown, faces).square().sum(), shown)
         torch.autograd.grad(smoothness_loss(shown, topology), shown)
         place = torch.tensor([0.4, 0.5, -0.5], device=GPU)
-        for size in (32, 5):  # cells in words of eight, and not
+        for size in (32, 5, 64):  # cells in words of eight, and not; the rows of 64 are too many for shared memory
             grids = voxelize(nr.vertices_to_faces(shown.detach() * 0.5 + place, faces), size, dtype=torch.bool)
             overlap(grids, grids[:1])
     torch.cuda.synchronize()
@@ -189,15 +191,28 @@ def main():
         sys.exit("error: there is no GPU here: torch.cuda.is_available() is False")
     if parser.parse_args().short:
         return short()
+    record = {"gpu": torch.cuda.get_device_name(GPU), "cuda": torch.version.cuda}
+    failed = []
+
+    def measure(place, name, work, *arguments):
+        """What one part has measured is written before the next begins, and one that fails does not end the others."""
+        try:
+            place[name] = work(*arguments)
+        except Exception as error:
+            traceback.print_exc()
+            place[name] = {"failed": f"{type(error).__name__}: {error}"}
+            failed.append(name)
+        common.write("gpu", record)
     with tempfile.TemporaryDirectory() as folder:
         data = common.make_files(folder, 500, "train")()
-        common.keep("gpu", {
-            "gpu": torch.cuda.get_device_name(GPU), "cuda": torch.version.cuda, "kernels": kernels(),
-            "training_step_batch_128": {
-                f"{mode}, {precision}, graph {graph}": steps(data, mode, precision, graph)
-                for mode in ("train", "trainCVPR19") for precision in PRECISIONS
-                for graph in ("off", "on")},
-            "evaluation": evaluation(folder, data)})
+        measure(record, "kernels", kernels)
+        measure(record, "evaluation", evaluation, folder, data)
+        figures = record["training_step_batch_128"] = {}
+        for case in itertools.product(("train", "trainCVPR19"), PRECISIONS, ("on", "off")):
+            measure(figures, "{}, {}, graph {}".format(*case), steps, data, *case)
+    common.keep("gpu", record)
+    if failed:
+        sys.exit("error: failed: " + "; ".join(failed))
 
 
 if __name__ == "__main__":

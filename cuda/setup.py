@@ -66,6 +66,7 @@ class Build(build_ext):
         nvcc = None if wanted == "0" else find_nvcc()
         if wanted == "1" and nvcc is None:
             sys.exit("NR_CUDA=1, but there is no nvcc on PATH, under CUDA_HOME or in NVIDIA's pip packages")
+        self.force = True  # no file's date tells which kernels the last build was given
         if nvcc:
             try:
                 self.add_cuda(nvcc)

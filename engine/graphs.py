@@ -9,8 +9,8 @@ class Captured:
 
     The first WARM_UP calls run it as it is; the next one records it and from then on it is replayed, on inputs
     that are copied to where those of the recording were. What it does to weights and optimisers is done in every
-    call exactly once, for recording does nothing. If it cannot be recorded, that is said once and it goes on
-    running as it is.
+    call exactly once, for recording does nothing. If it cannot be recorded, that is said once, with the reason,
+    and it goes on running as it is.
     """
 
     def __init__(self, function, say=print):
@@ -22,8 +22,10 @@ class Captured:
         if self.graph is None and self.recordable and self.calls >= WARM_UP:
             self._record(inputs)
         self.calls += 1
+        if not self.recordable:  # on one stream: after a broken recording torch may not reuse what two have shared
+            return self.function(*inputs)
         if self.graph is None:
-            return self._aside(inputs)  # later too: what the allocator keeps belongs to that stream
+            return self._aside(inputs)
         for target, source in zip(self.inputs, inputs, strict=True):
             target.copy_(source, non_blocking=True)
         self.graph.replay()
@@ -55,5 +57,7 @@ class Captured:
         except RuntimeError as error:  # out of memory too: two graphs hold their own
             torch.cuda.set_stream(current)  # which a failed recording leaves
             self.recordable = False
+            while error.__context__:  # the first error, which broke the recording; the last says only that it did
+                error = error.__context__
             self.say("note: going on without CUDA graphs, for a step cannot be recorded: "
                      f"{str(error).splitlines()[0]}")

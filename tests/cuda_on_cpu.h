@@ -96,6 +96,17 @@ inline void __syncthreads() {
   threadIdx = thread;
 }
 
+inline int __syncthreads_or(int predicate) {
+  static int any = 0;
+  any |= predicate;
+  __syncthreads();
+  const int found = any;
+  __syncthreads();
+  any = 0;
+  __syncthreads();
+  return found != 0;
+}
+
 template <class T>
 T atomicAdd(T* to, T value) {
   const T before = *to;

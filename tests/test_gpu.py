@@ -1,4 +1,6 @@
 """What only a GPU can show: its kernels against the CPU's, streams, graphs, and that a step waits for nothing."""
+import os
+
 import neural_renderer as nr
 import pytest
 import torch
@@ -14,6 +16,8 @@ from readers.base import Batch  # noqa: E402
 from losses import MeshTopology, smoothness_loss  # noqa: E402
 from models import icosphere  # noqa: E402
 from voxelization import overlap, voxelize, voxelize_solid  # noqa: E402
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # some versions of torch read it once
 
 GPU = torch.device("cuda", 0)
 DEVICES = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]

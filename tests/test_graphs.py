@@ -12,7 +12,7 @@ class StandIn:
     """torch.cuda as far as it is used; `function` below asks it whether it is being recorded."""
 
     def __init__(self, fails=False):
-        self.fails, self.recording, self.graphs, self.streams = fails, False, [], ["first"]
+        self.fails, self.recording, self.graphs, self.streams, self.shared = fails, False, [], ["first"], []
 
     def Stream(self):
         class Stream:
@@ -46,6 +46,8 @@ class StandIn:
             yield
             if self.fails:
                 raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture")
         finally:
             self.recording = False
 
@@ -54,7 +56,7 @@ class StandIn:
 def stand_in(request, monkeypatch):
     cuda = StandIn(request.param)
     monkeypatch.setattr(graphs.torch, "cuda", cuda)
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: cuda.shared.append(self))
     return cuda
 
 
@@ -88,3 +90,4 @@ def test_each_call_does_its_work_once_on_its_own_inputs(stand_in):
         "note: going on without CUDA graphs, for a step cannot be recorded: operation not permitted when stream is "
         "capturing"])
     assert len(stand_in.streams) == 1 + stand_in.fails  # the stream of before is current again
+    assert len(stand_in.shared) == 4 * WARM_UP  # and after a recording, also a broken one, no two share memory

@@ -126,7 +126,6 @@ template <class T, bool kShared>
 __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* workspace, long long* first_bad) {
   NR_DYNAMIC_SHARED(Word, shared);
   __shared__ Hand hand;
-  __shared__ int changed;
   const int n = a.n, words = kShared ? 1 : (n + 63) / 64, all_words = n * n * words;
   Word* mine = kShared ? shared : workspace + 2 * static_cast<int64_t>(all_words) * blockIdx.x;
   const int half = (n + 1) / 2;
@@ -149,18 +148,15 @@ __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* w
       __syncthreads();
     }
     for (bool again = true; again;) {
-      __syncthreads();
-      if (threadIdx.x == 0) changed = 0;
-      __syncthreads();
       // Rows in the two colours of a chessboard: those of one read only those of the other.
+      again = false;
       for (int colour = 0; colour < 2; ++colour) {
         for (int r = threadIdx.x; r < n * half; r += kThreads) {
           const int i = quotient(r, one_half), j = 2 * (r - i * half) + ((i ^ colour) & 1);
-          if (j < n && flood_from_around(solid, outside, i, j)) changed = 1;
+          if (j < n && flood_from_around(solid, outside, i, j)) again = true;
         }
-        __syncthreads();
+        again = __syncthreads_or(again);
       }
-      again = changed != 0;
     }
     uint8_t* voxels = a.voxels + b * n * n * n;
     if (n % 8 == 0) {
