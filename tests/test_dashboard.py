@@ -64,7 +64,7 @@ class Server:
         return {c["name"]: dict(zip(c["x"], c["y"])) for c in drawn["content"]["data"]} if drawn else {}
 
 
-def wait(condition, seconds=60):
+def wait(condition, seconds=20):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came"
@@ -274,8 +274,8 @@ def test_training_does_not_wait_for_a_server_that_hangs(data, template, server, 
         said, seconds = train(data, template, tmp_path / "hung", *show)
         whole = time.monotonic() - began
     assert len(said) <= 1 and all(line.startswith("warning: ") for line in said)
-    assert seconds < 1.5 * alone + 2, "one request alone would have taken three"
-    assert whole < seconds + dashboard.PATIENCE + 20  # of which most is the start of Python and torch
+    assert seconds < 1.5 * alone + 0.5
+    assert whole < seconds + dashboard.PATIENCE + 10  # of which most is the start of Python and torch
     # A run goes on with another dashboard, or none.
     assert call("--mode=train", "--data_dir", data, "--ckpt_dir", tmp_path / "hung", "--obj_dir", template,
                 "--n_iters=41", "--resume", *TINY) == 0
@@ -287,7 +287,7 @@ def test_following_ends_with_an_interrupt(absent, tmp_path):
                "--follow") as running:
         said = running.stderr.readline()
         running.send_signal(signal.SIGINT)
-        _, rest = running.communicate(timeout=60)
+        _, rest = running.communicate(timeout=20)
     assert "does not answer" in said and rest == "" and running.returncode == 0
 
 
