@@ -69,7 +69,7 @@ def parser():
 
     g = p.add_argument_group("data")
     g.add_argument("--dataset", choices=list(DATASETS), default="CVPR18",
-                   help="layout of DATA_DIR; options not given are those of its published run")
+                   help="layout of DATA_DIR, where no run tells it; options not given are those of its published run")
     g.add_argument("--data_dir", metavar="DIR", help="the dataset's files (default: data/synthetic, made if "
                                                      "it is not there; evaluation: that of the run)")
     g.add_argument("--cache_dir", metavar="DIR", help="images, unpacked (default: DATA_DIR/.cache)")
@@ -370,7 +370,8 @@ OF_DATASETS = "mask_from", "skip_bad", "published_flip"
 
 
 def parse(arguments=None):
-    """The options; those that were not given have the values of the dataset's published run."""
+    """The options; those that were not given have the values of the dataset's published run. A dataset that was not
+    given is None where a run tells its own."""
     from datasets import DATASETS
     p, arguments = parser(), list(sys.argv[1:] if arguments is None else arguments)
     for i, argument in enumerate(arguments[:-1]):
@@ -388,6 +389,8 @@ def parse(arguments=None):
     for name, value in {**defaults, **EMBEDDED}.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    if seen.dataset is not_given and options.mode not in (*TRAINING, "check_data"):
+        options.dataset = None
     return options
 
 

@@ -2,7 +2,6 @@
 import os
 
 import numpy as np
-import torch
 
 from engine import disk, strict_json
 from errors import InputError

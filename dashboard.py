@@ -7,7 +7,6 @@ run can be shown later, and what an absent, dead or hung server missed is sent w
 import contextlib
 import html
 import importlib.util
-import json
 import math
 import os
 import sys

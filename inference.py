@@ -121,7 +121,6 @@ def load_run(folder, flag="last", device="cpu", settings=None):
         model = load_weights(*published, device, settings)
         model.source = folder
         return model
-    wanted = (settings or {}).get("dataset")
     name = checkpoints.BEST if flag == "best" else checkpoints.step_name(int(flag)) if flag != "last" else None
     state = checkpoints.load(os.path.join(folder, name)) if name else checkpoints.load_last(folder)
     try:
@@ -129,9 +128,7 @@ def load_run(folder, flag="last", device="cpu", settings=None):
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the checkpoint in {folder} has options that make no model: "
                          f"{type(error).__name__}: {error}") from None
-    if wanted not in (None, "CVPR18", model.dataset.name):  # CVPR18: nothing was said
-        raise InputError(f"--dataset={wanted}: the run in {folder} was trained on {model.dataset.name}, whose cameras "
-                         "and files it goes with; leave --dataset out")
+    refuse_other_dataset(settings or {}, model, f"the run in {folder}")
     for name, module in model.modules().items():
         try:
             module.load_state_dict(state["models"][name])
@@ -140,6 +137,13 @@ def load_run(folder, flag="last", device="cpu", settings=None):
                              f"{str(error).splitlines()[0]}") from None
     model.step, model.source = state["step"], folder
     return model.to(device)
+
+
+def refuse_other_dataset(settings, model, source):
+    """A model goes with the cameras and files of the dataset that it was trained on."""
+    if settings.get("dataset") not in (None, model.dataset.name):
+        raise InputError(f"--dataset={settings['dataset']}: {source} was trained on {model.dataset.name}, whose "
+                         "cameras and files it goes with; leave --dataset out")
 
 
 def choose_split(options, dataset):
@@ -187,6 +191,7 @@ def load_weights(load_E, load_G=None, device="cpu", settings=None):
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"--load_E={load_E} has options that make no model: {type(error).__name__}: "
                          f"{error}") from None
+    refuse_other_dataset(settings, model, f"--load_E={load_E}")
     weights.put_into(model.encoder, encoder, f"--load_E={load_E}", "E")
     if load_G:
         weights.put_into(model.decoder, decoder, f"--load_G={load_G}", "G")

@@ -1,7 +1,6 @@
 """`--mode=train` and `trainCVPR19`: one loop; the adversarial method is a part of it."""
 import contextlib
 import functools
-import os
 from dataclasses import dataclass
 
 import torch

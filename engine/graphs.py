@@ -60,4 +60,4 @@ class Captured:
             while error.__context__:  # the first error, which broke the recording; the last says only that it did
                 error = error.__context__
             self.say("note: going on without CUDA graphs, for a step cannot be recorded: "
-                     f"{str(error).splitlines()[0]}")
+                     f"{(str(error) or repr(error)).splitlines()[0]}")

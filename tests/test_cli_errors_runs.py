@@ -58,6 +58,25 @@ def test_layout_of_another_dataset_than_the_run_s(mode, refused, ae, tmp_path):
     assert "--dataset=NIPS17" in message and f"{ae} was trained on CVPR18" in message
 
 
+def test_layout_of_another_dataset_than_that_of_weights(refused, ae, tmp_path):
+    file, picture = ae / "last.pt", tmp_path / "a.png"
+    Image.new("RGBA", (64, 64), (255, 0, 0, 255)).save(picture)
+    message = refused("--mode=reconstruct", f"--load_E={file}", f"--load_G={file}", "--dataset=NIPS17", "--load_im",
+                      picture, "--sample_dir", tmp_path / "out")
+    assert "--dataset=NIPS17" in message and f"--load_E={file} was trained on CVPR18" in message
+
+
+def test_the_usual_layout_is_another_one_too(refused, run, tmp_path):
+    """CVPR18, which is what --dataset is for training where nothing is said; said, it is refused as others are."""
+    state = torch.load(run / "last.pt", weights_only=True)
+    state["options"]["dataset"] = "NIPS17"
+    torch.save(state, run / "last.pt")
+    message = refused("--mode=evaluation", "--ckpt_dir", run, "--dataset=CVPR18", "--data_dir", tmp_path)
+    assert "--dataset=CVPR18" in message and f"{run} was trained on NIPS17" in message
+    for said in ((), ("--dataset=NIPS17",)):
+        assert "splits.json" in refused("--mode=evaluation", "--ckpt_dir", run, "--data_dir", tmp_path, *said)
+
+
 def test_evaluation_of_data_that_is_not_there(refused, tmp_path, ae):
     message = refused("--mode=evaluation", "--ckpt_dir", ae, "--data_dir", tmp_path / "gone")
     assert f"--data_dir={tmp_path / 'gone'}" in message

@@ -87,6 +87,9 @@ class Scene:
         self.call("forward", cuda, self.arguments(**images))
         return images
 
+    def cotangents(self, images, wanted):
+        return {f"grad_{k}": torch.randn(images[k].shape, generator=self.generator).to(self.dtype) for k in wanted}
+
     def pull_back(self, cuda, images, cotangents, shares=False):
         grads = {"grad_vertices": torch.zeros_like(self.vertices)}
         if "grad_rgb" in cotangents:
@@ -96,7 +99,7 @@ class Scene:
         shared = {"edge_shares": torch.zeros(*corners, 2, 2, dtype=self.dtype),
                   "depth_shares": torch.zeros(*corners, 3, dtype=self.dtype)} if shares else {}
         self.call("backward", cuda, self.arguments(**kept, **cotangents, **grads),
-                  **{k: v.data_ptr() for k, v in shared.items()}, **({"fixed_order": True} if shares else {}))
+                  **{k: v.data_ptr() for k, v in shared.items()})
         return {**grads, **shared}
 
 
@@ -121,8 +124,7 @@ def test_images_are_those_of_the_cpu_to_the_bit(rasterizer, name, dtype):
 def test_gradients_are_those_of_the_cpu(rasterizer, name, wanted):
     scene = Scene(rasterizer, torch.float64, **SCENES[name])
     images = scene.draw(False, wanted)
-    cotangents = {f"grad_{k}": torch.randn(images[k].shape, generator=scene.generator, dtype=torch.float64)
-                  for k in wanted}
+    cotangents = scene.cotangents(images, wanted)
     here, there = (scene.pull_back(cuda, images, cotangents) for cuda in (False, True))
     for k in here:  # sums in another order
         assert torch.allclose(here[k], there[k], rtol=1e-9, atol=1e-9), k
@@ -132,7 +134,7 @@ def test_gradients_are_those_of_the_cpu(rasterizer, name, wanted):
 def test_float32_gradients_differ_by_rounding_alone(rasterizer):
     scene = Scene(rasterizer, torch.float32, **SCENES["many small faces"])
     images = scene.draw(False, ("alpha",))
-    cotangents = {"grad_alpha": torch.randn(images["alpha"].shape, generator=scene.generator)}
+    cotangents = scene.cotangents(images, ("alpha",))
     here, there = (scene.pull_back(cuda, images, cotangents)["grad_vertices"] for cuda in (False, True))
     assert (here - there).abs().max() < 2e-5 * here.abs().max()
 
@@ -143,8 +145,7 @@ def test_gradients_in_a_fixed_order(rasterizer, name, wanted):
     """The way to bit-equal repeats, through the sum that neural_renderer makes of what corners get."""
     scene = Scene(rasterizer, torch.float64, **SCENES[name])
     images = scene.draw(False, wanted)
-    cotangents = {f"grad_{k}": torch.randn(images[k].shape, generator=scene.generator, dtype=torch.float64)
-                  for k in wanted}
+    cotangents = scene.cotangents(images, wanted)
     expected = scene.pull_back(False, images, cotangents)
     first, second = (scene.pull_back(True, images, cotangents, shares=True) for _ in range(2))
     assert not first["grad_vertices"].any()
@@ -170,7 +171,7 @@ def test_faces_with_indices_out_of_range_are_drawn_as_nothing(rasterizer):
     bad = scene.draw(True)
     for image in ("rgb", "alpha", "depth"):
         assert torch.equal(good[image], bad[image])
-    cotangents = {"grad_alpha": torch.randn(bad["alpha"].shape, generator=scene.generator)}
+    cotangents = scene.cotangents(bad, ("alpha",))
     expected = scene.pull_back(True, bad, cotangents)["grad_vertices"]
     total = torch.zeros_like(expected)
     add_shares(total, scene.faces, scene.pull_back(True, bad, cotangents, shares=True)["edge_shares"].sum(3))

@@ -99,13 +99,6 @@ NR_HD NR_INLINE int32_t key_order(int64_t key) {
 NR_HD NR_INLINE double crossed_at(double a0, double b0, double a1, double b1, double line) {
   return a1 + (b1 - a1) * (line - a0) / (b0 - a0);
 }
-// The last pixel on the face's side of a crossing; a centre on the edge is inside. -1 if it or the next one
-// outwards is not in the image.
-NR_HD NR_INLINE double last_inside(double direction, double least, double most, double at) {
-  const double pixel = direction * floor(direction * at);
-  const bool there = (pixel >= least) & (pixel <= most);
-  return there ? pixel : -1.0;
-}
 // How much of the crossing's movement end a passes on; end b does the rest.
 NR_HD NR_INLINE double lever_of_a(double a0, double b0, double line) { return (b0 - line) / (b0 - a0); }
 
@@ -133,7 +126,13 @@ struct CrossedLines {
     last = a0 == b0 ? first - 1 : last_in(a0 < b0 ? b0 : a0, lines);
   }
   NR_HD NR_INLINE double at(double line) const { return crossed_at(a0, b0, a1, b1, line); }
-  NR_HD NR_INLINE double inside(double at) const { return last_inside(direction, least, most, at); }
+  // The last pixel on the face's side; a centre on the edge is inside. -1 if it or the next one outwards
+  // is not in the image.
+  NR_HD NR_INLINE double inside(double at) const {
+    const double pixel = direction * floor(direction * at);
+    const bool there = (pixel >= least) & (pixel <= most);
+    return there ? pixel : -1.0;
+  }
   NR_HD NR_INLINE double lever_a(double line) const { return lever_of_a(a0, b0, line); }
 };
 

@@ -382,7 +382,7 @@ void rasterize_backward_cuda(const CudaCall& call, const RasterizeScene& s, cons
     edges_backward<T, SilhouetteRule>(call, s, in, grad, out.vertices, fixed.edge_shares);
   if ((grad.rgb && (out.textures || out.light)) || (grad.depth && out.vertices)) {
     const auto stream = static_cast<cudaStream_t>(call.stream);
-    if (fixed.wanted) {
+    if (fixed.depth_shares) {
       NR_LAUNCH((give_back_faces<T>), blocks_for(s.B * s.F, kThreads), kThreads, 0, stream, s, in, grad, out,
                 fixed.depth_shares);
     } else {

@@ -23,12 +23,11 @@ void rasterize_forward_cuda(const CudaCall&, const RasterizeScene&, const Raster
                             const RasterizeOutputs<T>&);
 
 // Gradients that repeat to the bit: no atomics, which add in any order. What faces share, the vertices, is left
-// to the caller to sum: what each corner of a face gets goes here instead. Arrays begin as zeros.
+// to the caller to sum: what each corner of a face gets goes here instead. Arrays begin as zeros; null: any order.
 template <class T>
 struct FixedOrder {
-  bool wanted;
   T* edge_shares;   // (B, F, 3, 2, 2): from the corner's two edges, along x and y
-  T* depth_shares;  // (B, F, 3, 3): from the depth of samples, along x, y and z; null without grad.depth
+  T* depth_shares;  // (B, F, 3, 3): from the depth of samples, along x, y and z
 };
 
 template <class T>

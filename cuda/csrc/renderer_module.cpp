@@ -107,9 +107,8 @@ template <class T>
 void backward_cuda(const py::dict& a) {
   nr::rasterize_backward_cuda<T>(
       call_from(a), scene_from(a), inputs_from<T>(a), cotangents_from<T>(a), gradients_from<T>(a),
-      {a.contains("fixed_order"), address<T>(a, "edge_shares"), address<T>(a, "depth_shares")});
+      {address<T>(a, "edge_shares"), address<T>(a, "depth_shares")});
 }
-
 template <class T>
 void smoothness_cuda(const py::dict& a) {
   nr::smoothness_cuda(a["device"].cast<int>(), address<void>(a, "stream"), edges_from(a),

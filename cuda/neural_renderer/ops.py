@@ -198,8 +198,7 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
 def _run_in_fixed_order(args, vertices, faces, grad_vertices):
     """_run("backward") on a GPU, without atomics."""
     edges, depth = vertices.new_zeros(*faces.shape, 2, 2), vertices.new_zeros(*faces.shape, 3)
-    _run("backward", {**args, "fixed_order": True, "edge_shares": edges.data_ptr(),
-                      "depth_shares": depth.data_ptr()}, vertices)
+    _run("backward", {**args, "edge_shares": edges.data_ptr(), "depth_shares": depth.data_ptr()}, vertices)
     if grad_vertices.numel():
         add_shares(grad_vertices, faces, edges.sum(3))
         if "grad_depth" in args:
