@@ -118,7 +118,7 @@ def parser():
     g.add_argument("--batch_size", type=integer(1), default=128, help="images an iteration")
     g.add_argument("--lr", type=number(0, above=True), default=1e-4, help="learning rate (Adam)")
     g.add_argument("--lr_D", type=number(0, above=True), help="that of the discriminator (default: LR)")
-    g.add_argument("--decay_batch", type=integer(0), help="iteration from which the rate decays")
+    g.add_argument("--decay_batch", type=integer(0), help="iterations at the full rate, before its first decay")
     g.add_argument("--decay_every", type=integer(1), default=5000, help="iterations between two decays")
     g.add_argument("--decay_order", type=number(0, above=True), default=0.1, help="factor of a decay")
     g.add_argument("--lambda_smth", type=number(0), default=0.001, help="weight of smoothness")
