@@ -131,7 +131,7 @@ def published_view_discriminator(views=24):
 
 def test_published_weights_of_a_view_discriminator(tmp_path):
     """The logit by plain torch functions, from the file."""
-    import weights
+    from engine import weights
     from models import ViewDiscriminator
     state = published_view_discriminator()
     torch.save(state, tmp_path / "D")

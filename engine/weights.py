@@ -14,7 +14,6 @@ import torch
 
 from engine import checkpoints
 from errors import InputError
-from models import RESNET_SIZE, ResNetEncoder, ViewDiscriminator
 
 KINDS = {"E": "an encoder", "G": "a mesh decoder", "D": "a discriminator"}
 UNUSED = ("muLayer.", "logvarLayer.")  # of a variational encoder, which no published run uses
@@ -62,11 +61,11 @@ def _in_our_names(state, part):
     return renamed
 
 
-def _published_name(name, module, part):
-    """The published program's name of one of our weights, where it is another than ours."""
-    if part == "E" and isinstance(module, ResNetEncoder):
+def _published_name(name, own, part):
+    """The published program's name of a weight of a network with the weights `own`."""
+    if part == "E" and "conv1.weight" in own:
         return "model." + name
-    if part == "D" and isinstance(module, ViewDiscriminator):
+    if part == "D" and "convBlocks.0.weight" in own:
         return name.replace("convBlocks.", "model.").replace("digit_layer.", "adv_layer.0.")
     return name
 
@@ -107,7 +106,7 @@ def sizes(weights, option):
     convolutions = _numbers(weights, "convBlocks")
     if not convolutions and weights.get("conv1.weight", torch.empty(())).dim() == 4:
         width = len(weights["conv1.weight"])
-        return {"img_size": RESNET_SIZE, "enc_width": width, "latent_dim": 8 * width}
+        return {"img_size": 224, "enc_width": width, "latent_dim": 8 * width}
     if not convolutions and "shapeLayer.weight" not in weights:
         return {}
     try:
@@ -133,7 +132,7 @@ def put_into(module, weights, option, part):
         given[name if number is None else f"{block}.{names.get((block, number), number)}.{rest}"] = value
     for name in own:
         if name not in given:
-            published = _published_name(name, module, part)
+            published = _published_name(name, own, part)
             missing = f"{name} is missing" if published == name else \
                 f"{name} is missing, and so is {published}, the published program's name of it"
             raise InputError(f"{option} does not fit {KINDS[part]} of this kind: {missing}; it has {_some(weights)}")
