@@ -14,7 +14,7 @@ import sys
 import synthetic
 from datasets import DATASETS, DEFAULT
 from engine import devices, distributed
-from engine.arguments import integer
+from engine.arguments import Names, integer
 from errors import DeviceError, Divergence, InputError, Stopped, WriteError
 from methods import METHODS, refused
 from modes import (check_data, compare, dashboard, evaluation, interpolation, make_dataset, mmd, reconstruct, t_sne,
@@ -68,6 +68,7 @@ def parser():
     g.add_argument("--resume", action="store_true", help="go on with the run that CKPT_DIR holds, exactly")
     g.add_argument("--eval_flag", type=checkpoint_name, default="last", metavar="WHICH",
                    help="checkpoint to use: last, best, or the step of one that KEEP_LAST kept")
+    g.add_argument("--prefix", metavar="TEXT", help="passed over: the published program takes it and does not use it")
     g.add_argument("--seed", type=integer(0), default=0, help="of weights and data order")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     g.add_argument("--device_id", type=integer(0), metavar="N", help="the published way to say --device=cuda:N")
@@ -84,8 +85,8 @@ def parser():
     g.add_argument("--data_dir", metavar="DIR", help="the dataset's files (default: data/synthetic, made if "
                                                      "it is not there; evaluation: that of the run)")
     g.add_argument("--cache_dir", metavar="DIR", help="images, unpacked (default: DATA_DIR/.cache)")
-    g.add_argument("--class_ids", "--class_id", nargs="+", metavar="ID",
-                   help="classes of ONE model, e.g. 02958343 for cars (default: all of DATA_DIR)")
+    g.add_argument("--class_ids", "--class_id", action=Names, nargs="+", metavar="ID",
+                   help="classes of ONE model, A B or A,B, e.g. 02958343 for cars (default: all of DATA_DIR)")
     g.add_argument("--trainViews", type=integer(1), metavar="N",
                    help="views used of each training object: CVPR18 draws them by DATA_SEED (default: all); "
                         "NIPS17 takes the first (default: 1; check_data: all)")
@@ -227,6 +228,8 @@ def run(options):
         more["defaults"] = vars(parse([f"--mode={options.mode}", f"--dataset={options.dataset}"]))
     try:
         with distributed.joined(options.mode, SEVERAL), devices.failures_told(options, trains):
+            if options.prefix is not None and distributed.main():
+                print(f"note: --prefix={options.prefix} is passed over; the published program does not use it either")
             return mode.run(options, devices.resolve(options, trains), **more)
     except (InputError, Divergence, WriteError, DeviceError) as error:
         if distributed.first_to_tell():

@@ -59,7 +59,7 @@ class Loop:
         self.trainer, self.data, self.validation = trainer, data, validation
         self.options, self.constant = trainer.options, constant
         self.folder = self.options.ckpt_dir
-        self.first, self.best, elapsed, skipped, unrecorded = 0, -math.inf, 0.0, 0, {}
+        self.first, self.best, elapsed, skipped, unrecorded = self.options.batches_done, -math.inf, 0.0, 0, {}
         if resumed:
             try:
                 trainer.load(resumed)
@@ -70,6 +70,7 @@ class Loop:
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
                 raise InputError(f"the checkpoint in {self.folder} cannot be gone on from: "
                                  f"{type(error).__name__}: {str(error).splitlines()[0]}") from None
+        self.saved = bool(resumed)
         self.watch = Watch(self.options.on_nan, skipped, unrecorded)
         self.main = distributed.main()
         records = os.path.join(self.folder, runs.METRICS) if self.main else os.devnull
@@ -81,7 +82,8 @@ class Loop:
     def _say_what(self, resumed):
         data, modules = self.data, self.trainer.modules.values()
         parameters = sum(p.numel() for m in modules for p in m.parameters())
-        kind = "resuming" if resumed else "nothing to resume: a new run" if self.options.resume else "training"
+        kind = "resuming" if resumed else "nothing to resume: a new run" if self.options.resume else \
+            f"training from iteration {self.first} on" if self.first else "training"
         self.monitor.say(f"{kind} in {self.folder}: {', '.join(data.class_name(c) for c in data.class_ids)}; "
                          f"{len(data)} images of {data.num_objects} objects; {parameters / 1e6:.1f} M parameters; "
                          f"{self.trainer.device}")
@@ -108,7 +110,7 @@ class Loop:
                     stop = distributed.highest(int(interruption.wanted or 0))  # all of them, or none
                     self._after(step, last, sheet, stop)
                 except Divergence as error:
-                    saved = self.first or self.best > -math.inf
+                    saved = self.saved or self.best > -math.inf
                     raise Divergence(f"step {error.step or step}: {error}; " + (
                         f"the last good checkpoint stays in {self.folder}" if saved
                         else "there was no checkpoint yet")) from None

@@ -16,7 +16,10 @@ from models import RESNET_SIZE
 from training import Trainer
 
 TRAINING = {
-    "n_iters": dict(type=integer(1), help="iterations in all"),
+    "n_iters": dict(type=integer(1), help="iterations in all; with BATCHES_DONE those to come"),
+    "batches_done": dict(type=integer(0), default=0, metavar="N", help=(
+        "the published way to go on after N iterations: with the run that CKPT_DIR holds, or from the weights that are "
+        "given")),
     "batch_size": dict(type=integer(1), default=128, help="images an iteration"),
     "lr": dict(type=number(0, above=True), default=1e-4, help="learning rate (Adam)"),
     "lr_D": dict(type=number(0, above=True), help="that of the discriminator (default: LR)"),
@@ -54,7 +57,7 @@ def run(options, device, defaults=None):
     dataset = DATASETS[options.dataset]
     _check(options, dataset)
     need(options, "ckpt_dir")
-    options = _settled(options, dataset)
+    options = _settled(_gone_on(options), dataset)
     main = distributed.main()
     with Interruption() as interruption:
         described = dict(vars(options))
@@ -108,6 +111,26 @@ def _settled(options, dataset):
         setattr(settled, name, path and os.path.abspath(path))
     settled.load_E = options.load_E and [os.path.abspath(path) for path in options.load_E]
     return settled
+
+
+def _gone_on(options):
+    """The options with --batches_done=N, the published way to resume, settled: the iterations of --n_iters come on top
+    of N. Where weights alone are given, Adam begins anew, as there."""
+    done, folder = options.batches_done, options.ckpt_dir
+    if not done:
+        return options
+    options = argparse.Namespace(**{**vars(options), "n_iters": options.n_iters + done})
+    if set(runs.held(folder, resume=True)) - {runs.METRICS}:
+        state = checkpoints.load_last(folder)
+        goes_on = options.resume and state["options"].get("batches_done") == done  # begun with it, and stopped later
+        if state["step"] != done and not goes_on:
+            raise InputError(f"--batches_done={done}: the run in {folder} has {state['step']} iterations; give "
+                             f"--batches_done={state['step']}, or --resume and --n_iters, the iterations in all")
+        options.resume = True
+    elif not weights.given(options):
+        raise InputError(f"--batches_done={done}: --ckpt_dir={folder} holds no run to go on with; give the weights "
+                         "that have learnt so long with --load_E, --load_G and --load_D")
+    return options
 
 
 def _check(options, dataset):
