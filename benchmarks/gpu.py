@@ -231,8 +231,11 @@ def short():
 
 
 def driver():
-    found = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True,
-                           text=True).stdout.split()
+    try:
+        found = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], text=True,
+                               capture_output=True).stdout.split()
+    except OSError:
+        found = []
     return found[0] if found else "unknown"
 
 
