@@ -68,17 +68,24 @@ def both_ways(work, **more):
 def kernels(batch=128, meshes=1024):
     vertices, faces, views, targets = (t.to(GPU) for t in common.noisy_predictions(batch))
     renderer = CVPR18.renderer(64)
-    screen = CVPR18.project(vertices, views).requires_grad_()
-    images = renderer.render_silhouettes(screen, faces)
+    screen = CVPR18.project(vertices, views)
+    with torch.no_grad():
+        images = renderer.render_silhouettes(screen, faces)
+    images.requires_grad_()
     cotangent, = torch.autograd.grad(silhouette_loss(images, targets), images)
-    moving, topology = vertices.clone().requires_grad_(), MeshTopology(faces).to(GPU)
+    topology = MeshTopology(faces).to(GPU)
 
     def forward():
         with torch.no_grad():
             return renderer.render_silhouettes(screen, faces)
 
-    def there_and_back():
-        return torch.autograd.grad(renderer.render_silhouettes(screen, faces), screen, cotangent)
+    def there_and_back():  # a leaf of its own: one from another stream could not be recorded
+        moved = screen.detach().requires_grad_()
+        return torch.autograd.grad(renderer.render_silhouettes(moved, faces), moved, cotangent)
+
+    def smooth():
+        moved = vertices.detach().requires_grad_()
+        return torch.autograd.grad(smoothness_loss(moved, topology), moved)
     torch.use_deterministic_algorithms(True)
     deterministic = both_ways(there_and_back)
     torch.use_deterministic_algorithms(False)
@@ -89,8 +96,7 @@ def kernels(batch=128, meshes=1024):
         "silhouettes_64px_anti_aliased_1280_faces": {
             "batch": batch, "forward": both_ways(forward), "forward_backward": both_ways(there_and_back),
             "forward_backward_deterministic": deterministic},
-        "smoothness_forward_backward": both_ways(
-            lambda: torch.autograd.grad(smoothness_loss(moving, topology), moving)),
+        "smoothness_forward_backward": both_ways(smooth),
         "voxels_32_1280_faces_us_a_mesh": {"batch": meshes, "with_the_check": round(voxels / meshes, 4), "as_a_graph": round(
             microseconds(recorded(lambda: voxelize(corners, 32, dtype=torch.bool)), repeats=20) / meshes, 4)},
         "cells_counted_us_a_mesh": {"batch": meshes, "as_it_is": round(
@@ -113,7 +119,7 @@ def every_face(folder, batch=128, size=64):
         shift = torch.tensor([(samples - 1) / 2, (samples - 1) / 2, 0], dtype=torch.float64, device=GPU)
         corners = nr.vertices_to_faces((screen.double() * scale + shift).to(dtype), both_sides).contiguous()
         index = torch.empty(batch, samples, samples, dtype=torch.int32, device=GPU)
-        kernel = getattr(kernels, f"every_face_{str(dtype)[6:]}")
+        kernel = kernels.every_face_float if dtype == torch.float32 else kernels.every_face_double
 
         def draw():
             failed = kernel(ctypes.c_void_p(corners.data_ptr()), ctypes.c_void_p(index.data_ptr()),
