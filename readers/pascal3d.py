@@ -247,8 +247,8 @@ def cropped(image, box, jitter, size):
     h, w = image.shape[:2]
     x0, y0 = left + width * (jitter[0] - MARGIN), top + height * (jitter[1] - MARGIN)
     x1, y1 = left + width * (1 + MARGIN + jitter[2]), top + height * (1 + MARGIN + jitter[3])
-    x0, y0 = int(np.clip(round(x0), 0, w - 1)), int(np.clip(round(y0), 0, h - 1))
-    x1, y1 = int(np.clip(round(x1), x0 + 1, w)), int(np.clip(round(y1), y0 + 1, h))
+    x0, y0 = int(np.clip(x0, 0, w - 1)), int(np.clip(y0, 0, h - 1))  # int() as published: corners are cut, not rounded
+    x1, y1 = int(np.clip(x1, x0 + 1, w)), int(np.clip(y1, y0 + 1, h))
     # Channels last and in bytes: that is what torch resizes fastest.
     pixels = torch.from_numpy(image[y0:y1, x0:x1].copy()).permute(2, 0, 1)[None]
     return torch.nn.functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)[0]

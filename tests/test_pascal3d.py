@@ -112,6 +112,16 @@ def test_boxes_are_clipped_to_the_image(tmp_path):
         np.testing.assert_allclose(images[k], wanted.transpose(2, 0, 1), atol=2 / 255)
 
 
+def test_corners_of_a_crop_are_cut_as_published(tmp_path):
+    """int(), not round(): 9.9 is 9, and 30.99 is 30; a corner left of the image is its border."""
+    from readers.pascal3d import cropped
+    image = ramp(60, 60)
+    box = np.array([9.9 + 0.15 * 16.2, -3.0, 16.2, 20.0])  # with its margins: x 9.9 to 30.96, y -6 to 20
+    found = cropped(image, box, np.zeros(4), 64)
+    wanted = np.asarray(Image.fromarray(image[0:20, 9:30]).resize((64, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(found.numpy().astype(int), wanted.transpose(2, 0, 1), atol=2)
+
+
 # ---- what training does to them ------------------------------------------------------------------------
 
 
@@ -169,7 +179,7 @@ def bars_folder(tmp_path):
         mask = covered(vertices @ (np.diag([-1, 1, 1]) @ rotation).T[:, :2], faces, 224)
         reference[k] = 255 * mask[..., None]
         pictures[k] = reference[k, ..., :3].copy()
-    box = np.array([.15, .15, 1, 1]) * 224 / 1.3
+    box = np.array([.15, .15, 1, 1]) * 224 / 1.3 + [1e-6, 1e-6, 0, 0]
     write(tmp_path, "train", n=24, images=pictures, images_ref=reference, rotation_matrices=np.stack(rotations),
           bounding_boxes=np.tile(box, (24, 1)))
     return tmp_path, vertices, faces
