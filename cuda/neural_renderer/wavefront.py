@@ -263,6 +263,8 @@ class _Reader:
         if b"\\\n" in block:
             return False
         words = _Words(block)
+        if words.odd:
+            return False
         v, vt, f = (words.called(keyword) for keyword in (b"v", b"vt", b"f"))
         if not self.with_uv:
             vt = vt[:0]
@@ -353,6 +355,7 @@ class _Words:
     def __init__(self, block):
         self.block, self.bytes = block, np.frombuffer(block, np.uint8)
         blank = self.bytes <= 32
+        self.odd = bool((blank & (self.bytes != 32) & ((self.bytes < 9) | (self.bytes > 13))).any())  # blank to no one
         begins = ~blank
         begins[1:] &= blank[:-1]
         self.start = np.flatnonzero(begins)

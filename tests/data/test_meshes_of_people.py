@@ -72,7 +72,7 @@ def compress(name, required=True, primitives=slice(None)):
             for primitive in mesh["primitives"]:
                 primitive["extensions"] = {name: {"bufferView": 0}}
                 for accessor in [*primitive["attributes"].values(), primitive["indices"]]:
-                    tree["accessors"][accessor].pop("bufferView")
+                    tree["accessors"][accessor].pop("bufferView", None)
         tree["extensionsUsed"] = [name]
         if required:
             tree["extensionsRequired"] = [name]
