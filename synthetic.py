@@ -14,7 +14,7 @@ from datasets import CVPR18, DATASETS
 from engine import disk, strict_json
 from errors import InputError
 from monitor import Progress
-from readers.base import tell_left_out
+from readers.base import is_of_a_system, tell_left_out
 from readers.meshes import read_mesh
 from writers import WRITERS
 
@@ -165,8 +165,14 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
                          "for each class")
     found = {}
     for class_id in sorted(os.listdir(mesh_dir)):
-        files = sorted(os.path.join(root, f) for root, _, names in os.walk(os.path.join(mesh_dir, class_id))
-                       for f in names if f.lower().endswith(MESH_ENDINGS))
+        if is_of_a_system(class_id):
+            continue
+        files = []
+        for root, folders, names in os.walk(os.path.join(mesh_dir, class_id)):
+            folders[:] = [name for name in folders if not is_of_a_system(name)]
+            files += [os.path.join(root, f) for f in names
+                      if f.lower().endswith(MESH_ENDINGS) and not is_of_a_system(f)]
+        files.sort()
         if files:
             found[class_id] = files
     if not found:
