@@ -80,8 +80,8 @@ def parser():
 
     g = p.add_argument_group("data")
     g.add_argument("--dataset", choices=list(DATASETS), default=DEFAULT,
-                   help="layout of DATA_DIR (default: that of the run, or %(default)s); options not given are those of its "
-                        "published run")
+                   help="layout of DATA_DIR, where no run tells it (default: %(default)s); options that are not given "
+                        "have the values of its published run")
     g.add_argument("--data_dir", metavar="DIR", help="the dataset's files (default: data/synthetic, made if "
                                                      "it is not there; evaluation: that of the run)")
     g.add_argument("--cache_dir", metavar="DIR", help="images, unpacked (default: DATA_DIR/.cache)")
