@@ -15,14 +15,8 @@ from engine import disk, strict_json
 from engine.arguments import integer
 from engine.monitor import Progress
 from errors import InputError
-<<<<<<< HEAD
-from readers.base import tell_left_out
-=======
-from monitor import Progress
 from readers.base import is_of_a_system, tell_left_out
 from readers.meshes import read_mesh
-from writers import WRITERS
->>>>>>> files
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "synthetic")  # of the embedded data
 SIZES = {"n_train": 300, "n_val": 40, "n_test": 40}  # objects of a class
