@@ -12,6 +12,7 @@ import shlex
 import sys
 
 from errors import DeviceError, Divergence, InputError, Stopped, WriteError
+from engine.parsing import integer, number
 from methods import METHODS, refused
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -114,6 +115,9 @@ def parser():
     g.add_argument("--load_D", metavar="FILE", help="discriminator (train)")
 
     g = p.add_argument_group("training")
+    g.add_argument("--preset", choices=("published", "best"), default="published",
+                   help="published: exactly the published run; best: what won on real shapes; options given beside it "
+                        "are as given")
     g.add_argument("--n_iters", type=integer(1), help="iterations in all")
     g.add_argument("--batch_size", type=integer(1), default=128, help="images an iteration")
     g.add_argument("--lr", type=number(0, above=True), default=1e-4, help="learning rate (Adam)")
@@ -127,11 +131,27 @@ def parser():
                    help="weight of the adversarial confusion; 0 is the plain autoencoder (AE)")
     g.add_argument("--lambda_Lap", type=number(0), default=0.0, help="weight of the Laplacian loss")
     g.add_argument("--lambda_edge", type=number(0), default=0.0, help="weight of the edge length loss")
+    g.add_argument("--lambda_pressure", type=number(0), default=0.0,
+                   help="weight of internal pressure, which pushes every face outwards along its normal")
+    g.add_argument("--lambda_front", type=number(0), default=0.0,
+                   help="weight of fronts that lie behind backs, seen from random directions: surfaces inside out")
+    g.add_argument("--lambda_near", type=number(0), default=0.0,
+                   help="weight of the silhouette from another view against the training set's nearest one of that view")
+    g.add_argument("--near_from", type=integer(0), default=0, help="iteration from which LAMBDA_NEAR counts")
+    g.add_argument("--lambda_mirror", type=number(0), default=0.0,
+                   help="weight of the flipped silhouette, from the camera that is mirrored in the class's mirror plane")
     g.add_argument("--G_every", type=integer(1), default=2,
                    help="every n-th iteration is the encoder's, the others are the discriminator's")
     for method in METHODS.values():
         for name, keywords in method.options.items():
             g.add_argument(f"--{name}", **keywords)
+    g.add_argument("--D_always", action="store_true",
+                   help="the discriminator learns in the encoder's iterations, too")
+    g.add_argument("--pairs", type=int, choices=(1, 2), default=1,
+                   help="2: a batch has two images of each of its objects, and each shape learns from both silhouettes "
+                        "(Kato et al. 2018)")
+    g.add_argument("--lr_schedule", choices=("constant", "cosine"), default="constant",
+                   help="constant: with the steps of DECAY_BATCH; cosine: falls to nothing at N_ITERS")
     g.add_argument("--amp", action="store_true", help="bfloat16 inside the networks")
     g.add_argument("--cuda_graph", choices=("auto", "on", "off"), default="auto",
                    help="start each step on the GPU as one recorded graph; auto: where one process trains on one")
@@ -186,27 +206,6 @@ def parser():
                    help="colours of each object's own, or shared so that colour cannot identify it")
     g.add_argument("--data_seed", type=integer(0), default=0, help="of the shapes and of --trainViews")
     return p
-
-
-def integer(least):
-    def convert(text):
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is below {least}")
-        return value
-    convert.__name__ = f"integer of at least {least},"
-    return convert
-
-
-def number(least, above=False):
-    def convert(text):
-        value = float(text)
-        if not least <= value < float("inf") or (above and value == least):
-            raise argparse.ArgumentTypeError(f"{text} is not a finite number {'above' if above else 'from'} {least}"
-                                             f"{'' if above else ' on'}")
-        return value
-    convert.__name__ = "number"
-    return convert
 
 
 def checkpoint_name(text):
@@ -358,7 +357,7 @@ READ_BY = {("n_images",): ("reconstruct", "reconstruct_Pascal"),
            ("mask", "obj_frame"): ("reconstruct", "reconstruct_Pascal", "interpolation"),
            ("mask1", "steps"): ("interpolation",),
            ("runs",): ("compare", "MMD", "t_SNE"), ("perplexity",): ("t_SNE",), ("mmd_batches",): ("MMD", "evaluation"),
-           ("follow",): ("dashboard",),
+           ("preset",): tuple(METHODS), ("follow",): ("dashboard",),
            ("mesh_dir", "up", "layout"): ("make_dataset",),
            (*EMBEDDED, "train_views"): ("make_dataset", *METHODS)}
 OF_DATASETS = "mask_from", "skip_bad", "published_flip"
@@ -381,6 +380,10 @@ def parse(arguments=None):
     defaults = dict(DATASETS[options.dataset].defaults(vars(options)))
     if options.mode == "check_data":
         defaults.pop("trainViews", None)
+    if options.preset == "best":
+        for name, value in METHODS[options.mode].best.items():
+            if getattr(seen, name) is not_given:
+                setattr(options, name, value)
     for name, value in {**defaults, **EMBEDDED}.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -415,6 +418,15 @@ def unread(options, given):
             return f"--{name} is an option of --dataset={' and '.join(readers)}, not of {options.dataset}"
         if refused(options, name):
             return refused(options, name)
+    if options.preset == "best" and "confusion" in given and options.confusion == "log2":
+        return "--preset=best excludes --confusion=log2, which throws standardised codes to infinity; leave it out"
+    if options.preset == "best" and options.lambda_adv == 0 and options.mode in METHODS:
+        return ("--preset=best excludes --lambda_adv=0: it is featGAN's; give the losses of the plain autoencoder one "
+                "by one, such as --lambda_pressure=1e-4")
+    if options.lr_schedule == "cosine":
+        for name in ("decay_batch", "decay_every", "decay_order"):
+            if name in given:
+                return f"--{name} is of --lr_schedule=constant; cosine falls to nothing at --n_iters by itself"
     return None
 
 

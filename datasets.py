@@ -92,6 +92,15 @@ class CVPR18(Dataset):
         others = (cameras + turn) % cls.num_views
         return others, others
 
+    @classmethod
+    def mirror_planes(cls):
+        """Sums of the numbers of two views that see an object from both sides of its plane."""
+        return range(cls.num_views)
+
+    @classmethod
+    def mirrored(cls, cameras, plane):
+        return (plane - cameras) % cls.num_views
+
     @staticmethod
     def grid_axes(grid):
         return grid.transpose(-3, -2).flip(-1)

@@ -23,10 +23,15 @@ from models import RESNET_SIZE
 
 def check_options(options):
     """Refuse, before anything is loaded, what cannot train."""
-    if options.lambda_adv > 0 and options.G_every < 2:
+    if options.lambda_adv > 0 and options.G_every < 2 and not options.D_always:
         raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
                          "iteration would be the encoder's and the discriminator would never learn; "
-                         "give --G_every=2 or more, or --lambda_adv=0 for the plain autoencoder")
+                         "give --G_every=2 or more, --D_always, or --lambda_adv=0 for the plain autoencoder")
+    if options.lambda_mirror and not DATASETS[options.dataset].mirror_planes():
+        raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: {options.dataset} knows no mirrored cameras")
+    if options.batch_size % (options.pairs * distributed.size()):
+        raise InputError(f"--batch_size={options.batch_size} with --pairs={options.pairs}: give a multiple of "
+                         f"{options.pairs * distributed.size()}, whole pairs for every process")
     if options.visdom_env is not None:
         dashboard.check(options.visdom_env, options.visdom_port)
     dataset = DATASETS[options.dataset]
@@ -43,6 +48,15 @@ def check_options(options):
     if options.resnet_weights and options.img_size != RESNET_SIZE:
         raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
                          f"is a ResNet; here --img_size={options.img_size}")
+
+
+def check_pairs(options, data):
+    """Refuse pairs of a training split that has objects with one image."""
+    if options.pairs == 2:
+        lonely = int((torch.bincount(data.all_objects(), minlength=data.num_objects) < 2).sum())
+        if lonely:
+            raise InputError(f"--pairs=2 needs two images of every object; {lonely} of {data.num_objects} training "
+                             "objects have one")
 
 
 def use_graphs(options, device):
@@ -63,7 +77,7 @@ class Trainer:
         self.dataset = self.model.dataset
         silhouette_size = self.dataset.silhouette_size(options.img_size)
         self.renderer = self.dataset.renderer(silhouette_size)
-        self.topology = losses.MeshTopology(self.model.faces).to(device)
+        self.topology = losses.MeshTopology(self.model.faces, self.model.decoder.template).to(device)
         self.modules = self.model.modules()
         chosen = METHODS[options.mode]
         num_poses = data.num_poses if data is not None else self.dataset.count_poses(vars(options))
@@ -81,6 +95,11 @@ class Trainer:
         self.views = {loss.name: (loss.views, loss.silhouettes) for loss, _ in self.losses if loss.views}
         if self.method.wants_other_views:
             self.views[self.method.title] = _other_views, True
+        if options.pairs == 2:
+            self.views[losses.PAIR] = _pairs_views, True
+        # Weights of losses that begin later change where a graph reads them.
+        self.later = {loss.name: torch.zeros((), device=device) for loss, _ in self.losses
+                      if loss.begins and getattr(options, loss.begins) > 0}
         if distributed.size() > 1 and device.type == "cuda":  # on CPUs each process normalises its own part
             self.modules.update({name: torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
                                  for name, module in self.modules.items()})
@@ -103,6 +122,9 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             group, rate = optimizer.param_groups[0], learning_rate(step, self.options, self.rates[name])
             group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], torch.Tensor) else rate
+        for loss, weight in self.losses:
+            if loss.name in self.later:
+                self.later[loss.name].fill_(weight if step >= getattr(self.options, loss.begins) else 0.0)
         return self._turns[self.encoders_turn(step)](*self.inputs(batch))
 
     def encoders_turn(self, step):
@@ -147,9 +169,9 @@ class Trainer:
                     values[name] = value
                     total = total + self.options.lambda_adv * value
                 self._backward(total)
-            return values, learning
-        self._backward(total)
-        if "D" in self.modules:
+        else:
+            self._backward(total)
+        if "D" in self.modules and (self.options.D_always or not encoders_turn):
             own = self.method.discriminator_losses(step)
             self._backward(functools.reduce(operator.add, own.values()))
             values.update(own)
@@ -178,7 +200,8 @@ class Trainer:
     def total(self, step):
         """({name: value}, weighted sum) of the losses of LOSSES that this run takes."""
         values = {loss.name: loss.function(step) for loss, _ in self.losses}
-        terms = [values[loss.name] if loss.option is None else weight * values[loss.name]
+        terms = [values[loss.name] if loss.option is None else
+                 self.later.get(loss.name, weight) * values[loss.name]
                  for loss, weight in self.losses]
         return values, functools.reduce(operator.add, terms)
 
@@ -217,6 +240,10 @@ def _other_views(dataset, cameras, poses):
     return dataset.other_views(cameras, poses)
 
 
+def _pairs_views(dataset, cameras, poses):
+    return losses.exchanged(cameras), losses.exchanged(poses)
+
+
 @contextlib.contextmanager
 def _frozen(module):
     module.requires_grad_(False)
@@ -245,6 +272,7 @@ def train(options, device, defaults=None):
         with distributed.main_first():
             data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
             validation = dataset.open(described, "val", seed=options.data_seed)
+        check_pairs(options, data)
         trainer = Trainer(options, device, data)
         if not begun:
             weights.start_from(trainer.modules, options, dataset)

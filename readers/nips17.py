@@ -71,6 +71,16 @@ class NIPS17(Dataset):
     def turned(cls, cameras, turns):
         return cameras + cameras.new_tensor([360 * turns, 0, 0])
 
+    @classmethod
+    def mirror_planes(cls):
+        """Sums of two azimuths, in degrees, that see an object from both sides of its plane."""
+        return range(0, 360, 15)
+
+    @classmethod
+    def mirrored(cls, cameras, plane):
+        azimuth, *rest = cameras.unbind(-1)
+        return torch.stack([(plane - azimuth + 180) % 360 - 180, *rest], -1)
+
     @staticmethod
     def grid_axes(grid):
         return grid.transpose(-3, -1).flip(-3)
