@@ -53,6 +53,8 @@ def on_meta(monkeypatch, arguments):
     monkeypatch.setattr(priors, "find_mirror", lambda data: (0, 1.0))
     data = SimpleNamespace(num_poses=10, name=options.dataset, mirror_planes=DATASETS[options.dataset].mirror_planes)
     trainer = Trainer(options, torch.device("cpu"), data if options.dataset == "Pascal3D" or options.lambda_near else None)
+    if "near" in trainer.prepared:
+        trainer.prepared["near"] = priors.Bank(**{k: v.to(META) for k, v in vars(trainer.prepared["near"]).items()})
     trainer.later = {name: weight.to(META) for name, weight in trainer.later.items()}
     for name, module in trainer.modules.items():
         module.to(META)
@@ -79,9 +81,7 @@ def bank(options):
     cameras = {"CVPR18": torch.zeros(6, dtype=torch.int64), "NIPS17": torch.zeros(6, 3),
                "Pascal3D": torch.zeros(6, 3, 3)}[options.dataset]
     whole, halves = torch.zeros(6, side, side), torch.zeros(10, 2, side * side // 4)
-    made = priors.Bank(whole.byte(), cameras, torch.zeros(10, 2, dtype=torch.int64), halves.byte(), torch.ones(10).long())
-    return priors.Bank(**{name: tensor.to(META) for name, tensor in vars(made).items()})
-
+    return priors.Bank(whole.byte(), cameras, torch.zeros(10, 2).long(), halves.byte(), torch.ones(10).long())
 
 @pytest.mark.parametrize("arguments", [
     ("--mode=train", "--lambda_Lap=1", "--lambda_edge=1", "--standardize_code", "--enc_width=4"),
