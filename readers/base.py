@@ -116,6 +116,10 @@ class Dataset(abc.ABC):
     def turned(cls, cameras, turns):
         """Cameras that see the object turned further, by a number of whole turns."""
 
+    def pose_angle(self, a, b):
+        """(B,) degrees between pose bins (B,) and (B,), NaN where it is not known."""
+        return torch.full(a.shape, float("nan"))
+
     @classmethod
     def mirror_planes(cls):
         """Planes that objects may be symmetric in, as `mirrored` takes them; one alone is known to be theirs."""
@@ -301,6 +305,11 @@ class Dataset(abc.ABC):
         """Numbers of all images of the c-th class, object by object. Objects of one class have equally
         many."""
         return np.flatnonzero(self.rows[:, 0] == c)
+
+
+def apart(degrees):
+    """Differences of angles, in degrees, as 0 ... 180."""
+    return ((degrees + 180) % 360 - 180).abs()
 
 
 def check_folder(data_dir, example):

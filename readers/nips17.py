@@ -8,7 +8,7 @@ import neural_renderer as nr
 from engine import strict_json
 from errors import InputError
 
-from .base import SHAPENET, Batch, Dataset, Rows, check_folder, tell_left_out
+from .base import SHAPENET, Batch, Dataset, Rows, apart, check_folder, tell_left_out
 from .nips17_files import ClassReader
 
 
@@ -70,6 +70,11 @@ class NIPS17(Dataset):
     @classmethod
     def turned(cls, cameras, turns):
         return cameras + cameras.new_tensor([360 * turns, 0, 0])
+
+    def pose_angle(self, a, b):
+        """In azimuth."""
+        _, up = _bins(self.wAzimuth, self.wElevation)
+        return apart(self.wAzimuth * (a // up - b // up))
 
     @classmethod
     def mirror_planes(cls):
