@@ -7,7 +7,7 @@ import abc
 
 import losses
 from engine import distributed
-from engine.parsing import natural, positive
+from engine.arguments import integer
 from errors import InputError
 from models import PoseDiscriminator, ViewDiscriminator
 
@@ -86,7 +86,7 @@ class FeatGAN(Method):
                           help="log2: as published; ce: cross-entropy to the uniform distribution"),
         "standardize_code": dict(action="store_true",
                                  help="standardise the code before the discriminator, which then learns"),
-        "replay": dict(type=natural, default=0, metavar="N",
+        "replay": dict(type=integer(0), default=0, metavar="N",
                        help="the discriminator also learns from the codes of its last N batches")}
 
     # What won on shapes of ShapeNet (benchmarks/claim.py).
@@ -115,7 +115,7 @@ class ViewPriorLearning(Method):
     help = "View Prior Learning (VPL), the compared method"
     has_prior = False
     best = {"lambda_pressure": 1e-4}  # its paper has it; the program of Peng et al. leaves it out
-    options = {"disc_width": dict(type=positive, default=128,
+    options = {"disc_width": dict(type=integer(1), default=128,
                                   help="channels of the first layer of VPL's discriminator; all others scale along")}
     wants_other_views = True
 

@@ -1,62 +1,28 @@
-"""`--mode=train` and `trainCVPR19`: the step that all methods share, and a run from its options to its end."""
+"""A step of training, shared by all methods: networks, optimisers, losses, gradients."""
 import contextlib
 import functools
+import math
 import operator
 
 import torch
 
-import dashboard
 import losses
-import runs
-import weights
-from datasets import DATASETS
-from engine import checkpoints, distributed, lock
+from engine import distributed
 from engine.divergence import any_bad, gradient_norms
 from engine.graphs import Captured
-from engine.interruption import Interruption
 from errors import Divergence, InputError
 from inference import Model
-from loop import Loop, learning_rate
 from methods import METHODS, AutoEncoder
-from models import RESNET_SIZE
 
 
-def check_options(options):
-    """Refuse, before anything is loaded, what cannot train."""
-    if options.lambda_adv > 0 and options.G_every < 2 and not options.D_always:
-        raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
-                         "iteration would be the encoder's and the discriminator would never learn; "
-                         "give --G_every=2 or more, --D_always, or --lambda_adv=0 for the plain autoencoder")
-    if options.lambda_mirror and not DATASETS[options.dataset].mirror_planes():
-        raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: {options.dataset} knows no mirrored cameras")
-    if options.batch_size % (options.pairs * distributed.size()):
-        raise InputError(f"--batch_size={options.batch_size} with --pairs={options.pairs}: give a multiple of "
-                         f"{options.pairs * distributed.size()}, whole pairs for every process")
-    if options.visdom_env is not None:
-        dashboard.check(options.visdom_env, options.visdom_port)
-    dataset = DATASETS[options.dataset]
-    METHODS[options.mode].check(options, dataset, dataset.count_poses(vars(options)))
-    if options.batch_size % distributed.size():
-        raise InputError(f"--batch_size={options.batch_size} cannot be shared out equally to {distributed.size()} "
-                         "processes: give a multiple of their number")
-    if options.img_size not in dataset.img_sizes:
-        raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
-                         f"{' or '.join(map(str, dataset.img_sizes))} px")
-    if options.img_size == RESNET_SIZE and options.latent_dim != 8 * options.enc_width:
-        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px images "
-                         f"is its last feature, 8 times --enc_width={options.enc_width}: {8 * options.enc_width}")
-    if options.resnet_weights and options.img_size != RESNET_SIZE:
-        raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
-                         f"is a ResNet; here --img_size={options.img_size}")
-
-
-def check_pairs(options, data):
-    """Refuse pairs of a training split that has objects with one image."""
-    if options.pairs == 2:
-        lonely = int((torch.bincount(data.all_objects(), minlength=data.num_objects) < 2).sum())
-        if lonely:
-            raise InputError(f"--pairs=2 needs two images of every object; {lonely} of {data.num_objects} training "
-                             "objects have one")
+def learning_rate(step, options, base):
+    """From iteration decay_batch on, times decay_order every decay_every iterations; or half a cosine from the first
+    iteration to nothing after the last (Loshchilov & Hutter 2017)."""
+    if options.lr_schedule == "cosine":
+        return base * (1 + math.cos(math.pi * (step - 1) / options.n_iters)) / 2
+    if step < options.decay_batch:
+        return base
+    return base * options.decay_order ** ((step - options.decay_batch) // options.decay_every + 1)
 
 
 def use_graphs(options, device):
@@ -96,7 +62,7 @@ class Trainer:
         if self.method.wants_other_views:
             self.views[self.method.title] = _other_views, True
         if options.pairs == 2:
-            self.views[losses.PAIR] = _pairs_views, True
+            self.views[losses.PAIR] = _views_of_pairs, True
         # Weights of losses that begin later change where a graph reads them.
         self.later = {loss.name: torch.zeros((), device=device) for loss, _ in self.losses
                       if loss.begins and getattr(options, loss.begins) > 0}
@@ -240,7 +206,7 @@ def _other_views(dataset, cameras, poses):
     return dataset.other_views(cameras, poses)
 
 
-def _pairs_views(dataset, cameras, poses):
+def _views_of_pairs(dataset, cameras, poses):
     return losses.exchanged(cameras), losses.exchanged(poses)
 
 
@@ -251,40 +217,3 @@ def _frozen(module):
         yield
     finally:
         module.requires_grad_(True)
-
-
-def train(options, device, defaults=None):
-    """Train until `n_iters`; returns the exit code: 0, or 75 if asked to stop on the way.
-
-    defaults : values of options that are not given, for runs that began before there was one.
-    """
-    check_options(options)
-    main = distributed.main()
-    with Interruption() as interruption:
-        described = dict(vars(options))
-        if main:
-            lock.check(options.ckpt_dir)
-        begun = set(runs.held(options.ckpt_dir, options.resume)) - {runs.METRICS}
-        dataset = DATASETS[options.dataset]
-        if not begun and weights.given(options):  # tried before data are unpacked, which may take minutes
-            weights.start_from(Model(vars(options)).modules(), options, dataset)
-        runs.seed_everything(options.seed)
-        with distributed.main_first():
-            data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
-            validation = dataset.open(described, "val", seed=options.data_seed)
-        check_pairs(options, data)
-        trainer = Trainer(options, device, data)
-        if not begun:
-            weights.start_from(trainer.modules, options, dataset)
-        distributed.same_as_main(trainer.modules.values())
-        seen = {"train": runs.describe_data(data), "val": runs.describe_data(validation)}
-        # Everything that was given has been read; from here on files are written.
-        with lock.held(options.ckpt_dir) if main else contextlib.nullcontext():
-            with distributed.main_first():
-                if main:
-                    resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen,
-                                         defaults)
-                else:
-                    resumed = checkpoints.load_last(options.ckpt_dir) if begun else None
-            loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)
-            return loop.run(interruption)

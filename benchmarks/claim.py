@@ -21,7 +21,7 @@ import threading
 import numpy as np
 
 import common
-from runs import METRICS
+from engine.runs import METRICS
 
 CLASSES = {"airplane": "02691156", "car": "02958343", "chair": "03001627", "sofa": "04256520"}
 GAN = "--confusion=ce --standardize_code --lr_D=1e-3"

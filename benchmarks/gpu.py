@@ -21,7 +21,7 @@ import neural_renderer as nr
 from datasets import CVPR18
 from engine.devices import resolve
 from engine.feed import open_feed
-from inference import mean_shapes, score
+from scoring import mean_shapes, score
 from loop import Sampler
 from losses import MeshTopology, silhouette_loss, smoothness_loss
 from training import Trainer

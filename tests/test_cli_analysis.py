@@ -172,7 +172,7 @@ def test_t_sne_names_what_its_colours_are(more, label, ticks, two_classes, tmp_p
 
 @pytest.mark.parametrize("count", [2, 10, 11, 20, 21, 800])
 def test_colours_of_many_things_differ(count):
-    from analysis import _colours
+    from modes.t_sne import _colours
     colours = _colours(count)(np.arange(count))
     assert len(np.unique(colours, axis=0)) >= min(count, 200)
 
@@ -182,7 +182,7 @@ def test_interpolation_goes_straight_from_one_shape_to_the_other(featgan, data, 
     from datasets import CVPR18
     from inference import load_run
     from images import load_image
-    from visualization import to_image
+    from pictures import to_image
     cars = CVPR18(str(data), [CAR], "test", str(data / ".cache")).gather([3, 30])
     paths = []
     for i, image in enumerate(cars.images):

@@ -3,7 +3,7 @@ found without one, on torch's meta device, where tensors have shapes but no numb
 import contextlib
 from types import SimpleNamespace
 
-import priors
+from losses import priors
 import pytest
 import torch
 from command import script

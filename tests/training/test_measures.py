@@ -1,6 +1,6 @@
 """Measures of shapes inside out, new views and readable poses, on shapes and codes whose figures are known."""
-import measures
-import priors
+from metrics import measures
+from losses import priors
 import pytest
 import torch
 from datasets import CVPR18, DATASETS

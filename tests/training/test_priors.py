@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import losses
 import numpy as np
-import priors
+from losses import priors
 import pytest
 import torch
 from command import CAR, TINY, call, checkpoint, differences, script

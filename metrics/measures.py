@@ -4,7 +4,7 @@ a network can read from the code. B = batch, V = vertices, S = side of the silho
 import torch
 from torch import nn
 
-import priors
+from losses import priors
 
 
 def inside_out(dataset, vertices, faces, cameras, image_size, outward=1, generator=None):

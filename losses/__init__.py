@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import neural_renderer as nr
-import priors
+from losses import priors
 
 
 def silhouette_loss(rendered, target):
