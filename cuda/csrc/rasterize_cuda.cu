@@ -66,8 +66,9 @@ struct DrawHand {
   }
 };
 
+// Ten blocks, which a batch of training brings to each multiprocessor, with the registers that they leave.
 template <class T>
-__global__ void draw_faces(RasterizeScene s, RasterizeInputs<T> in, Key* keys) {
+__global__ void __launch_bounds__(kThreads, 10) draw_faces(RasterizeScene s, RasterizeInputs<T> in, Key* keys) {
   __shared__ DrawHand hand;
   const int64_t face = face_in_hand(threadIdx.x);
   for (int64_t b = blockIdx.y; b < s.B; b += gridDim.y) {
