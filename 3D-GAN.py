@@ -87,8 +87,8 @@ def parser():
                    help="go on without objects whose files are broken, and list them (NIPS17, Pascal3D, MESH_DIR)")
     g.add_argument("--wAzimuth", type=number(0, above=True), metavar="DEG", help="width of NIPS17's pose bins")
     g.add_argument("--wElevation", type=number(0, above=True), metavar="DEG", help="... in elevation")
-    g.add_argument("--split_file", metavar="JSON", help="NIPS17: {class: {train, val, test: [objects]}} (default: "
-                                                        "DATA_DIR/splits.json)")
+    g.add_argument("--split_file", metavar="JSON", help="NIPS17 and MESH_DIR: {class: {train, val, test: "
+                                                        "[objects]}} (default: NIPS17 DATA_DIR/splits.json)")
     g.add_argument("--mask_from", choices=("depth", "alpha"), help="NIPS17: where an image shows the object")
     g.add_argument("--published_flip", action="store_true",
                    help="Pascal3D: mirror images, but neither their masks nor their cameras, as published")
@@ -173,8 +173,17 @@ def parser():
 
     g = p.add_argument_group("make_dataset")
     g.add_argument("--mesh_dir", metavar="DIR", help="meshes, a subfolder for each class (OBJ, OFF, PLY, STL, "
-                                                     "GLB); without it, the embedded shapes")
+                                                     "GLB, and grids: BINVOX, NPY, NPZ); without it, the embedded shapes")
     g.add_argument("--up", choices=("x", "y", "z", "-x", "-y", "-z"), default="y", help="up axis of the meshes")
+    g.add_argument("--front", choices=[s + a for a in "xyz" for s in "+-"], metavar="AXIS",
+                   help="axis of the files along which their objects look, +x ... -z (default: +z; with --up=z -y, with "
+                        "--up=-z +y)")
+    g.add_argument("--grid_surface", choices=("smooth", "cubes"), default="smooth",
+                   help="of voxel grids: marching cubes and a little smoothing, or bare cubes")
+    g.add_argument("--voxels", choices=("given", "surface"),
+                   help="of grids of 32^3 cells: the grid itself, or its surface voxelised as a mesh is (default: "
+                        "given; NIPS17, Pascal3D: surface)")
+    g.add_argument("--workers", type=integer(1), metavar="N", help="processes (default: one a core)")
     g.add_argument("--n_train", type=integer(1), help="objects of a class to train on")
     g.add_argument("--n_val", type=integer(1), help="... to validate")
     g.add_argument("--n_test", type=integer(1), help="... to test")
@@ -336,7 +345,9 @@ def make_dataset(options, device):
     options.data_dir = options.data_dir or SYNTHETIC
     if options.mesh_dir:
         synthetic.make_from_meshes(options.data_dir, options.mesh_dir, options.up, options.data_seed,
-                                   options.train_views, options.layout, options.skip_bad, options.class_ids)
+                                   options.train_views, options.layout, options.skip_bad, options.class_ids,
+                                   options.front, options.split_file, options.grid_surface, options.voxels,
+                                   options.workers)
     else:
         options.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
         make_synthetic(options)
@@ -347,7 +358,7 @@ def make_synthetic(options):
     import synthetic
     synthetic.make_synthetic(options.data_dir, options.class_ids, options.n_train, options.n_val,
                              options.n_test, options.train_views, options.palette, options.data_seed,
-                             options.layout)
+                             options.layout, options.workers)
 
 
 MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "reconstruct": reconstruct,
@@ -364,8 +375,8 @@ READ_BY = {("n_images",): ("reconstruct", "reconstruct_Pascal"),
            ("mask1", "steps"): ("interpolation",),
            ("runs",): ("compare", "MMD", "t_SNE"), ("perplexity",): ("t_SNE",), ("mmd_batches",): ("MMD", "evaluation"),
            ("follow",): ("dashboard",),
-           ("mesh_dir", "up", "layout"): ("make_dataset",),
-           (*EMBEDDED, "train_views"): ("make_dataset", *TRAINING)}
+           ("mesh_dir", "up", "layout", "front", "grid_surface", "voxels"): ("make_dataset",),
+           (*EMBEDDED, "train_views", "workers"): ("make_dataset", *TRAINING)}
 OF_DATASETS = "mask_from", "skip_bad", "published_flip"
 
 
@@ -375,9 +386,9 @@ def parse(arguments=None):
     from datasets import DATASETS
     p, arguments = parser(), list(sys.argv[1:] if arguments is None else arguments)
     for i, argument in enumerate(arguments[:-1]):
-        if argument == "--up":  # argparse takes -z for an option
-            arguments[i:i + 2] = [f"--up={arguments[i + 1]}"]
-            break
+        if argument in ("--up", "--front"):  # argparse takes -z for an option
+            arguments[i:i + 2] = [f"{argument}={arguments[i + 1]}", ""]
+    arguments = [argument for argument in arguments if argument]
     options, not_given = p.parse_args(arguments), object()
     seen = p.parse_args(arguments, argparse.Namespace(**{a.dest: not_given for a in p._actions}))
     problem = unread(options, [name for name, value in vars(seen).items() if value is not not_given])
