@@ -17,7 +17,7 @@ from PIL import Image
 
 from datasets import CVPR18, NIPS17, Pascal3D
 from engine import disk
-from errors import WriteError
+from errors import InputError, WriteError
 from making.grids import turn_grid
 from making.workers import Journal, in_order
 from monitor import Progress
@@ -125,9 +125,9 @@ def write_cvpr18(folder, class_id, sizes, make, train_views, seed, name, workers
                 _write_rows(folder, f"{class_id}_{split}_{what}", (count, *shape), dtype,
                             (record[what] for record in journal))
             grids += [(float(record["overlap"]), bool(record["cut"])) for record in journal if "overlap" in record]
-    except BaseException:
-        for journal in journals:
-            journal.close() if len(journal) else journal.remove()
+    except BaseException as error:
+        for journal in journals:  # what is refused will be made of other files: nothing to go on with
+            journal.close() if len(journal) and not isinstance(error, InputError) else journal.remove()
         raise
     for journal in journals:
         journal.remove()
