@@ -1,6 +1,6 @@
 """Datasets in the published layouts: the embedded one from procedural shapes, and one from your meshes.
 
-`writers` has the layouts.
+The datasets' writers make the files (readers/writers.py).
 """
 import itertools
 import os
@@ -11,19 +11,30 @@ import numpy as np
 import torch
 
 import shapes
-from datasets import CVPR18, DATASETS
+from datasets import CVPR18, DATASETS, DEFAULT
 from engine import disk, strict_json
+from engine.arguments import integer
+from engine.monitor import Progress
 from errors import InputError
 from making.grids import SURFACES, turn_grid
 from making.workers import in_order
-from monitor import Progress
 from readers.base import VOXEL_GRID, tell_left_out
 from readers.cache import fingerprint
-from readers.nips17 import objects_of_split, read_splits
+from readers.nips17_files import objects_of_split, read_splits
 from readers.voxel_files import ENDINGS as GRID_ENDINGS
 from readers.voxel_files import read_voxels
-from writers import WRITERS
 
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "synthetic")  # of the embedded data
+SIZES = {"n_train": 300, "n_val": 40, "n_test": 40}  # objects of a class
+SHAPES = {  # options of the procedural shapes
+    "n_train": dict(type=integer(1), default=SIZES["n_train"], help="objects of a class to train on"),
+    "n_val": dict(type=integer(1), default=SIZES["n_val"], help="... to validate"),
+    "n_test": dict(type=integer(1), default=SIZES["n_test"], help="... to test"),
+    "palette": dict(choices=("own", "shared"), default="own", help=(
+        "colours of each object's own, or shared so that colour cannot identify it"))}
+EMBEDDED = {  # and of their pictures
+    **SHAPES,
+    "train_views": dict(type=integer(1), help="views drawn of a training object (default: all that the layout has)")}
 SPLITS = ("train", "val", "test")
 MAIN_CLASSES = ("02691156", "02958343", "03001627", "04379243", "04256520")
 DESCRIPTION = "dataset.json"
@@ -50,8 +61,9 @@ class Procedural:
 
 # ---- procedural shapes --------------------------------------------------------------------------
 
-def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=300, n_val=40, n_test=40, train_views=None,
-                   palette="own", seed=0, layout="CVPR18", workers=None):
+def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_val=SIZES["n_val"],
+                   n_test=SIZES["n_test"], train_views=None, palette="own", seed=0, layout=DEFAULT,
+                   workers=None):
     """Make the embedded dataset, or complete it: classes that are there already are kept.
 
     Object i of a split is a function of the seed, the class, the split and i alone.
@@ -70,9 +82,9 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=300, n_val=40, n_test
         if class_id in done:
             continue
 
-        WRITERS[layout](folder, class_id, _sizes(layout, n_train, n_val, n_test),
-                        Procedural(class_id, palette, seed), train_views, seed,
-                        f"{class_id} {shapes.CLASSES[class_id]}", workers)
+        DATASETS[layout].writer(folder, class_id, _sizes(layout, n_train, n_val, n_test),
+                                Procedural(class_id, palette, seed), train_views, seed,
+                                f"{class_id} {shapes.CLASSES[class_id]}", workers)
         done.append(class_id)
         _describe(folder, settings, done)
     return folder
@@ -80,8 +92,7 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=300, n_val=40, n_test
 
 def _views(layout, train_views):
     """Views of a training object: those asked for, or all that the layout has."""
-    dataset = DATASETS[layout]
-    most = dataset.num_views or dataset.count_of_views
+    most = DATASETS[layout].count_of_views
     train_views = most if train_views is None else train_views
     if not 1 <= train_views <= most:
         raise InputError(f"--train_views={train_views} must be from 1 to {most}, the views of an object in "
@@ -95,7 +106,7 @@ def _sizes(layout, *counts):
 
 def _begin(folder, settings, layout):
     """Class ids that a folder holds already, made with the same settings."""
-    if layout != "CVPR18":  # the first one, which needs no mention
+    if layout != DEFAULT:  # the first one, which needs no mention
         settings["layout"] = layout
     path = os.path.join(folder, DESCRIPTION)
     if os.path.exists(path):
@@ -122,10 +133,15 @@ def _begin(folder, settings, layout):
 
 def _command(settings, layout):
     """What makes a dataset of these settings elsewhere."""
-    plain = {"made_by": settings["made_by"], "n_train": 300, "n_val": 40, "n_test": 40, "palette": "own",
-             "data_seed": 0, "up": "y", "train_views": _views(layout, None)}
+    plain = {"made_by": settings["made_by"], **SIZES, "palette": "own", "data_seed": 0, "up": "y", "train_views": _views(layout, None)}
     given = [f" --{name}={shlex.quote(str(value))}" for name, value in settings.items() if value != plain.get(name)]
     return "--mode=make_dataset --data_dir=OTHER" + "".join(given)
+
+
+def making(layout, folder, *more):
+    """The command that makes a dataset of a layout in a folder."""
+    given = [] if layout == DEFAULT else [f"--layout={layout}"]
+    return " ".join(["--mode=make_dataset", *given, f"--data_dir={shlex.quote(folder)}", *more])
 
 
 def _describe(folder, settings, done):
@@ -243,7 +259,7 @@ def _scale_to_fit(vertices, margin=0.97):
     return scale
 
 
-def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout="CVPR18", skip_bad=False,
+def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=DEFAULT, skip_bad=False,
                      class_ids=None, front=None, split_file=None, grid_surface="smooth", voxels=None, workers=None):
     """Make a dataset from a folder of meshes and voxel grids: each subfolder, or each that class_ids name, is a class.
 
@@ -316,8 +332,8 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
             split = {"train": order[n_val + n_test:], "val": order[:n_val], "test": order[n_val:n_val + n_test]}
             paths = {s: [files[j] for j in chosen] for s, chosen in split.items()}
         make = FromFiles(paths, up, front, grid_surface, keep, fingerprint([], files))
-        WRITERS[layout](folder, class_id, _sizes(layout, *map(len, paths.values())), make, train_views, seed, class_id,
-                        workers)
+        DATASETS[layout].writer(folder, class_id, _sizes(layout, *map(len, paths.values())), make, train_views, seed,
+                                class_id, workers)
         names = {**paths, **({"left_out": list(bad)} if bad else {})}
         disk.write_json(_list_of(folder, class_id),
                         {s: [os.path.relpath(path, mesh_dir) for path in paths] for s, paths in names.items()})

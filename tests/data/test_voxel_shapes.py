@@ -8,11 +8,11 @@ import pytest
 import synthetic
 import torch
 import trimesh
-import writers
 from command import call
 from datasets import CVPR18
 from errors import InputError
 from making import grids, workers
+from readers import writers
 from readers.voxel_files import read_voxels
 
 # x, y, z: a body along x, a fin up at its back (-x), a wing at its left (-z of an object that looks along +x)
@@ -113,14 +113,14 @@ def test_grids_and_meshes_turn_alike_and_the_truth_is_the_grid(tmp_path, up, fro
     assert torch.equal(kept, torch.from_numpy(upright))
     # frame of people: the body along z, the fin up at -z, the left wing at +x
     assert kept[15:17, 12:26, 0:6].all() and kept[13:30, 13:15, 14:20].all() and not kept[0:13].any()
-    given = writers.dataset_grid(kept)
+    given = writers.dataset_grid(CVPR18, kept)
     assert np.array_equal(given, upright.transpose(1, 0, 2)), "the set's axes: y, x, z of people"
-    made = writers.voxel_grid(vertices, faces)
+    made = writers.voxel_grid(CVPR18, vertices, faces)
     assert iou(made, given) > .6  # thin parts come out thicker under the published rule
     wrong = [iou(made, np.flip(given.transpose(axes), flips)) for axes in itertools.permutations(range(3))
              for flips in itertools.chain.from_iterable(itertools.combinations(range(3), n) for n in range(4))]
     assert sorted(wrong)[-2] < iou(made, given) - .1
-    pictures = writers.draw_views(vertices, faces, torch.full((len(faces), 3), .7), torch.arange(24))[:, 3] > 127
+    pictures = writers.draw_views(CVPR18, vertices, faces, torch.full((len(faces), 3), .7), torch.arange(24))[:, 3] > 127
     for grid, fits in ((given, True), (given[:, ::-1], False), (given[:, :, ::-1], False)):
         cubes, sides = CVPR18.voxel_mesh(torch.from_numpy(grid.copy()))
         screen = CVPR18.project(cubes.expand(24, -1, -1) * 31 / 32, torch.arange(24))

@@ -1,9 +1,9 @@
-"""Files of a class in the published layouts, from meshes: used by `synthetic`.
+"""Files of a class in the published layouts, from meshes: what makes the embedded data and those of `make_dataset`.
 
-Each writer takes write(folder, class_id, sizes, make, train_views, seed, name): sizes {split: objects},
-make(split, i) the (vertices, faces, colors) of one object in the frame of people, train_views the views
-kept of each training object (None: all), name for the progress. Pictures come from our renderer through
-the dataset's camera, grids from our voxeliser in the dataset's axes.
+A dataset's `writer` is one of these as a class method, called as dataset.writer(folder, class_id, sizes, make,
+train_views, seed, name): sizes {split: objects}, make(split, i) the (vertices, faces, colors) of one object in the
+frame of people, train_views the views kept of each training object (None: all), name for the progress. Pictures come
+from our renderer through the dataset's camera, grids from our voxeliser in the dataset's axes.
 """
 import os
 import pickle
@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datasets import CVPR18, NIPS17, Pascal3D
 from engine import disk
+from engine.monitor import Progress
 from errors import InputError, WriteError
 from making.grids import turn_grid
 from making.workers import Journal, in_order
-from monitor import Progress
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
-from readers.base import VOXEL_GRID
-from readers.nips17 import read_splits
-from readers.pascal3d import MARGIN, turntable_rotations
+
+from .conventions import VOXEL_GRID
+from .nips17_files import read_splits
+from .pascal3d_cameras import MARGIN, turntable_rotations
 
 LIGHT = (0.35, 0.85, -0.4)  # towards the light, renderer's frame: above, a little right and in front
 
@@ -54,12 +54,12 @@ def as_bytes(pictures):
     return (pictures * 255).round().to(torch.uint8).numpy()
 
 
-def draw_views(vertices, faces, colors, views):
-    """CVPR18's pictures, uint8 (v, 4, 64, 64), of a mesh in the frame of people; views (v,)."""
-    return as_bytes(draw_rgba(CVPR18, CVPR18.place(vertices), faces, colors, views, CVPR18.img_size))
+def draw_views(dataset, vertices, faces, colors, cameras):
+    """Pictures, uint8 (v, 4, S, S), of a mesh in the frame of people; cameras (v, ...) of the dataset."""
+    return as_bytes(draw_rgba(dataset, dataset.place(vertices), faces, colors, cameras, dataset.img_size))
 
 
-def voxel_grid(vertices, faces, dataset=CVPR18):
+def voxel_grid(dataset, vertices, faces):
     """(32, 32, 32) bool, in the dataset's axes, of a mesh in the frame of people."""
     return dataset.voxelize(dataset.place(vertices)[None], faces)[0].numpy()
 
@@ -71,6 +71,7 @@ class CVPR18Object:
 
     make : called with (split, i), gives (vertices, faces, colors) or, of a grid that is the truth, (..., grid).
     """
+    dataset: type
     make: object
     train_views: int | None
     seed: int
@@ -78,33 +79,33 @@ class CVPR18Object:
     def __call__(self, item):
         split, number, i = item
         vertices, faces, colors, *grid = self.make(split, i)
-        kept = self.train_views if split == "train" and self.train_views else CVPR18.num_views
+        kept = self.train_views if split == "train" and self.train_views else self.dataset.num_views
         rng = np.random.default_rng([self.seed, number, i])
-        shown = np.sort(rng.permutation(CVPR18.num_views)[:kept])
-        record = {"images": draw_views(vertices, faces, colors, torch.from_numpy(shown)),
-                  "voxels": voxel_grid(vertices, faces), "shown": shown.astype(np.uint8)}
+        shown = np.sort(rng.permutation(self.dataset.num_views)[:kept])
+        record = {"images": draw_views(self.dataset, vertices, faces, colors, torch.from_numpy(shown)),
+                  "voxels": voxel_grid(self.dataset, vertices, faces), "shown": shown.astype(np.uint8)}
         if grid:
-            given = dataset_grid(grid[0])
+            given = dataset_grid(self.dataset, grid[0])
             union = max(int((given | record["voxels"]).sum()), 1)
-            seen = CVPR18.project(CVPR18.place(vertices)[None].expand(len(shown), -1, -1), torch.from_numpy(shown))
+            seen = self.dataset.project(self.dataset.place(vertices)[None].expand(len(shown), -1, -1), torch.from_numpy(shown))
             record |= {"overlap": (given & record["voxels"]).sum() / union, "voxels": given,
                        "cut": bool(seen[..., :2].abs().max() > 1)}
         return record
 
 
-def dataset_grid(grid, dataset=CVPR18):
+def dataset_grid(dataset, grid):
     """(32, 32, 32) bool in the dataset's axes of a grid in the frame of people, axis k along coordinate k."""
     placed = turn_grid(grid, dataset.place(torch.eye(3)).T.numpy())
     return dataset.grid_axes(torch.from_numpy(placed)).numpy()
 
 
-def write_cvpr18(folder, class_id, sizes, make, train_views, seed, name, workers=None):
+def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
     """`<class>_<split>_{images,voxels}.npz`, and `<class>_train_views.npz` for fewer than all views.
 
     Objects are kept in `<class>_<split>.part` until the class is complete: what was interrupted goes on there.
     """
     progress, done, first = Progress(f"  {name}", sum(sizes.values()), " objects"), 0, 0
-    one, journals, grids = CVPR18Object(make, train_views, seed), [], []
+    one, journals, grids = CVPR18Object(dataset, make, train_views, seed), [], []
     disk.make_folder(folder, "--data_dir")
     key = pickle.dumps((one, sizes))
     try:
@@ -117,10 +118,10 @@ def write_cvpr18(folder, class_id, sizes, make, train_views, seed, name, workers
                 journal.append(record)
                 done += 1
                 progress.update(done)
-            kept = train_views if split == "train" and train_views else CVPR18.num_views
-            if split == "train" and kept < CVPR18.num_views:
+            kept = train_views if split == "train" and train_views else dataset.num_views
+            if split == "train" and kept < dataset.num_views:
                 _write_npz(folder, f"{class_id}_train_views", np.stack([record["shown"] for record in journal]))
-            for what, shape, dtype in (("images", (kept, 4, CVPR18.img_size, CVPR18.img_size), np.uint8),
+            for what, shape, dtype in (("images", (kept, 4, dataset.img_size, dataset.img_size), np.uint8),
                                        ("voxels", (VOXEL_GRID,) * 3, bool)):
                 _write_rows(folder, f"{class_id}_{split}_{what}", (count, *shape), dtype,
                             (record[what] for record in journal))
@@ -156,7 +157,7 @@ def _write_npz(folder, stem, array=None, **arrays):
 
 # ---- NIPS17 ---------------------------------------------------------------------------------------
 
-def write_nips17(folder, class_id, sizes, make, train_views, seed, name, workers=None, size=224):
+def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, size=224):
     """renders/, voxels/ and splits.json, each object's folder whole or not there; 20 random views of each
     object. Depth is 16-bit, 12000 a unit, 65535 where there is nothing."""
     import scipy.io
@@ -172,16 +173,16 @@ def write_nips17(folder, class_id, sizes, make, train_views, seed, name, workers
                 vertices, faces, colors = make(split, i)[:3]
                 vertices = within(vertices, 0.5)
                 rng = np.random.default_rng([seed, number, i])
-                count = train_views if split == "train" and train_views else NIPS17.count_of_views
+                count = train_views if split == "train" and train_views else dataset.count_of_views
                 angles = np.stack([rng.uniform(-180, 180, count), rng.uniform(-20, 40, count),
                                    np.zeros(count), np.full(count, 2.0)], 1).round(6)
                 target = os.path.join(folder, "renders", class_id, name_of_object)
                 beside = target + ".part"
                 shutil.rmtree(beside, ignore_errors=True)
                 os.makedirs(beside)
-                _write_views(beside, NIPS17.place(vertices), faces, colors, angles, size)
+                _write_views(dataset, beside, dataset.place(vertices), faces, colors, angles, size)
                 with disk.written_whole(os.path.join(volumes, name_of_object + ".mat"), "wb") as out:
-                    scipy.io.savemat(out, {"Volume": voxel_grid(vertices, faces, NIPS17).astype(np.uint8)},
+                    scipy.io.savemat(out, {"Volume": voxel_grid(dataset, vertices, faces).astype(np.uint8)},
                                      do_compression=True)
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(beside, target)
@@ -194,10 +195,10 @@ def write_nips17(folder, class_id, sizes, make, train_views, seed, name, workers
         raise WriteError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
-def _write_views(folder, vertices, faces, colors, angles, size):
+def _write_views(dataset, folder, vertices, faces, colors, angles, size):
     cameras = torch.from_numpy(angles[:, [0, 1, 3]]).float()
-    rgba = as_bytes(draw_rgba(NIPS17, vertices, faces, colors, cameras, size)).transpose(0, 2, 3, 1)
-    screen = NIPS17.project(vertices[None].expand(len(cameras), -1, -1), cameras)
+    rgba = as_bytes(draw_rgba(dataset, vertices, faces, colors, cameras, size)).transpose(0, 2, 3, 1)
+    screen = dataset.project(vertices[None].expand(len(cameras), -1, -1), cameras)
     _, _, depth = rasterize(screen, faces, image_size=size, anti_aliasing=False, near=0.1, far=100, eps=1e-3,
                             fill_back=True, depth=True)
     depth = np.where(depth.numpy() >= 100, 65535, depth.numpy() * 12000).astype(np.uint16)
@@ -213,14 +214,14 @@ def _write_views(folder, vertices, faces, colors, angles, size):
 PARTS = {"train": ("train", "imagenet"), "val": ("val",)}
 
 
-def write_pascal3d(folder, class_id, sizes, make, train_views, seed, name, workers=None, side=224):
+def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, side=224):
     """`<word>_{train,imagenet,val}.npz`: photographs of sorts, an object on a coloured ground, of 160 to 400
     px; a quarter of the training objects in the file of ImageNet."""
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
     for number, (split, count) in enumerate(sizes.items()):
         items = []
         for i in range(count):
-            items.append(_photograph(*make(split, i)[:3], np.random.default_rng([seed, number, i]), side))
+            items.append(_photograph(dataset, *make(split, i)[:3], np.random.default_rng([seed, number, i]), side))
             done += 1
             progress.update(done)
         cut = count - count // 4 if split == "train" else count
@@ -230,14 +231,14 @@ def write_pascal3d(folder, class_id, sizes, make, train_views, seed, name, worke
             images = np.empty(len(mine), object)
             images[:] = [item[0] for item in mine]
             rest = [np.stack(column) for column in list(zip(*mine))[1:]]
-            _write_npz(folder, f"{Pascal3D.class_name(class_id)}_{part}", images=images, images_ref=rest[0],
+            _write_npz(folder, f"{dataset.class_name(class_id)}_{part}", images=images, images_ref=rest[0],
                        bounding_boxes=rest[1], rotation_matrices=rest[2], voxels=rest[3])
 
 
-def _photograph(vertices, faces, colors, rng, side):
+def _photograph(dataset, vertices, faces, colors, rng, side):
     """(image (H, W, 3), reference crop (side, side, 4), box, rotation, voxels) of an object, seen from
     somewhere, whose box is the middle of the crop."""
-    world = Pascal3D.place(vertices)
+    world = dataset.place(vertices)
     world = world * (1 / (1 + 2 * MARGIN) / max(float(world.norm(dim=1).max()), 1e-9))
     azimuth, elevation, roll = rng.uniform(-180, 180), rng.uniform(-10, 40), np.radians(rng.uniform(-5, 5))
     rotation = turntable_rotations(torch.tensor([azimuth]), torch.tensor([elevation]))[0].numpy()
@@ -248,7 +249,7 @@ def _photograph(vertices, faces, colors, rng, side):
     top, left = (int(rng.integers(0, n - crop + 1)) for n in (height, width))
     # Light from above in the picture, whatever way the object lies.
     light = tuple(rotation.T @ np.array([-LIGHT[0], LIGHT[1], LIGHT[2]]))
-    rgba = draw_rgba(Pascal3D, world, faces, colors, camera, crop, light)[0].permute(1, 2, 0).numpy()
+    rgba = draw_rgba(dataset, world, faces, colors, camera, crop, light)[0].permute(1, 2, 0).numpy()
     rows, columns = np.mgrid[:height, :width] / max(height, width)
     slope, ground = rng.uniform(-0.3, 0.3, (2, 3)), rng.uniform(0.2, 0.8, 3)
     noise = rng.normal(0, 0.02, (height, width, 1))
@@ -257,12 +258,9 @@ def _photograph(vertices, faces, colors, rng, side):
     window *= 1 - rgba[..., 3:]
     window += rgba[..., :3]
     image = (image.clip(0, 1) * 255).round().astype(np.uint8)
-    mask = as_bytes(draw_rgba(Pascal3D, world, faces, colors, camera, side, light))[0, 3]
+    mask = as_bytes(draw_rgba(dataset, world, faces, colors, camera, side, light))[0, 3]
     reference = np.asarray(Image.fromarray(image[top:top + crop, left:left + crop]).resize((side, side)))
     box = np.array([left + crop * MARGIN / (1 + 2 * MARGIN), top + crop * MARGIN / (1 + 2 * MARGIN),
                     crop / (1 + 2 * MARGIN), crop / (1 + 2 * MARGIN)])
-    voxels = Pascal3D.voxelize(world[None], faces)[0].numpy()
+    voxels = dataset.voxelize(world[None], faces)[0].numpy()
     return image, np.concatenate([reference, mask[..., None]], 2), box, rotation, voxels
-
-
-WRITERS = {"CVPR18": write_cvpr18, "NIPS17": write_nips17, "Pascal3D": write_pascal3d}
