@@ -14,7 +14,6 @@ import shapes
 from datasets import CVPR18, DATASETS, DEFAULT
 from engine import disk, strict_json
 from engine.arguments import integer
-from engine.monitor import Progress
 from errors import InputError
 from making.grids import SURFACES, turn_grid
 from making.workers import in_order

@@ -42,7 +42,8 @@ def in_order(function, items, workers=None):
     methods = multiprocessing.get_all_start_methods()  # never fork: this process has threads
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(["readers.writers", "making.workers"])  # torch is imported once, not in each process
+        # torch is imported once, not in each process
+        context.set_forkserver_preload(["readers.writers", "making.workers"])
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _begin, (pickle.dumps(function),))
     waiting, rest = collections.deque(), iter(items)
     try:

@@ -98,8 +98,8 @@ def _array(path):
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
                 if len(names) != 1:
-                    raise InputError(f"{path} holds {len(names)} arrays ({', '.join(names[:3])}{', ...' * (len(names) > 3)}"
-                                     "); expected one grid")
+                    raise InputError(f"{path} holds {len(names)} arrays ({', '.join(names[:3])}"
+                                     f"{', ...' * (len(names) > 3)}); expected one grid")
                 with archive.open(names[0]) as stream:
                     _check_header(path, stream)
             with np.load(path, allow_pickle=False) as arrays:
@@ -116,6 +116,7 @@ def _array(path):
 def _check_header(path, stream):
     shape, _, dtype = npy_header(stream)
     if len(shape) != 3 or not all(1 <= n <= LARGEST for n in shape):
-        raise InputError(f"{path} is an array of shape {shape}; expected a grid (X, Y, Z) of 1 to {LARGEST} cells a side")
+        raise InputError(f"{path} is an array of shape {shape}; expected a grid (X, Y, Z) of 1 to "
+                         f"{LARGEST} cells a side")
     if dtype.kind not in "biuf":
         raise InputError(f"{path} is an array of {dtype}; expected bool, or numbers 0 and 1")

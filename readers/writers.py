@@ -87,7 +87,8 @@ class CVPR18Object:
         if grid:
             given = dataset_grid(self.dataset, grid[0])
             union = max(int((given | record["voxels"]).sum()), 1)
-            seen = self.dataset.project(self.dataset.place(vertices)[None].expand(len(shown), -1, -1), torch.from_numpy(shown))
+            placed = self.dataset.place(vertices)[None].expand(len(shown), -1, -1)
+            seen = self.dataset.project(placed, torch.from_numpy(shown))
             record |= {"overlap": (given & record["voxels"]).sum() / union, "voxels": given,
                        "cut": bool(seen[..., :2].abs().max() > 1)}
         return record
