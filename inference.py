@@ -14,6 +14,7 @@ from datasets import DATASETS, DEFAULT
 from engine import checkpoints, weights
 from engine.arguments import need
 from errors import Divergence, InputError
+from losses.priors import orientation
 from models import MeshDecoder, SymmetricMeshDecoder, icosphere, make_encoder
 
 
@@ -26,9 +27,10 @@ class Prediction:
     vertices: torch.Tensor  # (B, V, 3) in the renderer's frame (see readers/conventions.py)
     faces: torch.Tensor     # (F, 3)
     codes: torch.Tensor     # (B, latent_dim)
+    outward: int = 1        # -1 if the template's faces are clockwise seen from outside
 
     def cpu(self):
-        return Prediction(self.vertices.cpu(), self.faces.cpu(), self.codes.cpu())
+        return Prediction(self.vertices.cpu(), self.faces.cpu(), self.codes.cpu(), self.outward)
 
 
 def load_template(path=None):
@@ -81,7 +83,7 @@ class Model:
         vertices = self.decode(codes, batch_size)
         if not torch.isfinite(vertices).all():
             raise Divergence(f"the model of step {self.step} predicts vertices that are not finite")
-        return Prediction(vertices, self.faces, codes)
+        return Prediction(vertices, self.faces, codes, orientation(self.decoder.template, self.faces))
 
     @torch.no_grad()
     def decode(self, codes, batch_size=256):

@@ -12,6 +12,7 @@ from engine.feed import open_feed
 from engine.monitor import Monitor
 from engine.scribe import Scribe
 from errors import Divergence, InputError
+from metrics import measures
 from pictures import training_sheet, write_obj
 from scoring import score
 from training import learning_rate
@@ -162,7 +163,7 @@ class Loop:
         if check:
             self.mark = self.monitor.elapsed, step  # the rate is that of training alone
             self.monitor.progress(step, {"loss": losses_now["silhouette"], "val IoU": record["val_iou"],
-                                         "val MMD": record["val_mmd"]})
+                                         "val MMD": record["val_mmd"], "inside out": record["val_inside_out"]})
         elif step % (10 * o.log_step) == 0 and not stop:
             self.monitor.progress(step, {"loss": losses_now["silhouette"]})
 
@@ -185,6 +186,11 @@ class Loop:
         scores = score(self.trainer.model, self.validation)
         record.update(val_iou=float(np.mean(list(scores["iou"].values()))),
                       val_mmd=float(np.mean(list(scores["mmd"].values()))), val_iou_of=scores["iou"])
+        record["val_inside_out"] = float(np.mean(list(scores["inside_out"].values())))
+        for class_id, spread in scores["code_spread"].items():
+            if spread < measures.COLLAPSED and self.main:
+                self.monitor.say(f"step {step}: collapsed: all validation images of {self.validation.class_name(class_id)} "
+                                 "give one code and one shape; an MMD of nearly 0 is no merit then")
         better = record["val_iou"] > self.best
         self.best = state["best"] = max(record["val_iou"], self.best)
         return state, better

@@ -7,7 +7,7 @@ from engine import disk
 from engine.arguments import Mode
 from errors import InputError
 from inference import RUNS, label, open_runs, refuse_two_folders
-from metrics import pose_mmd, shared_bins
+from metrics import measures, pose_mmd, shared_bins
 from pictures import figure_of
 from scoring import MMD, codes_of, mmd_codes, number, protocol_of, same_protocol, step_of, undefined
 
@@ -30,14 +30,16 @@ def _by_class(folder, data, options):
 
 def _measured(options, folder, model, data, classes):
     """The MMD of a run, class by class as --mode=evaluation takes it, and the mean over classes."""
-    codes, poses, _ = codes_of(folder, model, data, np.concatenate([numbers for numbers, _ in classes.values()]))
+    codes, poses, objects = codes_of(folder, model, data, np.concatenate([numbers for numbers, _ in classes.values()]))
     sizes = [len(numbers) for numbers, _ in classes.values()]
     figures = {}
-    for (class_id, (_, bins)), mine, seen in zip(classes.items(), codes.split(sizes), poses.split(sizes)):
+    for (class_id, (_, bins)), mine, seen, of in zip(classes.items(), codes.split(sizes), poses.split(sizes),
+                                                     objects.split(sizes)):
         matrix, mean = pose_mmd(mine, seen, bins)
         figures[class_id] = {
             "mean": mean, "mean_shuffled": pose_mmd(mine, seen, bins, options.seed)[1], "codes": len(mine),
-            "poses": bins, "poses_left_out": [p for p in range(data.num_poses) if p not in bins],
+            "pose_probe": measures.pose_probe(mine, seen, of, data.pose_angle, options.seed),
+            "code_spread": measures.code_spread(mine), "poses": bins, "poses_left_out": [p for p in range(data.num_poses) if p not in bins],
             "matrix": matrix.tolist()}
     means = {key: float(np.mean([f[key] for f in figures.values()])) for key in ("mean", "mean_shuffled")}
     return {"run": folder, "step": model.step, **means, "codes": len(codes), "classes": figures}
@@ -94,13 +96,17 @@ def _heat_maps(stem, results, data):
 
 def _print_mmd(protocol, results, data):
     print(f"squared MMD of shape codes; {protocol['dataset']} {protocol['split']} of {protocol['data_dir']}, "
-          f"{protocol['views']}\n{protocol['mmd']}\nshuffled: {protocol['mmd_shuffled']}")
-    print(f"{'run':<40}{'step':>8}  {'class':<22}{'objects':>8}{'codes':>8}{'MMD':>10}{'shuffled':>10}")
+          f"{protocol['views']}\n{protocol['mmd']}\nshuffled: {protocol['mmd_shuffled']}\nprobe: share of poses "
+          "that a fresh network of two layers reads from codes of objects that it has not learnt from")
+    print(f"{'run':<40}{'step':>8}  {'class':<22}{'objects':>8}{'codes':>8}{'MMD':>10}{'shuffled':>10}{'probe':>10}{'chance':>10}{'degrees':>10}")
     for r in results:
         start = f"{r['run'][-39:]:<40}{step_of(r['step']):>8}  "
         for class_id, f in r["classes"].items():
             print(f"{start}{data.class_label(class_id):<22}{protocol['objects'][class_id]:>8}{f['codes']:>8}"
-                  f"{number(f['mean']):>10}{number(f['mean_shuffled']):>10}")
+                  f"{number(f['mean']):>10}{number(f['mean_shuffled']):>10}"
+                  + "".join(f"{number(f['pose_probe'][key]):>10}" for key in ("accuracy", "chance", "degrees")))
+            if f["code_spread"] < measures.COLLAPSED:
+                print("  collapsed: all images give one code, so an MMD of nearly 0 is no merit")
             if f["poses_left_out"]:
                 print(f"  without {len(f['poses_left_out'])} of {len(f['poses']) + len(f['poses_left_out'])} poses, "
                       "in which fewer than two objects are seen")

@@ -274,7 +274,7 @@ def test_vpl_losses_are_those_of_the_paper(data):  # noqa: F811
     from losses import View
     from methods import ViewPriorLearning
     torch.manual_seed(0)
-    method = ViewPriorLearning(SimpleNamespace(), 24, 64)
+    method = ViewPriorLearning(SimpleNamespace(disc_width=128), 24, 64)
     real, fake = torch.rand(3, 64, 64), torch.rand(3, 64, 64, requires_grad=True)
     views, others = torch.tensor([0, 5, 23]), torch.tensor([1, 0, 9])
     step = SimpleNamespace(poses=views, rendered=real, views={"VPL": View(None, others, fake)})

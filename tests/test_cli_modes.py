@@ -18,7 +18,8 @@ from scoring import score
 from PIL import Image
 from solids import box
 
-FIGURES = ("iou", "mean_shape_iou", "iou_wrong_object", "mmd", "mmd_shuffled", "view_agreement")
+FIGURES = ("iou", "mean_shape_iou", "iou_wrong_object", "mmd", "mmd_shuffled", "view_agreement",
+           "own_view", "new_view", "inside_out", "pose_probe", "pose_chance", "pose_degrees")
 
 
 def evaluate(folder, *more):
@@ -70,13 +71,14 @@ def result(featgan):
 
 
 def test_the_json_says_what_was_measured_and_how(result, data):
-    assert set(result) == {"protocol", "mean_iou", *FIGURES}
+    assert set(result) == {"protocol", "mean_iou", *FIGURES, "code_spread"}
     assert result["protocol"] | {"dataset": "CVPR18", "data_dir": str(data), "split": "test", "step": 6,
                                  "checkpoint": "last", "objects": {CAR: 2}} == result["protocol"]
-    assert {"voxel_rule", "grid", "views", *FIGURES} <= set(result["protocol"])
+    assert {"voxel_rule", "grid", "views", *FIGURES} - {"pose_chance"} <= set(result["protocol"])
     for key in FIGURES:
         assert list(result[key]) == [CAR] and math.isfinite(result[key][CAR])
-    for key in ("iou", "mean_shape_iou", "iou_wrong_object", "view_agreement"):
+    for key in ("iou", "mean_shape_iou", "iou_wrong_object", "view_agreement", "own_view", "new_view", "inside_out",
+                "pose_probe", "pose_chance"):
         assert 0 <= result[key][CAR] <= 1, key
     assert result["mean_iou"] == result["iou"][CAR] and result["mmd_shuffled"][CAR] > 0
 

@@ -70,7 +70,7 @@ def test_going_on_does_not_depend_on_the_memory_order_of_what_was_saved(trainer)
 
 def test_learning_rate_is_that_of_a_loop_that_multiplies():
     from training import learning_rate
-    options, rate = SimpleNamespace(decay_batch=7, decay_every=3, decay_order=0.5), 0.1
+    options, rate = SimpleNamespace(lr_schedule="constant", decay_batch=7, decay_every=3, decay_order=0.5), 0.1
     for done in range(30):
         if done >= 7 and (done - 7) % 3 == 0:
             rate *= 0.5
@@ -80,7 +80,7 @@ def test_learning_rate_is_that_of_a_loop_that_multiplies():
 def test_learning_rates_of_the_original_program():
     """Recorded from it: decay_batch 2, every 2."""
     from training import learning_rate
-    options = SimpleNamespace(decay_batch=2, decay_every=2, decay_order=0.1)
+    options = SimpleNamespace(lr_schedule="constant", decay_batch=2, decay_every=2, decay_order=0.1)
     rates = [learning_rate(step, options, 1e-4) for step in range(1, 7)]
     assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6], rel=1e-12)
 
