@@ -12,6 +12,7 @@ import shlex
 import sys
 
 from errors import DeviceError, Divergence, InputError, Stopped, WriteError
+from methods import METHODS, refused
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SYNTHETIC = os.path.join(HERE, "data", "synthetic")
@@ -46,7 +47,8 @@ def parser():
         description="3D shape from single images, after Peng et al. 2020 (arXiv 2004.01347). Defaults are "
                     "those of the published run of each dataset.")
     p.add_argument("--mode", required=True, choices=list(MODES), metavar="MODE", help="; ".join(
-        f"{name}: {mode.__doc__.splitlines()[0]}" for name, mode in MODES.items()))
+        f"{name}: {METHODS[name].help if name in METHODS else mode.__doc__.splitlines()[0]}"
+        for name, mode in MODES.items()))
     from datasets import DATASETS  # they know their published settings
     p.add_argument("--dry_run", action="store_true", help="print the resolved options and stop")
 
@@ -127,10 +129,9 @@ def parser():
     g.add_argument("--lambda_edge", type=number(0), default=0.0, help="weight of the edge length loss")
     g.add_argument("--G_every", type=integer(1), default=2,
                    help="every n-th iteration is the encoder's, the others are the discriminator's")
-    g.add_argument("--confusion", choices=("log2", "ce"), default="log2",
-                   help="log2: as published; ce: cross-entropy to the uniform distribution")
-    g.add_argument("--standardize_code", action="store_true",
-                   help="standardise the code before the discriminator, which then learns")
+    for method in METHODS.values():
+        for name, keywords in method.options.items():
+            g.add_argument(f"--{name}", **keywords)
     g.add_argument("--amp", action="store_true", help="bfloat16 inside the networks")
     g.add_argument("--cuda_graph", choices=("auto", "on", "off"), default="auto",
                    help="start each step on the GPU as one recorded graph; auto: where one process trains on one")
@@ -215,7 +216,6 @@ def checkpoint_name(text):
 
 
 def train(options, device):
-    """the model (featGAN; with --lambda_adv=0 the plain autoencoder)"""
     import training
     from engine import distributed
     training.check_options(options)
@@ -251,11 +251,6 @@ def making(options, folder, *more):
     """The command that makes a dataset in a folder."""
     layout = [] if options.dataset == "CVPR18" else [f"--layout={options.dataset}"]
     return " ".join(["--mode=make_dataset", *layout, f"--data_dir={shlex.quote(folder)}", *more])
-
-
-def trainCVPR19(options, device):
-    """View Prior Learning (VPL), the compared method"""
-    return train(options, device)
 
 
 def evaluation(options, device):
@@ -350,13 +345,13 @@ def make_synthetic(options):
                              options.layout)
 
 
-MODES = {"train": train, "trainCVPR19": trainCVPR19, "evaluation": evaluation, "reconstruct": reconstruct,
+MODES = {**dict.fromkeys(METHODS, train), "evaluation": evaluation, "reconstruct": reconstruct,
          "reconstruct_Pascal": reconstruct_Pascal,
          "t_SNE": t_SNE, "interpolation": interpolation, "MMD": MMD, "compare": compare,
          "dashboard": dashboard, "check_data": check_data, "make_dataset": make_dataset}
 
 
-TRAINING = "train", "trainCVPR19"
+SEVERAL = *METHODS, "evaluation"  # modes that torchrun may start in several processes
 # Options that only some modes or datasets read. Those of the published program are taken everywhere: its scripts
 # give every mode the same ones.
 READ_BY = {("n_images",): ("reconstruct", "reconstruct_Pascal"),
@@ -365,7 +360,7 @@ READ_BY = {("n_images",): ("reconstruct", "reconstruct_Pascal"),
            ("runs",): ("compare", "MMD", "t_SNE"), ("perplexity",): ("t_SNE",), ("mmd_batches",): ("MMD", "evaluation"),
            ("follow",): ("dashboard",),
            ("mesh_dir", "up", "layout"): ("make_dataset",),
-           (*EMBEDDED, "train_views"): ("make_dataset", *TRAINING)}
+           (*EMBEDDED, "train_views"): ("make_dataset", *METHODS)}
 OF_DATASETS = "mask_from", "skip_bad", "published_flip"
 
 
@@ -389,7 +384,7 @@ def parse(arguments=None):
     for name, value in {**defaults, **EMBEDDED}.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    if seen.dataset is not_given and options.mode not in (*TRAINING, "check_data"):
+    if seen.dataset is not_given and options.mode not in (*METHODS, "check_data"):
         options.dataset = None
     return options
 
@@ -404,7 +399,7 @@ def unread(options, given):
         if name in EMBEDDED and options.mode == "make_dataset" and options.mesh_dir:
             return (f"--{name} is for the embedded shapes; the meshes of --mesh_dir are all taken, 70/10/20 to train, "
                     "validate and test, in their own colours")
-        if options.mode not in TRAINING:
+        if options.mode not in METHODS:
             continue
         if modes and options.data_dir and not options.resume:
             there = os.path.isdir(options.data_dir)
@@ -418,8 +413,8 @@ def unread(options, given):
         if name in OF_DATASETS and name not in DATASETS[options.dataset].reads:
             readers = [other for other, cls in DATASETS.items() if name in cls.reads]
             return f"--{name} is an option of --dataset={' and '.join(readers)}, not of {options.dataset}"
-        if options.mode == "trainCVPR19" and name in ("confusion", "standardize_code"):
-            return f"--{name} is of --mode=train: VPL has no such thing"
+        if refused(options, name):
+            return refused(options, name)
     return None
 
 
@@ -458,8 +453,9 @@ def run(options):
     from engine import devices, distributed
     devices.keep_freed_memory()
     try:
-        with distributed.joined(options.mode), devices.failures_told(options):
-            return MODES[options.mode](options, devices.resolve(options))
+        training = options.mode in METHODS
+        with distributed.joined(options.mode, SEVERAL), devices.failures_told(options, training):
+            return MODES[options.mode](options, devices.resolve(options, training))
     except (InputError, Divergence, WriteError, DeviceError) as error:
         if distributed.first_to_tell():
             print(f"error: {error}", file=sys.stderr)

@@ -24,7 +24,7 @@ from engine.feed import open_feed
 from inference import mean_shapes, score
 from loop import Sampler
 from losses import MeshTopology, silhouette_loss, smoothness_loss
-from training import Shown, Trainer
+from training import Trainer
 from voxelization import overlap, voxelize
 
 GPU = torch.device("cuda", 0)
@@ -99,27 +99,12 @@ def options(*arguments):
 
 
 def network_alone(trainer, batch):
-    """A turn of each kind without camera, rasteriser and mesh losses."""
-    def turn(encoders):
-        shown = Shown(None, batch.poses, None, None, None)
-        for optimizer in trainer.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=trainer.options.amp, cache_enabled=False):
-            shown.codes = trainer.model.encoder(batch.images)
-            vertices = trainer.model.decoder(shown.codes)
-        shown.codes = shown.codes.float()
-        total = vertices.float().mean() + shown.codes.mean()
-        if encoders:
-            total = total + trainer.method.adversarial_loss(shown)
-        total.backward()
-        if not encoders:
-            trainer.method.discriminator_loss(shown).backward()
-        for name in "EG" if encoders else "EGD":
-            trainer.optimizers[name].found_inf = None
-            trainer.optimizers[name].step()
+    """A turn of each kind without camera, rasteriser and the losses of meshes and pictures."""
+    inputs = trainer.inputs(batch)
 
     def pair():
-        turn(True), turn(False)
+        for encoders_turn in (True, False):
+            common.networks_step(trainer, common.networks_learn(trainer, inputs, encoders_turn))
     return pair
 
 
