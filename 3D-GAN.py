@@ -8,6 +8,7 @@
 import argparse
 import json
 import os
+import runpy
 import shlex
 import sys
 
@@ -41,6 +42,11 @@ def published(name):
     return f" (default: {'; '.join(told)})" if told else ""
 
 
+def version():
+    """Of this checkout, not of an installed package; read without importing torch."""
+    return runpy.run_path(os.path.join(HERE, "cuda", "neural_renderer", "version.py"))["LEARN3D"]
+
+
 def parser():
     p = argparse.ArgumentParser(
         prog="3D-GAN.py", usage="3D-GAN.py --mode=MODE [options]", formatter_class=Help, allow_abbrev=False,
@@ -50,6 +56,7 @@ def parser():
         f"{name}: {METHODS[name].help if name in METHODS else mode.__doc__.splitlines()[0]}"
         for name, mode in MODES.items()))
     from datasets import DATASETS  # they know their published settings
+    p.add_argument("--version", action="version", version=f"learn3D {version()}")
     p.add_argument("--dry_run", action="store_true", help="print the resolved options and stop")
 
     g = p.add_argument_group("run")

@@ -1,4 +1,4 @@
-"""What is in an npz file of Pascal3D, unpacked once into the cache."""
+"""Reads the npz files of Pascal3D and unpacks them into the cache."""
 import os
 import zipfile
 import zlib
@@ -12,16 +12,16 @@ from .base import VOXEL_GRID
 from .cache import build, fingerprint, npy_header
 from .object_arrays import read_objects
 
-MASK_SIZE = 64  # px, of the silhouettes that the method compares
+MASK_SIZE = 64  # px; side of the silhouettes
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 
 
 def open_part(path, cache_dir, only_rest, say):
     """dict of the arrays of a file, mapped.
 
-    pixels and places (N, 3): images one after the other, and offset, height, width of each (not with
-    only_rest); masks (N, 2, 64, 64) uint8, as it is and mirrored; boxes (N, 4); rotations (N, 3, 3); voxels
-    (N, 32, 32, 32) bool; `kept`, the numbers of whole items, and `problems`, a sentence for each other.
+    pixels: all images, one after the other, and places (N, 3): offset, height and width of each (both absent with
+    only_rest); masks (N, 2, 64, 64) uint8, unchanged and mirrored; boxes (N, 4); rotations (N, 3, 3); voxels
+    (N, 32, 32, 32) bool; `kept`, the numbers of intact items, and `problems`, a message for each other item.
     """
     stem = "Pascal3D_" + os.path.basename(path)[:-len(".npz")]
     key = fingerprint([], [path])
@@ -37,7 +37,7 @@ def open_part(path, cache_dir, only_rest, say):
 
 
 def whole_rotations(path):
-    """(n, 3, 3) the rotations of a file that are rotations."""
+    """The valid rotation matrices of a file, (n, 3, 3)."""
     rotations = _reading(path, lambda path, archive, _: _array(archive, "rotation_matrices", (None, 3, 3)))
     return rotations[[_is_rotation(r) for r in rotations]]
 
@@ -67,7 +67,7 @@ def _header(stream):
 
 
 def _rows(archive, name, shape):
-    """The rows of an array, one by one; shape has None where anything goes."""
+    """Yield the number of rows of an array, then each row; None in `shape` allows any size."""
     with archive.open(name + ".npy") as stream:
         found, dtype = _header(stream)
         if dtype.kind not in "buif" or len(found) != len(shape) or any(
@@ -110,7 +110,7 @@ def _read_rest(path, archive, make):
             raise InputError(f"{path}: images_ref must be uint8, got {crop.dtype}")
         voxels[i] = grid != 0
         binary[i] = np.isin(grid, (0, 1)).all()
-        # Nearest neighbour, as published; mirrored before, for it takes the upper left of the pixels.
+        # Nearest neighbour, as published. Mirror before resizing, since it picks the upper left pixel of each block.
         y, x = (np.arange(MASK_SIZE) * n // MASK_SIZE for n in crop.shape[:2])
         masks[i] = crop[..., 3][np.ix_(y, x)], crop[:, ::-1, 3][np.ix_(y, x)]
         progress.update(i + 1)
@@ -118,7 +118,7 @@ def _read_rest(path, archive, make):
 
 
 def _read_images(path, archive, make):
-    # The file's length is at least that of the pixels; what is over stays unused.
+    # The file is at least as long as its pixels; the rest of the array stays unused.
     pixels = make("pixels", (archive.getinfo("images.npy").file_size,), np.uint8)
     places, end = [], 0
     progress = Progress(f"unpacking {os.path.basename(path)}, this time only", max(1, pixels.size >> 20), " MB")
@@ -142,7 +142,7 @@ def _read_images(path, archive, make):
                                  "images") from None
             if (len(places),) != shape:
                 raise InputError(f"{path}: the array `images` says shape {shape}, and holds {len(places)}")
-        elif dtype == np.uint8 and len(shape) == 4:  # numpy's choice where all are of one size
+        elif dtype == np.uint8 and len(shape) == 4:  # numpy makes this array if all images have the same size
             size = int(np.prod(shape[1:]))
             for _ in range(shape[0]):
                 data = stream.read(size)
@@ -162,7 +162,7 @@ def _is_rotation(matrix, tolerance=1e-3):
 
 
 def _problems(path, part):
-    """{number: sentence} of items that are broken."""
+    """{number: message} of broken items."""
     problems = {}
     for i, (box, rotation) in enumerate(zip(part["boxes"], part["rotations"])):
         height = width = np.inf
