@@ -201,7 +201,8 @@ class Follower:
     def _mesh(self):
         """The newest mesh; the files have y up, the browser z."""
         try:
-            vertices, faces = nr.load_obj(os.path.join(self.sample_dir, self.latest["mesh"]), normalization=False)
+            vertices, faces = nr.load_obj(os.path.join(self.sample_dir, self.latest["mesh"]), normalization=False,
+                                         device="cpu")
         except (OSError, ValueError, KeyError):
             return
         self.client.mesh(vertices.cpu().numpy()[:, [0, 2, 1]] * (1, -1, 1), faces.cpu().numpy(), win="mesh",

@@ -15,6 +15,7 @@ from engine import disk, strict_json
 from errors import InputError
 from monitor import Progress
 from readers.base import tell_left_out
+from readers.meshes import read_mesh
 from writers import WRITERS
 
 SPLITS = ("train", "val", "test")
@@ -132,36 +133,15 @@ def load_mesh(path, up="y"):
     them, grey elsewhere. Materials and pictures are left alone; what else a file consists of (the buffers of
     a glTF) must lie in its folder or below.
     """
-    import trimesh
-    try:
-        mesh = trimesh.load_mesh(path, process=False, skip_materials=True,
-                                 resolver=trimesh.resolvers.FilePathResolver(path, allow_anywhere=False))
-        vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
-        colors = _face_colors(mesh, len(faces))
-    except Exception as error:  # trimesh lets many kinds of errors of its parsers through
-        raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
-    if not len(faces):
-        raise InputError(f"{path} has no faces")
-    if not 0 <= faces.min() <= faces.max() < len(vertices):
-        raise InputError(f"{path} has a face that names a vertex from {faces.min()} to {faces.max()} of "
-                         f"{len(vertices)}")
+    vertices, faces, colors = read_mesh(path)
     used = vertices[faces]
-    if not np.isfinite(used).all():
-        raise InputError(f"{path} has a vertex that is not finite")
     low, high = used.min((0, 1)), used.max((0, 1))
     if not (high - low).max() > 0:
         raise InputError(f"{path} is a single point")
     vertices = (vertices - (low + high) / 2) / (high - low).max() @ np.array(UP[up], np.float64).T
     vertices = np.where(np.isfinite(vertices), vertices, 0)  # corners of no face
     vertices *= _scale_to_fit(vertices[np.unique(faces)])
-    return _tensors(vertices, faces, colors)
-
-
-def _face_colors(mesh, count):
-    grey = np.full((count, 3), 0.7)
-    if getattr(mesh.visual, "kind", None) not in ("face", "vertex"):
-        return grey
-    return np.asarray(mesh.visual.face_colors, np.float64)[:, :3] / 255
+    return _tensors(vertices, faces, np.full((len(faces), 3), 0.7) if colors is None else colors)
 
 
 def _scale_to_fit(vertices, margin=0.97):
