@@ -3,8 +3,8 @@
     python benchmarks/growth.py [--device=cuda]      writes benchmarks/results/growth_<device>.json
 
 The mesh is a sphere with bumps, seen from random sides. The other programs, if installed, are trimesh's voxeliser,
-Open3D's voxeliser and ray casting, and Embree (embreex): the fastest known ways to a voxel grid and to a silhouette on a
-CPU. They cast one ray per sample and give no gradient.
+Open3D's voxeliser and ray casting, and Embree (embreex): the fastest known ways to a voxel grid and to a silhouette on
+a CPU. They cast one ray per sample and give no gradient.
 """
 import argparse
 import tempfile
