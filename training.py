@@ -1,48 +1,24 @@
-"""`--mode=train` and `trainCVPR19`: the step that all methods share, and a run from its options to its end."""
+"""A step of training, shared by all methods: networks, optimisers, losses, gradients."""
 import contextlib
 import functools
 import operator
 
 import torch
 
-import dashboard
 import losses
-import runs
-import weights
-from datasets import DATASETS
-from engine import checkpoints, distributed, lock
+from engine import distributed
 from engine.divergence import any_bad, gradient_norms
 from engine.graphs import Captured
-from engine.interruption import Interruption
 from errors import Divergence, InputError
 from inference import Model
-from loop import Loop, learning_rate
 from methods import METHODS, AutoEncoder
-from models import RESNET_SIZE
 
 
-def check_options(options):
-    """Refuse, before anything is loaded, what cannot train."""
-    if options.lambda_adv > 0 and options.G_every < 2:
-        raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
-                         "iteration would be the encoder's and the discriminator would never learn; "
-                         "give --G_every=2 or more, or --lambda_adv=0 for the plain autoencoder")
-    if options.visdom_env is not None:
-        dashboard.check(options.visdom_env, options.visdom_port)
-    dataset = DATASETS[options.dataset]
-    METHODS[options.mode].check(options, dataset, dataset.count_poses(vars(options)))
-    if options.batch_size % distributed.size():
-        raise InputError(f"--batch_size={options.batch_size} cannot be shared out equally to {distributed.size()} "
-                         "processes: give a multiple of their number")
-    if options.img_size not in dataset.img_sizes:
-        raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
-                         f"{' or '.join(map(str, dataset.img_sizes))} px")
-    if options.img_size == RESNET_SIZE and options.latent_dim != 8 * options.enc_width:
-        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px images "
-                         f"is its last feature, 8 times --enc_width={options.enc_width}: {8 * options.enc_width}")
-    if options.resnet_weights and options.img_size != RESNET_SIZE:
-        raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
-                         f"is a ResNet; here --img_size={options.img_size}")
+def learning_rate(step, options, base):
+    """From iteration decay_batch on, times decay_order every decay_every iterations."""
+    if step < options.decay_batch:
+        return base
+    return base * options.decay_order ** ((step - options.decay_batch) // options.decay_every + 1)
 
 
 def use_graphs(options, device):
@@ -224,39 +200,3 @@ def _frozen(module):
         yield
     finally:
         module.requires_grad_(True)
-
-
-def train(options, device, defaults=None):
-    """Train until `n_iters`; returns the exit code: 0, or 75 if asked to stop on the way.
-
-    defaults : values of options that are not given, for runs that began before there was one.
-    """
-    check_options(options)
-    main = distributed.main()
-    with Interruption() as interruption:
-        described = dict(vars(options))
-        if main:
-            lock.check(options.ckpt_dir)
-        begun = set(runs.held(options.ckpt_dir, options.resume)) - {runs.METRICS}
-        dataset = DATASETS[options.dataset]
-        if not begun and weights.given(options):  # tried before data are unpacked, which may take minutes
-            weights.start_from(Model(vars(options)).modules(), options, dataset)
-        runs.seed_everything(options.seed)
-        with distributed.main_first():
-            data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
-            validation = dataset.open(described, "val", seed=options.data_seed)
-        trainer = Trainer(options, device, data)
-        if not begun:
-            weights.start_from(trainer.modules, options, dataset)
-        distributed.same_as_main(trainer.modules.values())
-        seen = {"train": runs.describe_data(data), "val": runs.describe_data(validation)}
-        # Everything that was given has been read; from here on files are written.
-        with lock.held(options.ckpt_dir) if main else contextlib.nullcontext():
-            with distributed.main_first():
-                if main:
-                    resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen,
-                                         defaults)
-                else:
-                    resumed = checkpoints.load_last(options.ckpt_dir) if begun else None
-            loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)
-            return loop.run(interruption)

@@ -21,7 +21,7 @@ import neural_renderer as nr
 from datasets import CVPR18
 from engine.devices import resolve
 from engine.feed import open_feed
-from inference import mean_shapes, score
+from scoring import mean_shapes, score
 from loop import Sampler
 from losses import MeshTopology, silhouette_loss, smoothness_loss
 from training import Trainer
@@ -88,7 +88,8 @@ def kernels(batch=128, meshes=1024):
             "forward_backward_deterministic": deterministic},
         "smoothness_forward_backward": both_ways(
             lambda: torch.autograd.grad(smoothness_loss(moving, topology), moving)),
-        "voxels_32_1280_faces_us_a_mesh": {"batch": meshes, "with_the_check": round(voxels / meshes, 4), "as_a_graph": round(
+        "voxels_32_1280_faces_us_a_mesh": {
+            "batch": meshes, "with_the_check": round(voxels / meshes, 4), "as_a_graph": round(
             microseconds(recorded(lambda: voxelize(corners, 32, dtype=torch.bool)), repeats=20) / meshes, 4)},
         "cells_counted_us_a_mesh": {"batch": meshes, "as_it_is": round(
             microseconds(lambda: overlap(grids, grids[:1]), repeats=20) / meshes, 4)}}

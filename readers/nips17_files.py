@@ -6,11 +6,15 @@ import warnings
 import numpy as np
 from PIL import Image
 
+from engine import strict_json
+from engine.monitor import Progress
 from errors import InputError
-from monitor import Progress
 
-from .base import VOXEL_GRID
+from .base import VOXEL_GRID, check_folder
 from .cache import build, fingerprint
+
+FILES = ("renders/<class>/<object>/{render_<i>.png,depth_<i>.png,view.txt}, "
+         "voxels/modelVoxels32/<class>/<object>.mat and splits.json")
 
 
 class ClassReader:
@@ -166,3 +170,42 @@ def read_volume(path):
     if not np.isin(volume, (0, 1)).all():
         raise InputError(f"{path}: `Volume` must be 0 and 1")
     return volume.astype(bool)
+
+
+def read_splits(data_dir, split_file=None):
+    """({class: {split: [objects]}}, its path)."""
+    check_folder(data_dir, FILES)
+    path = split_file or os.path.join(data_dir, "splits.json")
+    try:
+        with open(path) as file:
+            splits = strict_json.loads(file.read())
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}; expected {{class: {{train, val, test: [objects]}}}} there or in "
+                         "--split_file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(splits, dict) or not all(isinstance(s, dict) for s in splits.values()):
+        raise InputError(f"{path} must hold {{class: {{train, val, test: [objects]}}}}")
+    return splits, path
+
+
+def objects_of_split(data_dir, class_ids, split, split_file=None):
+    """{class: [objects]} of splits.json."""
+    splits, path = read_splits(data_dir, split_file)
+    result = {}
+    for class_id in class_ids:
+        if class_id not in splits:
+            raise InputError(f"{path} has no class {class_id}; classes there: "
+                             f"{', '.join(sorted(splits)) or 'none'}")
+        objects = splits[class_id].get(split)
+        if not isinstance(objects, list) or not objects or not all(isinstance(o, str) and o for o in objects):
+            raise InputError(f"{path} lists no objects of class {class_id} in {split}; expected a list of their "
+                             "names")
+        for name in objects:
+            if name in (".", "..") or set(name) & set("/\\\0"):
+                raise InputError(f"{path} lists {name!r} in {class_id} {split}, which is not the name of a folder")
+        if len(set(objects)) != len(objects):
+            twice = next(o for o in objects if objects.count(o) > 1)
+            raise InputError(f"{path} lists {twice} of {class_id} {split} twice")
+        result[class_id] = objects
+    return result

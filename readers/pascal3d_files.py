@@ -5,8 +5,8 @@ import zlib
 
 import numpy as np
 
+from engine.monitor import Progress
 from errors import InputError
-from monitor import Progress
 
 from .base import VOXEL_GRID
 from .cache import build, fingerprint, npy_header

@@ -21,7 +21,7 @@ CASES = {"featGAN": (20, "train", "--lr=1e-6"), "VPL": (2, "trainCVPR19"),
 
 
 def trainer_of(data, template, mode, *more):
-    import runs
+    from engine import runs
     from command import CAR, TINY, script
     from datasets import CVPR18
     from training import Trainer

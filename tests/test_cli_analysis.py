@@ -182,7 +182,7 @@ def test_interpolation_goes_straight_from_one_shape_to_the_other(featgan, data, 
     from datasets import CVPR18
     from inference import load_run
     from images import load_image
-    from visualization import to_image
+    from pictures import to_image
     cars = CVPR18(str(data), [CAR], "test", str(data / ".cache")).gather([3, 30])
     paths = []
     for i, image in enumerate(cars.images):

@@ -69,7 +69,7 @@ def test_going_on_does_not_depend_on_the_memory_order_of_what_was_saved(trainer)
 
 
 def test_learning_rate_is_that_of_a_loop_that_multiplies():
-    from loop import learning_rate
+    from training import learning_rate
     options, rate = SimpleNamespace(decay_batch=7, decay_every=3, decay_order=0.5), 0.1
     for step in range(1, 30):
         if step >= 7 and (step - 7) % 3 == 0:

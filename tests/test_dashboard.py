@@ -16,7 +16,7 @@ import requests
 from command import SCRIPT, TINY, call, environment, metrics, start
 from command import ae, data, refused, template  # noqa: F401  (fixtures)
 
-import dashboard
+from engine import dashboard
 
 # `python -m visdom.server` fetches JavaScript first, which only a browser needs, and ends without internet.
 SERVER = "from visdom.server.run_server import main; main()"

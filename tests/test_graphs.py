@@ -47,7 +47,7 @@ class StandIn:
             if self.fails:
                 raise RuntimeError("operation not permitted when stream is capturing\nmore")
         except RuntimeError:
-            raise RuntimeError("operation failed due to a previous error during capture")
+            raise RuntimeError("operation failed due to a previous error during capture") from None
         finally:
             self.recording = False
 

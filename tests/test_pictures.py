@@ -1,9 +1,8 @@
 """Pictures of meshes, in the eyes of every dataset's cameras."""
 import pytest
-import torch
 from datasets import DATASETS
 from models import icosphere
-from visualization import draw
+from pictures import draw
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -1,5 +1,5 @@
-"""`--mode=check_data`: what a dataset's folder holds, what is missing or broken, and whether its axes are
-those that the program takes it to have."""
+"""`--mode=check_data`: lists the content of a dataset's folder, finds missing and broken files, and tests the axes of
+its voxels and cameras."""
 import itertools
 import os
 
@@ -9,16 +9,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datasets import DATASETS
 from engine import disk
+from engine.arguments import Mode, need
 from errors import InputError
-from visualization import on_paper, to_image
+from pictures import on_paper, to_image
 
-MARGIN = 0.02   # of overlap, by which an orientation must be better to be believed: objects are symmetric
-LEAST = 0.4     # overlap of voxels and mask; sound files reach 0.7 to 0.95
-MEASURED, SHOWN = 24, 8  # samples of a class
+MARGIN = 0.02   # another orientation must overlap better by this much; objects are nearly symmetric
+LEAST = 0.4     # least overlap of voxels and mask; intact files reach 0.7 to 0.95
+MEASURED, SHOWN = 24, 8  # samples per class
 
 
-def check_data(options, _device):
-    """Print the report, write the sheet; exit code 0 if what is there is sound, else 1."""
+def run(options, _device):
+    """Print the report and write the sheet; returns the exit code, 0 if nothing is wrong, else 1."""
+    need(options, "data_dir")
+    folder = options.sample_dir
     dataset = DATASETS[options.dataset]
     print(f"{dataset.name} in {options.data_dir}\n  expected: {dataset.contents}\n  published by its authors: "
           f"{dataset.source}")
@@ -35,11 +38,11 @@ def check_data(options, _device):
                                     trainViews=views, say=said.append)
             except InputError as error:
                 wrong.append(str(error))
-                print(f"{_name(dataset, class_id):<24}{split:<8}{'-':>9}{'-':>9}  {error}")
+                print(f"{dataset.class_label(class_id):<24}{split:<8}{'-':>9}{'-':>9}  {error}")
                 continue
             broken = [line.strip() for line in said if line.startswith("  ")]
             wrong += broken
-            print(f"{_name(dataset, class_id):<24}{split:<8}{data.num_objects:>9}{len(data):>9}{len(broken):>8}")
+            print(f"{dataset.class_label(class_id):<24}{split:<8}{data.num_objects:>9}{len(data):>9}{len(broken):>8}")
             for line in said:
                 print(f"  {line.strip()}")
             opened.setdefault(class_id, data)
@@ -48,13 +51,13 @@ def check_data(options, _device):
         batch, meshes = _samples(data, MEASURED)
         verdict, overlaps = _orientation(data, batch, meshes)
         if verdict:
-            wrong.append(f"{_name(dataset, class_id)}: {verdict}")
-        print(f"{_name(dataset, class_id)}: voxels and masks overlap by {overlaps.mean():.3f}"
+            wrong.append(f"{dataset.class_label(class_id)}: {verdict}")
+        print(f"{dataset.class_label(class_id)}: voxels and masks overlap by {overlaps.mean():.3f}"
               + (f"; WRONG: {verdict}" if verdict else ""))
-        rows.append((_name(dataset, class_id), batch, _silhouettes(data, batch, meshes), overlaps))
+        rows.append((dataset.class_label(class_id), batch, _silhouettes(data, batch, meshes), overlaps))
     if rows:
-        disk.make_folder(options.sample_dir, "--sample_dir")
-        path = os.path.join(options.sample_dir, f"check_{dataset.name}.png")
+        disk.make_folder(folder, "--sample_dir")
+        path = os.path.join(folder, f"check_{dataset.name}.png")
         _sheet(rows).save(path)
         print(f"wrote {path}: image, mask, voxels through the camera, both (grey: both, red: mask, blue: voxels)")
     count = "1 thing is" if len(wrong) == 1 else f"{len(wrong)} things are"
@@ -64,18 +67,10 @@ def check_data(options, _device):
     return 1 if wrong else 0
 
 
-def _name(dataset, class_id):
-    name = dataset.class_name(class_id)
-    return class_id if name == class_id else f"{class_id} {name}"
-
-
 def _samples(data, count):
-    """`Batch` of images of objects spread evenly, and the mesh of the voxels of each."""
-    objects = np.linspace(0, data.num_objects - 1, min(count, data.num_objects)).astype(int)
-    owners = data.all_objects().numpy()
-    chosen = [np.flatnonzero(owners == o) for o in objects]
-    batch = data.gather([numbers[7 * k % len(numbers)] for k, numbers in enumerate(chosen)])
-    return batch, [data.voxel_mesh(grid) for grid in data.voxels(objects)]
+    """`Batch` of images of evenly spread objects, and the mesh of each object's voxels."""
+    objects, chosen = data.spread(count)
+    return data.gather(chosen), [data.voxel_mesh(grid) for grid in data.voxels(objects)]
 
 
 def _draw(data, vertices, faces, cameras, size):
@@ -91,8 +86,8 @@ def _silhouettes(data, batch, meshes):
 
 
 def _orientation(data, batch, meshes):
-    """(what is wrong or None, overlap of each sample as published): all 48 ways to exchange and reverse axes
-    are tried, and none may overlap better than the one that the dataset's class states."""
+    """Try all 48 ways to exchange and reverse the axes; none may overlap better than the stated one. Returns (message
+    or None, overlap of each sample in the stated orientation)."""
     ways = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
     size = batch.silhouettes.shape[-1]
     overlaps = np.zeros((len(ways), len(meshes)))
@@ -117,7 +112,7 @@ def _orientation(data, batch, meshes):
 
 
 def _sheet(classes, size=96, blocks=2, head=24):
-    """Four pictures a sample, with its overlap above, `blocks` samples a row, under the name of the class."""
+    """A picture: under the name of each class, `blocks` samples per row, each with its overlap and four pictures."""
     width, height = 4 * size + 12, size + 18
     lines = [-(-min(len(batch.images), SHOWN) // blocks) for _, batch, _, _ in classes]
     paper = Image.new("RGB", (blocks * width, len(lines) * head + sum(lines) * height), "white")
@@ -138,7 +133,10 @@ def _sheet(classes, size=96, blocks=2, head=24):
 
 
 def _both(mask, voxels):
-    """(3, S, S): grey where both are, red where only the mask is, blue where only the voxels are."""
-    ink = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 1.0], [1.0, 0.6, 0.0]])  # taken from white
+    """(3, S, S): grey for both, red for the mask alone, blue for the voxels alone."""
+    ink = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 1.0], [1.0, 0.6, 0.0]])  # subtracted from white
     where = torch.stack([mask * voxels, mask * (1 - voxels), (1 - mask) * voxels])
     return 1 - torch.einsum("wij,wc->cij", where, ink)
+
+
+MODE = Mode(run, "finds missing and broken files and wrong axes in DATA_DIR: a table, a picture, an exit code")

@@ -1,0 +1,138 @@
+"""`--mode=train` and the modes of other methods: a training run from its options to its end."""
+import argparse
+import contextlib
+import os
+
+import synthetic
+from datasets import DATASETS, DEFAULT
+from engine import checkpoints, dashboard, distributed, lock, runs, weights
+from engine.arguments import Mode, integer, need, number
+from engine.interruption import Interruption
+from errors import InputError
+from inference import Model
+from loop import Loop
+from methods import METHODS
+from models import RESNET_SIZE
+from training import Trainer
+
+TRAINING = {
+    "n_iters": dict(type=integer(1), help="total number of iterations"),
+    "batch_size": dict(type=integer(1), default=128, help="images per iteration"),
+    "lr": dict(type=number(0, above=True), default=1e-4, help="learning rate (Adam)"),
+    "lr_D": dict(type=number(0, above=True), help="learning rate of the discriminator (default: LR)"),
+    "decay_batch": dict(type=integer(0), help="iteration at which the learning rate starts to decay"),
+    "decay_every": dict(type=integer(1), default=5000, help="iterations between two decays"),
+    "decay_order": dict(type=number(0, above=True), default=0.1, help="factor of each decay"),
+    "lambda_smth": dict(type=number(0), default=0.001, help="weight of the smoothness loss"),
+    "lambda_Gprior": dict(type=number(0), help="weight of the code's Gaussian prior (VPL has none)"),
+    "lambda_adv": dict(type=number(0), help="weight of the adversarial confusion; 0 is the plain autoencoder (AE)"),
+    "lambda_Lap": dict(type=number(0), default=0.0, help="weight of the Laplacian loss"),
+    "lambda_edge": dict(type=number(0), default=0.0, help="weight of the edge length loss"),
+    "G_every": dict(type=integer(1), default=2, help=(
+        "every n-th iteration trains the encoder against the discriminator, the others train the discriminator")),
+    **{name: keywords for method in METHODS.values() for name, keywords in method.options.items()},
+    "amp": dict(action="store_true", help="bfloat16 inside the networks"),
+    "cuda_graph": dict(choices=("auto", "on", "off"), default="auto", help=(
+        "record each step as a CUDA graph and replay it; auto: if one process trains on one GPU")),
+    "data_on": dict(choices=("auto", "device", "host"), default="auto", help=(
+        "where to keep the training images; auto: in the GPU's memory if they take at most half of the free memory, "
+        "else on the host, read one batch ahead")),
+    "log_step": dict(type=integer(1), default=10, help="iterations between two records"),
+    "ckpt_step": dict(type=integer(1), default=500, help="iterations between two checkpoints, with validation"),
+    "sample_step": dict(type=integer(1), default=500, help="iterations between two pictures"),
+    "keep_last": dict(type=integer(0), default=0, metavar="N", help=(
+        "keep the newest N checkpoints beside last.pt, as step-00500.pt")),
+    "on_nan": dict(choices=("stop", "skip"), default="stop", help=(
+        "if a loss or gradient is not finite: stop the run, or skip the step and count it"))}
+
+
+def run(options, device, defaults=None):
+    """Train until `n_iters`; returns the exit code: 0, or 75 if a signal asked to stop.
+
+    defaults : default values of the options, for runs of older versions that did not have an option.
+    """
+    dataset = DATASETS[options.dataset]
+    _check(options, dataset)
+    need(options, "ckpt_dir")
+    options = _settled(options, dataset)
+    main = distributed.main()
+    with Interruption() as interruption:
+        described = dict(vars(options))
+        if main:
+            lock.check(options.ckpt_dir)
+        begun = set(runs.held(options.ckpt_dir, options.resume)) - {runs.METRICS}
+        if not begun and weights.given(options):  # check before unpacking data, which may take minutes
+            weights.start_from(Model(vars(options)).modules(), options, dataset)
+        runs.seed_everything(options.seed)
+        with distributed.main_first():
+            data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
+            validation = dataset.open(described, "val", seed=options.data_seed)
+        trainer = Trainer(options, device, data)
+        if not begun:
+            weights.start_from(trainer.modules, options, dataset)
+        distributed.same_as_main(trainer.modules.values())
+        seen = {"train": runs.describe_data(data), "val": runs.describe_data(validation)}
+        # All inputs have been read and checked; from here on files are written.
+        with lock.held(options.ckpt_dir) if main else contextlib.nullcontext():
+            with distributed.main_first():
+                if main:
+                    resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen,
+                                         defaults)
+                else:
+                    resumed = checkpoints.load_last(options.ckpt_dir) if begun else None
+            loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)
+            return loop.run(interruption)
+
+
+def _settled(options, dataset):
+    """The options with data_dir, class_ids and cache_dir filled in, and absolute paths, so that they are valid from any
+    working directory. Without --data_dir, makes the built-in data if they do not exist."""
+    settled = argparse.Namespace(**vars(options))
+    if options.data_dir is None and options.dataset != DEFAULT:
+        raise InputError(f"--dataset={options.dataset} needs --data_dir, a folder with {dataset.files}; to make a "
+                         f"small one: {synthetic.making(options.dataset, 'DIR')}")
+    if options.data_dir is not None and not os.path.isdir(options.data_dir):
+        raise InputError(f"--data_dir={options.data_dir} is not a folder; expected one with {dataset.files}; to make a "
+                         f"small one: {synthetic.making(options.dataset, options.data_dir)}")
+    if options.data_dir is None:
+        settled.data_dir = synthetic.FOLDER
+        settled.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
+        with distributed.main_first():
+            synthetic.make_synthetic(settled.data_dir, settled.class_ids, options.n_train, options.n_val,
+                                     options.n_test, options.train_views, options.palette, options.data_seed)
+    settled.class_ids = dataset.classes(settled.data_dir, vars(settled))
+    settled.data_dir = os.path.abspath(settled.data_dir)
+    settled.cache_dir = options.cache_dir or os.path.join(settled.data_dir, ".cache")
+    for name in ("obj_dir", "load_G", "load_D"):
+        path = getattr(options, name)
+        setattr(settled, name, path and os.path.abspath(path))
+    settled.load_E = options.load_E and [os.path.abspath(path) for path in options.load_E]
+    return settled
+
+
+def _check(options, dataset):
+    """Refuse options that cannot train, before anything is loaded."""
+    if options.lambda_adv > 0 and options.G_every < 2:
+        raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
+                         "iteration would be the encoder's and the discriminator would never learn; "
+                         "give --G_every=2 or more, or --lambda_adv=0 for the plain autoencoder")
+    if options.visdom_env is not None:
+        dashboard.check(options.visdom_env, options.visdom_port)
+    METHODS[options.mode].check(options, dataset, dataset.count_poses(vars(options)))
+    if options.batch_size % distributed.size():
+        raise InputError(f"--batch_size={options.batch_size} cannot be divided equally among {distributed.size()} "
+                         "processes: give a multiple of their number")
+    if options.img_size not in dataset.img_sizes:
+        raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
+                         f"{' or '.join(map(str, dataset.img_sizes))} px")
+    if options.img_size == RESNET_SIZE and options.latent_dim != 8 * options.enc_width:
+        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px "
+                         f"images is its last feature, 8 times --enc_width={options.enc_width}: "
+                         f"{8 * options.enc_width}")
+    if options.resnet_weights and options.img_size != RESNET_SIZE:
+        raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
+                         f"is a ResNet; here --img_size={options.img_size}")
+
+
+MODE = Mode(run, None, options=synthetic.EMBEDDED, taken_by_all={**TRAINING, **dashboard.SERVER},
+            several_processes=True)
