@@ -75,7 +75,7 @@ def parser():
                         "and results/compare for compare; evaluation: CKPT_DIR itself)")
     g.add_argument("--resume", action="store_true", help="continue the run in CKPT_DIR exactly where it stopped")
     g.add_argument("--eval_flag", type=checkpoint_name, default="last", metavar="WHICH",
-                   help="checkpoint to use: last, best, or the step of a numbered one (see --keep_last)")
+                   help="checkpoint to use: last, best, or the step of one that KEEP_LAST kept")
     g.add_argument("--seed", type=integer(0), default=0, help="seed of the weights and of the order of the images")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     g.add_argument("--device_id", type=integer(0), metavar="N", help="published name of --device=cuda:N")

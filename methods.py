@@ -124,8 +124,9 @@ class ViewPriorLearning(Method):
 
     def discriminator_losses(self, step):
         other = step.views[self.title]
-        real = self.discriminator(step.rendered.detach(), step.poses)
+        # In the published order, which the running statistics of its batch normalisation depend on.
         fake = self.discriminator(other.rendered.detach(), other.poses)
+        real = self.discriminator(step.rendered.detach(), step.poses)
         return {"discriminator": (losses.real_or_fake(fake, False) + losses.real_or_fake(real, True)) / 2}
 
 

@@ -15,7 +15,7 @@ from engine import disk, strict_json
 from engine.arguments import integer
 from engine.monitor import Progress
 from errors import InputError
-from readers.base import tell_left_out
+from readers.base import is_of_a_system, tell_left_out
 from readers.meshes import read_mesh
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "synthetic")  # of the embedded data
@@ -181,8 +181,14 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
                          "for each class")
     found = {}
     for class_id in sorted(os.listdir(mesh_dir)):
-        files = sorted(os.path.join(root, f) for root, _, names in os.walk(os.path.join(mesh_dir, class_id))
-                       for f in names if f.lower().endswith(MESH_ENDINGS))
+        if is_of_a_system(class_id):
+            continue
+        files = []
+        for root, folders, names in os.walk(os.path.join(mesh_dir, class_id)):
+            folders[:] = [name for name in folders if not is_of_a_system(name)]
+            files += [os.path.join(root, f) for f in names
+                      if f.lower().endswith(MESH_ENDINGS) and not is_of_a_system(f)]
+        files.sort()
         if files:
             found[class_id] = files
     if not found:

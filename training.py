@@ -15,10 +15,12 @@ from methods import METHODS, AutoEncoder
 
 
 def learning_rate(step, options, base):
-    """From iteration decay_batch on, times decay_order every decay_every iterations."""
-    if step < options.decay_batch:
+    """The rate of iteration `step`, the first being 1. When decay_batch iterations are done, and after every
+    decay_every more, it is multiplied by decay_order."""
+    done = step - 1
+    if done < options.decay_batch:
         return base
-    return base * options.decay_order ** ((step - options.decay_batch) // options.decay_every + 1)
+    return base * options.decay_order ** ((done - options.decay_batch) // options.decay_every + 1)
 
 
 def use_graphs(options, device):

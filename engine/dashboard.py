@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import threading
+import urllib.parse
 from array import array
 
 import numpy as np
@@ -78,6 +79,8 @@ def _client(env, server, port):
     import requests
     import visdom
     session = requests.Session()
+    if _is_loopback(server):
+        session.trust_env = False  # a proxy would look for it on its own machine
 
     def post(url, data=None):
         reply = session.post(url, data=data, timeout=TIMEOUT)
@@ -87,6 +90,11 @@ def _client(env, server, port):
                            offline=True, log_to_filename=os.devnull)
     client.offline, client.log_to_filename, client._handle_post = False, None, post
     return client
+
+
+def _is_loopback(server):
+    host = urllib.parse.urlsplit(server if "//" in server else "//" + server).hostname or ""
+    return host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")
 
 
 class Follower:

@@ -20,7 +20,7 @@ TRAINING = {
     "batch_size": dict(type=integer(1), default=128, help="images per iteration"),
     "lr": dict(type=number(0, above=True), default=1e-4, help="learning rate (Adam)"),
     "lr_D": dict(type=number(0, above=True), help="learning rate of the discriminator (default: LR)"),
-    "decay_batch": dict(type=integer(0), help="iteration at which the learning rate starts to decay"),
+    "decay_batch": dict(type=integer(0), help="iterations at the full learning rate, before its first decay"),
     "decay_every": dict(type=integer(1), default=5000, help="iterations between two decays"),
     "decay_order": dict(type=number(0, above=True), default=0.1, help="factor of each decay"),
     "lambda_smth": dict(type=number(0), default=0.001, help="weight of the smoothness loss"),

@@ -21,17 +21,17 @@ class NIPS17(Dataset):
     view: azimuth, elevation, in-plane angle, distance, in degrees; `voxels/modelVoxels32/<class>/<object>.mat`
     with `Volume` (32, 32, 32); and splits.json, {class: {train, val, test: [objects]}}.
 
-    Cameras are (azimuth, elevation, distance): they look at the origin, the half-width of the frustum is
-    tan(atan(16/60)) = 16/60. Azimuth is in [-180, 180], elevation in [-20, 40]; the in-plane angle is not
-    used. Pose bins are wAzimuth x wElevation degrees; the upper ends belong to the last bins.
+    Cameras are (azimuth, elevation, distance): they look at the origin, half the field of view is 14.9314
+    degrees, atan(16/60). Azimuth is in [-180, 180], elevation in [-20, 40]; the in-plane angle is not used.
+    Pose bins are wAzimuth x wElevation degrees; the upper ends belong to the last bins.
 
     Voxels of a mesh in the renderer's frame: coordinates * 31/32 + 0.5, published rule at 32^3, then grid
     axes 0 and 2 swapped and axis 0 reversed.
 
     Images are RGB and mask (the published program's were BGR; weights of it are turned when they are loaded),
-    resized with anti-aliasing to img_size. A training set has the first trainViews views of each object
-    (None: all), the others all 20. `mask_from`: 'depth' or 'alpha'. With skip_bad, objects with broken files
-    are left out and listed.
+    resized to img_size as published, by a Gaussian and linear interpolation (`nips17_files.resized`). A training
+    set has the first trainViews views of each object (None: all), the others all 20. `mask_from`: 'depth' or
+    'alpha'. With skip_bad, objects with broken files are left out and listed.
     """
 
     name = "NIPS17"
@@ -39,7 +39,7 @@ class NIPS17(Dataset):
     tsne_split = "test"
     published_bgr = True
     count_of_views = 20
-    viewing_angle = float(np.degrees(np.arctan(16 / 60)))
+    viewing_angle = 14.9314  # degrees, half the field of view; published with so many decimals
     published = dict(img_size=64, trainViews=1, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0,
                      decay_batch=40000, wAzimuth=15.0, wElevation=20.0, mask_from="depth")
     reads = ("img_size", "wAzimuth", "wElevation", "split_file", "mask_from", "skip_bad")

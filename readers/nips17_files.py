@@ -1,5 +1,6 @@
 """Reads the files of NIPS17 and decodes them into the cache."""
 import concurrent.futures
+import functools
 import os
 import warnings
 
@@ -39,7 +40,7 @@ class ClassReader:
         """dict of images (N, v, 4, S, S) uint8 and voxels (N, 32, 32, 32) bool, both mapped, cameras (N, v, 3), `kept`,
         the numbers of intact objects, and `problems`, a message for each other object."""
         paths = [path for name in self.objects for path in self.files(name)]
-        known = [self.objects, self.views, self.side, self.mask_from]
+        known = [self.objects, self.views, self.side, self.mask_from, "resized by a Gaussian"]
         stem = f"NIPS17_{self.class_id}_{split}_{self.views}x{self.side}_{self.mask_from}"
         found = build(cache_dir, stem, self.renders, fingerprint(known, paths),
                       lambda make: self._decode(make, say, skip_bad))
@@ -98,10 +99,26 @@ class ClassReader:
             if mask.size != image.size:
                 raise InputError(f"{beside} is {mask.size[0]}x{mask.size[1]}, render_{i}.png "
                                  f"{image.size[0]}x{image.size[1]}")
-        # Resize RGB and mask separately: Pillow premultiplies RGBA.
-        channels = [part.resize((self.side, self.side), Image.Resampling.BILINEAR)
-                    for part in (image.convert("RGB"), mask)]
-        return np.concatenate([np.asarray(channels[0]).transpose(2, 0, 1), np.asarray(channels[1])[None]])
+        channels = np.concatenate([np.asarray(image)[..., :3].transpose(2, 0, 1), np.asarray(mask)[None]])
+        return resized(channels, self.side).round().astype(np.uint8)
+
+
+def resized(images, side):
+    """Images (..., H, W) as (..., side, side) float64, smoothed and interpolated as the published program does by
+    scikit-image's `resize` (defaults of version 0.15 and later): a Gaussian of (scale - 1) / 2 pixels where the image
+    shrinks, then linear interpolation between the centres of pixels; what lies outside is mirrored."""
+    rows, columns = (_resizing(n, side) for n in images.shape[-2:])
+    return rows @ images.astype(np.float64) @ columns.T
+
+
+@functools.cache
+def _resizing(before, after):
+    """Both steps are linear, and the same for every row and every column: one matrix (after, before)."""
+    import scipy.ndimage
+    smooth = np.eye(before)
+    if after < before:
+        smooth = scipy.ndimage.gaussian_filter1d(smooth, (before / after - 1) / 2, axis=0, mode="mirror")
+    return scipy.ndimage.zoom(smooth, (after / before, 1), order=1, mode="mirror", grid_mode=True)
 
 
 def _read_png(path):

@@ -23,9 +23,10 @@ class Pascal3D(Dataset):
     `images_ref` (N, H, W, 4) uint8, reference crops whose channel 3 is the mask; `bounding_boxes` (N, 4),
     left, top, width, height in pixels; `rotation_matrices` (N, 3, 3); `voxels` (N, 32, 32, 32).
 
-    Images are cropped to the box and 15 % of it on each side, clipped, and resized with anti-aliasing. In
-    training each side is jittered by up to 15 % of the box, and half of the images are mirrored. A mirrored
-    image shows the object's mirror image (z negated), so its mask is mirrored and its rotation R becomes
+    Images are cropped to the box and 15 % of it on each side, clipped, and resized with anti-aliasing.
+    Silhouettes are the masks, resized in the same way to 64 or 128 px; with images of 224 px they have 64, by the
+    nearest neighbour. In training each side is jittered by up to 15 % of the box, and half of the images are mirrored.
+    A mirrored image shows the object's mirror image (z negated), so its mask is mirrored and its rotation R becomes
     diag(-1, 1, 1) R diag(1, 1, -1); the published program mirrors the image alone (`published_flip`). The
     jitter leaves mask and camera alone, in both.
 
@@ -73,7 +74,7 @@ class Pascal3D(Dataset):
 
     @classmethod
     def silhouette_size(cls, img_size):
-        return files.MASK_SIZE
+        return files.SILHOUETTES[img_size]
 
     @classmethod
     def project(cls, vertices, cameras):
@@ -156,7 +157,7 @@ class Pascal3D(Dataset):
         for c, class_id in enumerate(self.class_ids):
             mine, count = [], 0
             for path in self._files(data_dir, class_id, split, say):
-                part = files.open_part(path, cache_dir, only_voxels, say)
+                part = files.open_part(path, cache_dir, only_voxels, say, img_size)
                 if part["problems"] and not skip_bad:
                     raise InputError(part["problems"][0])
                 problems += part["problems"]
@@ -223,7 +224,7 @@ class Pascal3D(Dataset):
             jitter, flips = rng.uniform(-JITTER, JITTER, jitter.shape), rng.random(len(indices)) < 0.5
         indices, jitter, flips = indices[part], jitter[part], flips[part]
         images = torch.empty(len(indices), 3, self.img_size, self.img_size, dtype=torch.uint8)
-        masks = torch.empty(len(indices), files.MASK_SIZE, files.MASK_SIZE, dtype=torch.uint8)
+        masks = torch.empty(len(indices), *(self.silhouette_size(self.img_size),) * 2, dtype=torch.uint8)
         for k, row in enumerate(self.rows[indices]):
             part, i = self._parts[row["part"]], row["place"]
             images[k] = cropped(files.picture(part, i), part["boxes"][i], jitter[k], self.img_size)
@@ -247,8 +248,8 @@ def cropped(image, box, jitter, size):
     h, w = image.shape[:2]
     x0, y0 = left + width * (jitter[0] - MARGIN), top + height * (jitter[1] - MARGIN)
     x1, y1 = left + width * (1 + MARGIN + jitter[2]), top + height * (1 + MARGIN + jitter[3])
-    x0, y0 = int(np.clip(round(x0), 0, w - 1)), int(np.clip(round(y0), 0, h - 1))
-    x1, y1 = int(np.clip(round(x1), x0 + 1, w)), int(np.clip(round(y1), y0 + 1, h))
+    x0, y0 = int(np.clip(x0, 0, w - 1)), int(np.clip(y0, 0, h - 1))  # int() as published: corners are cut, not rounded
+    x1, y1 = int(np.clip(x1, x0 + 1, w)), int(np.clip(y1, y0 + 1, h))
     # Channels last and in bytes: that is what torch resizes fastest.
     pixels = torch.from_numpy(image[y0:y1, x0:x1].copy()).permute(2, 0, 1)[None]
     return torch.nn.functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)[0]

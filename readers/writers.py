@@ -164,7 +164,7 @@ def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, na
             images[:] = [item[0] for item in mine]
             rest = [np.stack(column) for column in list(zip(*mine))[1:]]
             _write_npz(folder, f"{dataset.class_name(class_id)}_{part}", images=images, images_ref=rest[0],
-                       bounding_boxes=rest[1], rotation_matrices=rest[2], voxels=rest[3])
+                       bounding_boxes=rest[1], rotation_matrices=rest[2].astype(np.float32), voxels=rest[3])
 
 
 def _photograph(dataset, vertices, faces, colors, rng, side):
@@ -192,7 +192,7 @@ def _photograph(dataset, vertices, faces, colors, rng, side):
     image = (image.clip(0, 1) * 255).round().astype(np.uint8)
     mask = as_bytes(draw_rgba(dataset, world, faces, colors, camera, side, light))[0, 3]
     reference = np.asarray(Image.fromarray(image[top:top + crop, left:left + crop]).resize((side, side)))
-    box = np.array([left + crop * MARGIN / (1 + 2 * MARGIN), top + crop * MARGIN / (1 + 2 * MARGIN),
-                    crop / (1 + 2 * MARGIN), crop / (1 + 2 * MARGIN)])
+    margin, hair = crop * MARGIN / (1 + 2 * MARGIN), 1e-6  # readers cut corners to whole pixels: rounding costs none
+    box = np.array([left + margin + hair, top + margin + hair, crop / (1 + 2 * MARGIN), crop / (1 + 2 * MARGIN)])
     voxels = dataset.voxelize(world[None], faces)[0].numpy()
     return image, np.concatenate([reference, mask[..., None]], 2), box, rotation, voxels

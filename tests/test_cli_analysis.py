@@ -172,7 +172,7 @@ def test_t_sne_names_what_its_colours_are(more, label, ticks, two_classes, tmp_p
 
 @pytest.mark.parametrize("count", [2, 10, 11, 20, 21, 800])
 def test_colours_of_many_things_differ(count):
-    from analysis import _colours
+    from modes.t_sne import _colours
     colours = _colours(count)(np.arange(count))
     assert len(np.unique(colours, axis=0)) >= min(count, 200)
 
