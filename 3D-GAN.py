@@ -87,8 +87,8 @@ def parser():
 
     g = p.add_argument_group("data")
     g.add_argument("--dataset", choices=list(DATASETS), default=DEFAULT,
-                   help="layout of DATA_DIR (default: that of the run, or %(default)s); sets the defaults of other "
-                        "options to those of its published run")
+                   help="layout of DATA_DIR, unless a run determines it (default: %(default)s); sets the defaults of "
+                        "other options to those of its published run")
     g.add_argument("--data_dir", metavar="DIR", help="the dataset's files (default: that of the run; train: "
                                                      "data/synthetic, made if it does not exist)")
     g.add_argument("--cache_dir", metavar="DIR", help="folder for unpacked images (default: DATA_DIR/.cache)")
