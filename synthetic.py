@@ -132,8 +132,9 @@ def _begin(folder, settings, layout):
 
 
 def _command(settings, layout):
-    """What makes a dataset of these settings elsewhere."""
-    plain = {"made_by": settings["made_by"], **SIZES, "palette": "own", "data_seed": 0, "up": "y", "train_views": _views(layout, None)}
+    """The command that makes a dataset of these settings elsewhere."""
+    plain = {"made_by": settings["made_by"], **SIZES, "palette": "own", "data_seed": 0, "up": "y",
+             "train_views": _views(layout, None)}
     given = [f" --{name}={shlex.quote(str(value))}" for name, value in settings.items() if value != plain.get(name)]
     return "--mode=make_dataset --data_dir=OTHER" + "".join(given)
 

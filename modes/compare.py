@@ -1,4 +1,4 @@
-"""`--mode=compare`: runs side by side, as a picture and as a table of their evaluation figures."""
+"""`--mode=compare`: shows runs side by side, in a picture and in a table of their evaluations."""
 import os
 
 from engine import disk, strict_json
@@ -68,7 +68,7 @@ def _same_images(folders, models):
 
 
 def _same_steps(folders, evaluations, models):
-    """The table is of the checkpoints that the picture shows."""
+    """Refuse evaluations of other checkpoints than those in the picture."""
     for folder, e, model in zip(folders, evaluations, models):
         measured = e["protocol"].get("step")
         if measured != model.step:
@@ -77,8 +77,8 @@ def _same_steps(folders, evaluations, models):
 
 
 def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
-    """A row for each of some objects: the input, then for each run its mesh from the input's view and
-    from new ones, and last the voxels of the object from the same views."""
+    """Write the picture: one row per object with the input, each run's mesh from the input's view and from new views,
+    and the object's voxels from the same views."""
     objects, chosen = data.spread(count, 5, 3)
     batch = data.gather(chosen)
     columns, titles = [[on_paper(image, size) for image in batch.images]], ["input"]
@@ -155,5 +155,5 @@ def _latex(rows, data):
     return "\n".join(lines + [r"\hline", r"\end{tabular}"]) + "\n"
 
 
-MODE = Mode(run, "RUNS side by side: one picture, one table", options=RUNS,
+MODE = Mode(run, "shows RUNS side by side: a picture and a table", options=RUNS,
             results="results/compare")

@@ -1,4 +1,4 @@
-"""`--mode=evaluation`: the figures of a run, printed with their protocol and written as JSON."""
+"""`--mode=evaluation`: measures a run; prints the figures with their protocol and writes them as JSON."""
 import os
 
 import numpy as np
@@ -49,14 +49,14 @@ def run(options, device):
 
 
 def _file_name(protocol, untrained=()):
-    """untrained : classes that the run has not seen, whose figures must not take the place of its own."""
+    """untrained : classes outside the training set, whose figures go to a separate file."""
     return "_".join(["evaluation", protocol["split"], protocol["checkpoint"], *untrained]) + ".json"
 
 
 def evaluate_run(options, folder, model, class_ids=None):
-    """Measure one model and write `evaluation_<split>_<flag>.json` into a folder, its run's.
+    """Measure one model and write `evaluation_<split>_<flag>.json` into a folder.
 
-    class_ids : default: the classes it was trained on.
+    class_ids : default: the classes of its training.
     """
     trained = model.options.get("class_ids")
     class_ids = class_ids or trained
@@ -120,4 +120,4 @@ def print_table(result, data):
         print(f"-: {sentence}")
 
 
-MODE = Mode(run, "voxel IoU, MMD and their controls, as a table and JSON", options=MMD, several_processes=True)
+MODE = Mode(run, "voxel IoU, MMD and baselines, as a table and JSON", options=MMD, several_processes=True)

@@ -1,4 +1,4 @@
-"""`--mode=MMD`: how far the shape codes of different poses lie apart, of one or several runs."""
+"""`--mode=MMD`: the distance between the shape codes of each pair of poses, for one or several runs."""
 import os
 
 import numpy as np
@@ -13,7 +13,7 @@ from scoring import MMD, codes_of, mmd_codes, number, protocol_of, same_protocol
 
 
 def _by_class(folder, data, options):
-    """{class_id: (numbers of its images that count, their pose bins that show two objects or more)}"""
+    """{class_id: (numbers of the images that count, pose bins that show at least two objects)}"""
     poses, objects = data.all_poses(), data.all_objects()
     classes = {}
     for c, class_id in enumerate(data.class_ids):
@@ -29,7 +29,7 @@ def _by_class(folder, data, options):
 
 
 def _measured(options, folder, model, data, classes):
-    """The MMD of a run, class by class as --mode=evaluation takes it, and the mean over classes."""
+    """The MMD of a run for each class, as in --mode=evaluation, and the mean over classes."""
     codes, poses, objects = codes_of(folder, model, data, np.concatenate([numbers for numbers, _ in classes.values()]))
     sizes = [len(numbers) for numbers, _ in classes.values()]
     figures = {}
@@ -46,10 +46,10 @@ def _measured(options, folder, model, data, classes):
 
 
 def run(options, device):
-    """The matrix of MMD between all pairs of poses of each class and run, beside its shuffled-label control."""
+    """Write the MMD matrix of all pairs of poses of each class and run, with the shuffled control."""
     refuse_two_folders(options)
     opened = open_runs(options, device)
-    # The biased estimate grows as codes get fewer, and other objects or bins are other poses.
+    # The estimate is biased and grows with fewer codes; figures of other objects or bins are not comparable.
     protocols = [{**protocol_of(options, model, data), "pose_bins": data.num_poses} for _, model, data in opened]
     same_protocol([folder for folder, _, _ in opened], protocols,
                   ("dataset", "data_dir", "split", "objects", "views", "pose_bins"))
@@ -72,7 +72,7 @@ def run(options, device):
 
 
 def _heat_maps(stem, results, data):
-    """A panel for each class, below one another, of each run."""
+    """One column per run, one panel per class."""
     ids = list(results[0]["classes"])
     figure, axes = figure_of(len(results), len(ids))
     top = max((max(map(max, f["matrix"])) for r in results for f in r["classes"].values() if f["matrix"]), default=1)
@@ -84,7 +84,7 @@ def _heat_maps(stem, results, data):
             axis.set(title=f"{label(r['run'])}, {name}step {step_of(r['step'])}\n"
                            f"mean {number(f['mean'], 3)}, shuffled {number(f['mean_shuffled'], 3)}",
                      xlabel="pose bin", ylabel="pose bin")
-            # Bins have their own numbers: those left out are no row. At most a dozen are legible.
+            # Label rows with the numbers of their bins, since some bins are left out; at most a dozen labels fit.
             places = range(0, len(f["poses"]), -(-len(f["poses"]) // 12) or 1)
             numbers = [f["poses"][i] for i in places]
             axis.set_xticks(places, numbers, rotation=90 if max(numbers, default=0) > 99 else 0)
@@ -117,4 +117,4 @@ def _print_mmd(protocol, results, data):
         print(f"-: {sentence}")
 
 
-MODE = Mode(run, "how far the codes of different poses lie apart, pair by pair", options={**RUNS, **MMD})
+MODE = Mode(run, "distance between the codes of each pair of poses", options={**RUNS, **MMD})

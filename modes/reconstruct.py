@@ -15,8 +15,8 @@ from pictures import IMAGE, OUTPUT, draw, on_paper, people_mesh, sheet, straight
 
 
 def run(options, device):
-    """Meshes from images: OBJ, GLB, a grid of the dataset's views and a turntable of each; of a folder also
-    one sheet and one page of all."""
+    """Write an OBJ, a GLB, a sheet of views and a turntable for each image; for a folder also contact sheets and a page
+    of all."""
     need_model(options)
     folder = options.sample_dir
     if options.load_im:
@@ -68,18 +68,19 @@ def run(options, device):
 
 
 def _of_split(data, count):
-    """Names and images of a split, spread evenly over its objects, and over the views of these."""
+    """Names and images of a split, spread evenly over its objects and their views."""
     objects, chosen = data.spread(count)
-    names = [f"{data.class_ids[data.object_class[o]]}_{data.split}_{o:04d}_image_{n:05d}" for o, n in zip(objects, chosen)]
+    names = [f"{data.class_ids[data.object_class[o]]}_{data.split}_{o:04d}_image_{n:05d}"
+             for o, n in zip(objects, chosen)]
     return names, list(data.gather(chosen).images)
 
 
 def _say(line):
-    """Print, whatever bytes a file name has."""
+    """Print a line, even if a file name in it is not valid text."""
     print(line.encode("utf-8", "replace").decode())
 
 
-# Of a folder: one page, and sheets of at most so many images.
+# Written for a folder: one page, and contact sheets of at most ON_A_SHEET images.
 PAGE, SHEET, ON_A_SHEET = "reconstructions.html", "reconstructions{}.png", 60
 
 
@@ -121,8 +122,8 @@ def _page(folder, flag, model, names, stems, images, meshes):
 
 
 def _distinct_stems(paths, taken=()):
-    """A name for the results of each image: without its ending where that tells them apart, numbered
-    where two would still write the same file, or one of those taken."""
+    """A name for the results of each image: the file name without its ending if that is unique, else with it; numbered
+    if two images would still write the same file, or one in `taken`."""
     plain = [os.path.splitext(os.path.basename(p))[0] for p in paths]
     taken, stems = set(taken), []
     for path, name in zip(paths, plain):
@@ -138,11 +139,11 @@ def _distinct_stems(paths, taken=()):
 
 
 def _results(stem):
-    """Files that `reconstruct` writes of one image."""
+    """The files that `reconstruct` writes for one image."""
     return [f"{stem}.png"] + [f"{stem}_out.{ending}" for ending in ("obj", "glb", "png", "gif")]
 
 
-MODE = Mode(run, "meshes from images: OBJ, GLB, pictures, turntable; of a folder a page where they turn",
+MODE = Mode(run, "meshes from images: OBJ, GLB, views, turntable; for a folder a web page that shows all",
             taken_by_all=IMAGE, options={
     **OUTPUT, "n_images": dict(type=integer(1), default=24, help=(
-        "images of SPLIT to reconstruct, without LOAD_IM, at most one of each object"))})
+        "without LOAD_IM: number of images of SPLIT to reconstruct, at most one per object"))})

@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, damage
         checkpoints.load(tmp_path / "last.pt")
     assert checkpoints.load_last(tmp_path)["step"] == 1
     warning = capsys.readouterr().err
-    assert "warning" in warning and "last.pt" in warning and "going on from" in warning
+    assert "warning" in warning and "last.pt" in warning and "resuming from" in warning
     assert "last.prev.pt" in warning
     shutil.copy(tmp_path / "last.pt", tmp_path / "last.prev.pt")
     with pytest.raises(InputError, match="last.pt"):

@@ -32,7 +32,7 @@ def training(folder, data, *more):
 
 @pytest.mark.parametrize("mode, more, named", [
     ("train", ["--data_dir=/", "--train_views=1"], "leave it out (training takes --trainViews), or make another"),
-    ("train", ["--data_dir=d", "--n_train=3"], "--n_train is for data to be made"),
+    ("train", ["--data_dir=d", "--n_train=3"], "--n_train describes data that do not exist yet"),
     ("train", ["--mesh_dir=d"], "--mesh_dir is an option of --mode=make_dataset, not of train"),
     ("train", ["--mask_from=alpha"], "--mask_from is an option of --dataset=NIPS17, not of CVPR18"),
     ("train", ["--dataset=NIPS17", "--published_flip"], "--dataset=Pascal3D, not of NIPS17"),
@@ -127,18 +127,18 @@ def test_data_dir_that_is_not_there(refused, tmp_path):
 def test_data_that_is_not_there_comes_with_the_command_that_makes_it(refused, tmp_path, dataset, layout):
     gone = tmp_path / "gone"
     line = refused("--mode=train", f"--dataset={dataset}", "--data_dir", gone, "--ckpt_dir", tmp_path / "run")
-    assert line.endswith(f"to try it: --mode=make_dataset{layout} --data_dir={gone}")
+    assert line.endswith(f"to make a small one: --mode=make_dataset{layout} --data_dir={gone}")
     for mode in ("train", "trainCVPR19"):
         line = refused(f"--mode={mode}", f"--dataset={dataset}", "--data_dir", gone, "--ckpt_dir", tmp_path / "run",
                        "--n_train=2", "--train_views=1", usage=True)
-        assert line.endswith(f"of its own: --mode=make_dataset{layout} --data_dir={gone} --n_train=2 --train_views=1")
+        assert line.endswith(f"make them first: --mode=make_dataset{layout} --data_dir={gone} --n_train=2 --train_views=1")
 
 
 def test_data_that_is_there_is_not_made(refused, tmp_path, data):
     """They would be ignored without a word; a run that goes on may have been begun with them."""
     for option in ("--n_train=4", "--n_val=1", "--n_test=1", "--palette=own", "--train_views=3"):
         line = refused(*training(tmp_path, data, option), usage=True)
-        assert line.endswith(f"or make another: --mode=make_dataset --data_dir=OTHER {option}")
+        assert line.endswith(f"or make another dataset: --mode=make_dataset --data_dir=OTHER {option}")
     assert call(*training(tmp_path, data, "--n_train=4", "--resume", "--dry_run")) == 0
 
 

@@ -316,4 +316,4 @@ def test_sample_dir_is_where_the_help_says(monkeypatch, capsys, mode, more, fold
     capsys.readouterr()
     call("--help")
     said = " ".join(capsys.readouterr().out.split())
-    assert "(default: CKPT_DIR/samples; without CKPT_DIR results, of compare results/compare, in the working " in said
+    assert "(default: CKPT_DIR/samples; without CKPT_DIR: results, and results/compare for compare; evaluation: " in said

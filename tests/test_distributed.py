@@ -1,6 +1,5 @@
 """Several processes, here two of them on the CPU: the steps, files and figures of one."""
 import json
-import os
 import shutil
 import signal
 import socket
@@ -154,11 +153,11 @@ def test_a_process_that_dies_ends_the_others_with_a_sentence(victim, two, data, 
 # ---- what is refused ------------------------------------------------------------------------------------
 
 def test_a_batch_that_cannot_be_shared_out(data, template, tmp_path):
-    """What both processes see, here a batch that cannot be shared out equally."""
+    """What both processes see, here a batch that cannot be divided equally."""
     before = listing(tmp_path)
     both = ended(start(*command(data, template, tmp_path / "run", *SHORT, "--batch_size=5")))
     assert [code for code, _, _ in both] == [2, 2] and listing(tmp_path) == before
-    sentence = ("error: --batch_size=5 cannot be shared out equally to 2 processes: give a multiple of their "
+    sentence = ("error: --batch_size=5 cannot be divided equally among 2 processes: give a multiple of their "
                 "number\n")
     # Told once as long as process 0 keeps the store; torchrun does to the end.
     assert sentence in [err for _, _, err in both] and all(not err or err.endswith(sentence) for _, _, err in both)

@@ -307,7 +307,7 @@ def test_recorded_steps_are_those_that_are_not_to_the_bit(mode, deterministic, c
             feed_of("Resident")
         told.append([trainer.step(step, feed.batch(step)) for step in range(1, 15)])
         told[-1].append(trainer.state()["models"])
-    assert "going on without CUDA graphs" not in capsys.readouterr().out
+    assert "continuing without CUDA graphs" not in capsys.readouterr().out
     assert all(turn.graph is not None for turn in trainer._turns.values())
     (*eager, weights), (*recorded, its_weights) = told
     for step, (a, b) in enumerate(zip(eager, recorded), 1):

@@ -47,7 +47,7 @@ class StandIn:
             if self.fails:
                 raise RuntimeError("operation not permitted when stream is capturing\nmore")
         except RuntimeError:
-            raise RuntimeError("operation failed due to a previous error during capture")
+            raise RuntimeError("operation failed due to a previous error during capture") from None
         finally:
             self.recording = False
 
@@ -87,7 +87,7 @@ def test_each_call_does_its_work_once_on_its_own_inputs(stand_in):
         assert float(losses["loss"]) == wanted and float(norms["norm"]) == norm
     assert len(stand_in.graphs) == 1 and (captured.graph is None) == stand_in.fails
     assert said == ([] if not stand_in.fails else [
-        "note: going on without CUDA graphs, for a step cannot be recorded: operation not permitted when stream is "
+        "note: continuing without CUDA graphs, since a step cannot be recorded: operation not permitted when stream is "
         "capturing"])
     assert len(stand_in.streams) == 1 + stand_in.fails  # the stream of before is current again
     assert len(stand_in.shared) == 4 * WARM_UP  # and after a recording, also a broken one, no two share memory

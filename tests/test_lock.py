@@ -59,7 +59,7 @@ def test_the_lock_of_the_dead_is_taken_over(left, tmp_path, capsys):
     with lock.held(tmp_path):
         assert json.loads((tmp_path / "run.lock").read_text())["began"] == lock._began(os.getpid())
         assert os.listdir(tmp_path) == ["run.lock"]
-    assert "ended without a word" in capsys.readouterr().err and os.listdir(tmp_path) == []
+    assert "died without removing it" in capsys.readouterr().err and os.listdir(tmp_path) == []
 
 
 def test_a_process_that_waits_to_be_buried_is_dead(tmp_path):

@@ -254,7 +254,7 @@ def test_class_ids_choose_subfolders(mesh_dir, tmp_path, capsys, refused):  # no
 def test_options_of_the_embedded_shapes_are_refused(mesh_dir, tmp_path, refused, option):  # noqa: F811
     """Also where they say what they are without being given."""
     line = refused("--mode=make_dataset", "--mesh_dir", mesh_dir, "--data_dir", tmp_path / "set", option, usage=True)
-    assert f"{option.split('=')[0]} is for the embedded shapes" in line and "70/10/20" in line
+    assert f"{option.split('=')[0]} is for the built-in shapes" in line and "70/10/20" in line
 
 
 def test_broken_meshes_are_left_out_on_request(mesh_dir, tmp_path, capsys):

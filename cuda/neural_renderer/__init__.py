@@ -13,9 +13,10 @@ from .rasterize import (Rasterize, rasterize, rasterize_depth, rasterize_face_in
                         rasterize_silhouettes)
 from .renderer import Renderer
 from .smooth import smoothness
+from .version import __version__
 
-__version__ = "1.0.0"
-__all__ = ["Mesh", "Rasterize", "Renderer", "from_opencv", "get_backend", "get_points_from_angles", "lighting",
-           "load_obj", "look", "look_at", "perspective", "projection", "rasterize", "rasterize_depth",
-           "rasterize_face_index", "rasterize_rgbad", "rasterize_silhouettes", "save_obj", "set_backend", "smoothness", "unpack",
+__all__ = ["Mesh", "Rasterize", "Renderer", "__version__", "from_opencv", "get_backend", "get_points_from_angles",
+           "lighting", "load_obj", "look", "look_at", "perspective", "projection", "rasterize", "rasterize_depth",
+           "rasterize_face_index", "rasterize_rgbad", "rasterize_silhouettes", "save_obj", "set_backend", "smoothness",
+           "unpack",
            "vertices_to_faces"]
