@@ -1,4 +1,7 @@
-"""The datasets: CVPR18 here, the others in `readers`; `DATASETS` names them all."""
+"""The datasets: CVPR18 here, the others in `readers`; `DATASETS` names them all.
+
+A dataset of one's own is one class, as `readers.base.Dataset` describes it, and one line in `DATASETS`.
+"""
 import functools
 import glob
 import os
@@ -8,10 +11,11 @@ import torch
 
 import neural_renderer as nr
 from errors import InputError
-from readers.base import SHAPENET, VOXEL_GRID, Batch, Dataset, check_folder
+from readers.base import SHAPENET, VOXEL_GRID, Batch, Dataset, check_folder, table
 from readers.cache import open_npz
 from readers.nips17 import NIPS17
 from readers.pascal3d import Pascal3D
+from readers.writers import write_cvpr18
 
 
 class CVPR18(Dataset):
@@ -33,7 +37,7 @@ class CVPR18(Dataset):
 
     name = "CVPR18"
     img_size = 64
-    num_views = 24
+    num_views = count_of_views = 24
     num_poses = 24
     elevation, distance, viewing_angle = 30.0, 2.732, 15.0
     published = dict(img_size=64, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0, decay_batch=40000, channels=25)
@@ -43,8 +47,9 @@ class CVPR18(Dataset):
                 "<class>_<split>_voxels.npz, bool (N, 32, 32, 32), 33 kB; one array arr_0 in each")
     source = "https://github.com/hiroharu-kato/mesh_reconstruction"
     class_names = SHAPENET
+    writer = classmethod(write_cvpr18)
 
-    # ---- conventions: need no files -------------------------------------------------------------
+    # ---- conventions ----------------------------------------------------------------------------
 
     @classmethod
     def azimuth(cls, views):
@@ -70,8 +75,8 @@ class CVPR18(Dataset):
     @classmethod
     @functools.lru_cache(maxsize=None)
     def _whole_views(cls, dtype, device):
-        """Eyes (24, 3) and what turns the world to each camera (24, 3, 3), kept: a third of all that a training
-        step does besides its networks are small operators on cameras, and a GPU takes as long for a small one."""
+        """Eyes (24, 3) and the rotation of the world to each camera (24, 3, 3). Cached: small operators on cameras
+        are a third of a step outside its networks, and on a GPU each costs a launch."""
         with torch.inference_mode(False), torch.no_grad():
             eyes = cls._eyes(torch.arange(cls.num_views, dtype=dtype, device=device))
             return eyes, nr.look(torch.eye(3, dtype=dtype, device=device).expand(cls.num_views, 3, 3), (0, 0, 0), -eyes)
@@ -100,7 +105,7 @@ class CVPR18(Dataset):
     def mesh_axes(grid):
         return grid.flip(-1).transpose(-3, -2)
 
-    # ---- files ----------------------------------------------------------------------------------
+    # ---- a split that is open -------------------------------------------------------------------
 
     def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False,
                  say=print):
@@ -129,12 +134,11 @@ class CVPR18(Dataset):
             self._voxels.append(voxels)
             self._kept.append((keep, np.take_along_axis(shown, keep, 1)))
         self._count_objects([len(v) for v in self._voxels])
-        # One row for each image: class, object within it, place in the file, view.
-        rows = []
+        rows = []  # of each image: its place among the images of its object in the file, and its view
         for c, (keep, shown) in enumerate(self._kept):
             n, v = keep.shape
-            rows.append(np.stack([np.full(n * v, c), np.repeat(np.arange(n), v), keep.reshape(-1),
-                                  shown.reshape(-1)], 1))
+            rows.append(table(class_number=np.full(n * v, c), object=np.repeat(np.arange(n), v),
+                              place=keep.reshape(-1), view=shown.reshape(-1)))
         self.rows = np.concatenate(rows)
 
     @classmethod
@@ -146,11 +150,11 @@ class CVPR18(Dataset):
     def read(self, indices, step=None, part=slice(None)):
         rows = self.rows[np.asarray(indices)[part]]
         pixels = np.empty((len(rows), self.channels, self.img_size, self.img_size), np.uint8)
-        for c in np.unique(rows[:, 0]):
-            mine = np.flatnonzero(rows[:, 0] == c)
-            pixels[mine] = self._images[c][rows[mine, 1], rows[mine, 2]]
-        views = torch.from_numpy(rows[:, 3].astype(np.int64))
-        objects = torch.from_numpy(self._first_object[rows[:, 0]] + rows[:, 1])
+        for c in np.unique(rows["class_number"]):
+            mine = rows["class_number"] == c
+            pixels[mine] = self._images[c][rows["object"][mine], rows["place"][mine]]
+        views = torch.from_numpy(rows["view"].copy())
+        objects = torch.from_numpy(self._first_object[rows["class_number"]] + rows["object"])
         return Batch(torch.from_numpy(pixels), None, views, self.pose_bins(views), objects)
 
     @classmethod
@@ -159,7 +163,7 @@ class CVPR18(Dataset):
 
     def all_poses(self):
         """(M,) int64 pose bins of all images."""
-        return self.pose_bins(torch.from_numpy(self.rows[:, 3].astype(np.int64)))
+        return self.pose_bins(torch.from_numpy(self.rows["view"].copy()))
 
     def _views_shown(self, data_dir, cache_dir, class_id, images, say):
         """(N, v) which of the 24 views each stored image is."""
@@ -195,5 +199,6 @@ class CVPR18(Dataset):
 
 
 DATASETS = {"CVPR18": CVPR18, "NIPS17": NIPS17, "Pascal3D": Pascal3D}
+DEFAULT = "CVPR18"  # the dataset where none is given, and the layout of the embedded shapes
 
 

@@ -7,21 +7,23 @@
 import os
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 import neural_renderer as nr
-import weights
-from datasets import DATASETS
-from engine import checkpoints, distributed
+from datasets import DATASETS, DEFAULT
+from engine import checkpoints, weights
+from engine.arguments import need
 from errors import Divergence, InputError
-from metrics import mean_shape, pairwise_iou, pose_mmd, shared_bins, voxel_iou
 from models import MeshDecoder, SymmetricMeshDecoder, icosphere, make_encoder
+
+
+RUNS = {"runs": dict(nargs="+", metavar="DIR",
+                     help="several run folders, side by side (compare: evaluated ones)")}
 
 
 @dataclass
 class Prediction:
-    vertices: torch.Tensor  # (B, V, 3) in the renderer's frame (see datasets.py)
+    vertices: torch.Tensor  # (B, V, 3) in the renderer's frame (see readers/conventions.py)
     faces: torch.Tensor     # (F, 3)
     codes: torch.Tensor     # (B, latent_dim)
 
@@ -73,7 +75,8 @@ class Model:
         return {"E": self.encoder, "G": self.decoder}
 
     def predict(self, images, batch_size=256):
-        """`Prediction` from RGBA images (B, 4, H, W), float in [0, 1], of the size trained on."""
+        """`Prediction` from images (B, C, H, W), float in [0, 1], of the size trained on: C = 4, RGBA, but for
+        Pascal3D 3, RGB."""
         codes = self.encode(images, batch_size)
         vertices = self.decode(codes, batch_size)
         if not torch.isfinite(vertices).all():
@@ -146,15 +149,13 @@ def refuse_other_dataset(settings, model, source):
                          "cameras and files it goes with; leave --dataset out")
 
 
-def choose_split(options, dataset):
-    """Settle --split: the one that the published program takes for a mode, where none is given."""
-    if options.split is None:
-        options.split = dataset.tsne_split if options.mode == "t_SNE" else dataset.eval_split
+def split_of(options, dataset):
+    """--split, or the one that the published program takes for a mode."""
+    return options.split or (dataset.tsne_split if options.mode == "t_SNE" else dataset.eval_split)
 
 
 def open_split(model, options, split=None, **more):
-    """A split (default: --split) of what a run was trained on, or of the files that are given instead."""
-    choose_split(options, model.dataset)
+    """A split (default: `split_of`) of what a run was trained on, or of the files that are given instead."""
     data_dir = options.data_dir or model.options.get("data_dir")
     if data_dir is None:
         raise InputError(f"{model.source} does not say what it was trained on: give --data_dir, and --dataset if "
@@ -165,20 +166,20 @@ def open_split(model, options, split=None, **more):
                                    if getattr(options, name)}}
     if options.data_dir and not options.cache_dir:
         trained["cache_dir"] = None  # that of the run's own data
-    return model.dataset.open(trained, split or options.split, options.data_dir, class_ids, **more)
+    return model.dataset.open(trained, split or split_of(options, model.dataset), options.data_dir, class_ids, **more)
 
 
 def load_weights(load_E, load_G=None, device="cpu", settings=None):
     """The `Model` of an encoder and a decoder file: state dicts of the published program, or run files.
 
     load_G : without it the model has no decoder, it only encodes.
-    settings : dict, options that a state dict does not tell: dataset (CVPR18), obj_dir (the template; an
+    settings : dict, options that a state dict does not tell: dataset (CVPR18 if there is none), obj_dir (the template; an
         icosphere). A run file tells them itself.
     """
     settings = settings or {}
-    encoder, run = weights.read_encoder(load_E, DATASETS[settings.get("dataset") or "CVPR18"])
+    encoder, run = weights.read_encoder(load_E, DATASETS[settings.get("dataset") or DEFAULT])
     decoder, other_run = weights.read(load_G, "G") if load_G else ({}, {})
-    known = {"dataset": "CVPR18", "latent_dim": 512, "img_size": 64, "enc_width": 64,
+    known = {"dataset": DEFAULT, "latent_dim": 512, "img_size": 64, "enc_width": 64,
              **{name: value for name, value in settings.items() if value is not None}, **run.get("options", {}),
              **weights.sizes(encoder, f"--load_E={load_E}")}
     known["obj_dir"] = settings.get("obj_dir") or other_run.get("options", {}).get("obj_dir")
@@ -201,6 +202,12 @@ def load_weights(load_E, load_G=None, device="cpu", settings=None):
     return model.to(device)
 
 
+def need_model(options):
+    """Refuse options that name no model."""
+    if options.load_E is None and options.load_G is None:
+        need(options, "ckpt_dir")
+
+
 def open_model(options, device):
     """The `Model` that --load_E and --load_G, or --ckpt_dir, name."""
     if options.load_E or options.load_G:
@@ -213,73 +220,32 @@ def open_model(options, device):
     return load_run(options.ckpt_dir, options.eval_flag, device, vars(options))
 
 
-def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None, mmd_codes=None,
-          seed=0):
-    """Measure a model on every view of every object of a split.
-
-    Parameters
-    ----------
-    data : a dataset whose objects have all their views.
-    full : also the controls (below), which the validation during training leaves out.
-    mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
-    mmd_codes : int. MMD is taken of the first so many codes of a class, object by object; None takes all.
-    seed : permutes the pose labels of `mmd_shuffled`.
-
-    Returns
-    -------
-    dict of {class_id: figure}: `iou` (mean over all views of voxel IoU) and `mmd`; with `full` also
-    `iou_wrong_object` (each prediction against up to 20 other objects of its class),
-    `view_agreement` (IoU of the shapes predicted from any two views of one object), `mean_shape_iou`,
-    and `mmd_shuffled` (pose labels permuted).
-    """
-    result = {key: {} for key in ("iou", "mmd") + (
-        ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled") if full else ())}
-    done = 0
-    for c, class_id in enumerate(data.class_ids):
-        numbers = data.images_of_class(c)
-        objects = np.flatnonzero(data.object_class == c)
-        views = len(numbers) // len(objects)
-        truth = data.voxels(objects).to(model.device)
-        # In order, and added up in order, whichever process has measured what.
-        figures = torch.zeros(len(objects), 3, dtype=torch.float64, device=model.device)
-        codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
-        poses, shown = data.all_poses()[numbers], data.all_objects()[numbers]
-        for k, first in enumerate(range(0, len(objects), objects_at_once)):
-            places = slice(first * views, (first + objects_at_once) * views)
-            if k % distributed.size() == distributed.rank():
-                prediction = model.predict(data.read(numbers[places]).to(model.device).as_numbers().images)
-                grids = data.voxelize(prediction.vertices, prediction.faces)
-                codes[places] = prediction.codes.float()
-                for o, shapes in enumerate(grids.split(views), first):
-                    figures[o, 0] = voxel_iou(shapes, truth[o]).mean()
-                    if full:
-                        figures[o, 1:] = _controls(shapes, truth, o)
-            done += len(numbers[places])
-            if progress:
-                progress(done)
-        figures, codes = distributed.filled_in(figures), distributed.filled_in(codes).cpu()
-        mean = [sum(column) / len(objects) for column in figures.T.tolist()]
-        codes, poses, shown = codes[:mmd_codes], poses[:mmd_codes], shown[:mmd_codes]
-        bins = shared_bins(poses, shown, data.num_poses)
-        result["iou"][class_id] = mean[0]
-        result["mmd"][class_id] = pose_mmd(codes, poses, bins)[1]
-        if full:
-            result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:]
-            result["mean_shape_iou"][class_id] = float(
-                voxel_iou(truth, mean_grids[class_id][None].to(truth.device)).mean())
-            result["mmd_shuffled"][class_id] = pose_mmd(codes, poses, bins, seed)[1]
-    return result
+def open_runs(options, device):
+    """[(name, model, data)] of the runs that --runs, --ckpt_dir or --load_E name, each with its split."""
+    folders = options.runs or ([options.ckpt_dir] if options.ckpt_dir and not options.load_E else [])
+    if not (folders or options.load_E):
+        raise InputError(f"--mode={options.mode} needs --ckpt_dir, --runs with several run folders, or --load_E")
+    settings = vars(options)
+    models = [load_run(folder, options.eval_flag, device, settings) for folder in folders]
+    models += [load_weights(path, None, device, settings) for path in options.load_E or []]
+    names = [*folders, *(options.load_E or [])]
+    for model, name in zip(models, names):
+        if model.options["latent_dim"] != models[0].options["latent_dim"]:
+            raise InputError(f"{names[0]} and {name} have codes of different --latent_dim, "
+                             f"{models[0].options['latent_dim']} and {model.options['latent_dim']}, whose figures "
+                             "cannot be compared: give them one by one")
+    return [(name, model, open_split(model, options)) for name, model in zip(names, models)]
 
 
-def _controls(shapes, truth, o):
-    """IoU of the shapes (views, n, n, n) predicted for object o with others of its class, and with each other."""
-    others = [(o + shift) % len(truth) for shift in range(1, min(len(truth), 21))]
-    agreement = pairwise_iou(shapes, shapes)
-    wrong = pairwise_iou(shapes, truth[others]).mean() if others else agreement.new_full((), float("nan"))
-    return torch.stack([wrong, agreement[tuple(torch.tril_indices(len(shapes), len(shapes), -1))].mean()])
+def label(path):
+    """What tells a run from others: the name of its folder, or of the folder and the file where a file is given."""
+    path = os.path.normpath(path)
+    return os.path.join(*path.split(os.sep)[-2:]) if os.path.isfile(path) else os.path.basename(path)
 
 
-def mean_shapes(train_data):
-    """{class_id: (n, n, n) bool}: the one mean voxel grid of each class of a training set."""
-    return {class_id: mean_shape(train_data.voxels(np.flatnonzero(train_data.object_class == c)))[0]
-            for c, class_id in enumerate(train_data.class_ids)}
+def refuse_two_folders(options):
+    """What is measured of other runs would replace in CKPT_DIR/samples what is told of its own."""
+    for name in ("runs", "load_E"):
+        if options.ckpt_dir is not None and getattr(options, name) is not None:
+            raise InputError(f"--ckpt_dir={options.ckpt_dir} and --{name} together: --mode={options.mode} takes one of "
+                             "them; several runs are named with --runs, and where to write with --sample_dir")

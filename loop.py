@@ -6,16 +6,15 @@ import signal
 
 import numpy as np
 
-import dashboard
-import runs
-from engine import checkpoints, distributed
+from engine import checkpoints, dashboard, distributed, runs
 from engine.divergence import Watch
 from engine.feed import open_feed
+from engine.monitor import Monitor
 from engine.scribe import Scribe
 from errors import Divergence, InputError
-from inference import score
-from monitor import Monitor
-from visualization import training_sheet, write_obj
+from pictures import training_sheet, write_obj
+from scoring import score
+from training import learning_rate
 
 
 class Sampler:
@@ -45,13 +44,6 @@ class Sampler:
             self._epoch = epoch
             self._order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
         return self._order
-
-
-def learning_rate(step, options, base):
-    """From iteration decay_batch on, times decay_order every decay_every iterations."""
-    if step < options.decay_batch:
-        return base
-    return base * options.decay_order ** ((step - options.decay_batch) // options.decay_every + 1)
 
 
 class Loop:
@@ -101,11 +93,12 @@ class Loop:
             self.monitor.say(f"the run has its {self.first} iterations already; a higher --n_iters goes on")
             return 0
         sampler = Sampler(len(self.data), o.batch_size, o.seed)
-        sheet = _sheet_images(self.validation)
+        sheet = self.validation.gather(self.validation.spread(8)[1])
         feed = open_feed(self.data, sampler, self.trainer.device, distributed.part(o.batch_size), o.data_on)
         if feed.told:
             self.monitor.say(feed.told)
-        with dashboard.shown(o) if self.main else contextlib.nullcontext(), contextlib.closing(feed), \
+        with dashboard.shown(o.ckpt_dir, o.sample_dir, o.visdom_env, o.visdom_server, o.visdom_port) \
+                if self.main else contextlib.nullcontext(), contextlib.closing(feed), \
                 contextlib.closing(self.scribe):
             interruption.stepping = True
             for step in range(self.first + 1, o.n_iters + 1):
@@ -194,13 +187,6 @@ class Loop:
         if state:
             self.monitor.sync()
             checkpoints.name_last(self.folder, step, self.options.keep_last)
-
-
-def _sheet_images(validation, count=8):
-    """Some validation images, of objects and views spread evenly."""
-    objects = np.linspace(0, validation.num_objects - 1, min(count, validation.num_objects)).astype(int)
-    views = len(validation) // validation.num_objects
-    return validation.gather([o * views + (7 * i) % views for i, o in enumerate(objects)])
 
 
 def _write_samples(dataset, folder, step, batch, prediction):

@@ -1,5 +1,12 @@
-"""The losses of the method: pure functions of tensors, each a scalar. B = batch, V = vertices."""
+"""The losses: pure functions of tensors, each a scalar, and `LOSSES`, the table of those that a step adds up.
+
+To add a loss: write its function here and its row in `LOSSES`, and give its weight an option in training.
+What a method's adversary adds is in `methods`. B = batch, V = vertices.
+"""
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,3 +114,80 @@ def real_or_fake(logits, real):
     """Binary cross-entropy of sigmoid(logits) (B,) with all real (True) or all fake (False)."""
     target = torch.full_like(logits, float(real))
     return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+
+
+# ---- the losses of a step ---------------------------------------------------------------------------
+
+@dataclass
+class View:
+    """The shapes of a step from other cameras than those of its images."""
+    cameras: torch.Tensor                 # (B, ...) as the dataset's `project` takes them
+    poses: torch.Tensor                   # (B,) int64 their pose bins
+    rendered: torch.Tensor | None = None  # (B, S, S) silhouettes, where these were asked for
+
+
+@dataclass
+class Step:
+    """One step of training as its losses see it: images and what the networks make of them.
+
+    Vertices are in the renderer's frame of the dataset (see readers/base.py); images and silhouettes in [0, 1], row
+    0 at the top. In a run of several processes each has its part of the batch.
+    """
+    images: torch.Tensor        # (B, C, H, W)
+    silhouettes: torch.Tensor   # (B, S, S) of the images: the target
+    cameras: torch.Tensor       # (B, ...) of the images, as the dataset's `project` takes them
+    poses: torch.Tensor         # (B,) int64 their pose bins
+    objects: torch.Tensor       # (B,) int64 their objects, counted through all classes
+    codes: torch.Tensor         # (B, latent_dim) shape codes
+    vertices: torch.Tensor      # (B, V, 3) shapes
+    faces: torch.Tensor         # (F, 3) int64, the same for all shapes
+    topology: MeshTopology      # of the faces
+    dataset: Any                # its conventions: `project`, `mirrors`, ...
+    renderer: Any               # for vertices that went through `project`
+    prepared: dict = field(default_factory=dict)   # {loss: what its `prepare` gave}
+    views: dict = field(default_factory=dict)      # {loss: the `View` that it asked for}
+    rendered: torch.Tensor | None = None           # (B, S, S) silhouettes of the shapes from the images' cameras
+
+    def draw(self, *cameras):
+        """Silhouettes (B, S, S) of the shapes from each of these cameras (B, ...), all drawn in one call."""
+        screens = torch.cat([self.dataset.project(self.vertices, c) for c in cameras])
+        return self.renderer.render_silhouettes(screens, self.faces).split(len(self.vertices))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A row of `LOSSES`.
+
+    Attributes
+    ----------
+    name : in records and messages.
+    option : of the weight; None is a weight of 1. A loss of weight 0 is not taken, unless `always`.
+    function : called as function(step), a `Step`; returns a scalar. It runs inside a CUDA graph: it must neither
+        wait for the GPU nor move anything between GPU and host.
+    always : take and record the loss at weight 0, too.
+    prepare : called as prepare(options, data, device) once, before the first step, with the training split; what it
+        returns is `step.prepared[name]`. It must follow from its arguments alone, so that a resumed run has the same.
+    views : called as views(dataset, cameras, poses) before each step, outside the graph and with the whole batch of
+        all processes: random numbers belong here, from torch's generator of the CPU. Returns other cameras and
+        their pose bins, one for each image; the loss finds them in `step.views[name]`.
+    silhouettes : draw those views' silhouettes together with the step's own.
+    """
+    name: str
+    option: str | None
+    function: Callable
+    always: bool = False
+    prepare: Callable | None = None
+    views: Callable | None = None
+    silhouettes: bool = True
+
+    def weight(self, options):
+        return 1.0 if self.option is None else getattr(options, self.option)
+
+
+LOSSES = (
+    Loss("silhouette", None, lambda step: silhouette_loss(step.rendered, step.silhouettes)),
+    Loss("smoothness", "lambda_smth", lambda step: smoothness_loss(step.vertices, step.topology), always=True),
+    Loss("prior", "lambda_Gprior", lambda step: gaussian_prior(step.codes), always=True),
+    Loss("laplacian", "lambda_Lap", lambda step: laplacian_loss(step.vertices, step.topology)),
+    Loss("edge", "lambda_edge", lambda step: edge_length_loss(step.vertices, step.topology)),
+)

@@ -1,6 +1,6 @@
 """Datasets in the published layouts: the embedded one from procedural shapes, and one from your meshes.
 
-`writers` has the layouts.
+The datasets' writers make the files (readers/writers.py).
 """
 import itertools
 import os
@@ -10,14 +10,25 @@ import numpy as np
 import torch
 
 import shapes
-from datasets import CVPR18, DATASETS
+from datasets import CVPR18, DATASETS, DEFAULT
 from engine import disk, strict_json
+from engine.arguments import integer
+from engine.monitor import Progress
 from errors import InputError
-from monitor import Progress
 from readers.base import is_of_a_system, tell_left_out
 from readers.meshes import read_mesh
-from writers import WRITERS
 
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "synthetic")  # of the embedded data
+SIZES = {"n_train": 300, "n_val": 40, "n_test": 40}  # objects of a class
+SHAPES = {  # options of the procedural shapes
+    "n_train": dict(type=integer(1), default=SIZES["n_train"], help="objects of a class to train on"),
+    "n_val": dict(type=integer(1), default=SIZES["n_val"], help="... to validate"),
+    "n_test": dict(type=integer(1), default=SIZES["n_test"], help="... to test"),
+    "palette": dict(choices=("own", "shared"), default="own", help=(
+        "colours of each object's own, or shared so that colour cannot identify it"))}
+EMBEDDED = {  # and of their pictures
+    **SHAPES,
+    "train_views": dict(type=integer(1), help="views drawn of a training object (default: all that the layout has)")}
 SPLITS = ("train", "val", "test")
 MAIN_CLASSES = ("02691156", "02958343", "03001627", "04379243", "04256520")
 DESCRIPTION = "dataset.json"
@@ -32,8 +43,8 @@ def _tensors(vertices, faces, colors):
 
 # ---- procedural shapes --------------------------------------------------------------------------
 
-def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=300, n_val=40, n_test=40, train_views=None,
-                   palette="own", seed=0, layout="CVPR18"):
+def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_val=SIZES["n_val"],
+                   n_test=SIZES["n_test"], train_views=None, palette="own", seed=0, layout=DEFAULT):
     """Make the embedded dataset, or complete it: classes that are there already are kept.
 
     Object i of a split is a function of the seed, the class, the split and i alone.
@@ -56,8 +67,8 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=300, n_val=40, n_test
             rng = np.random.default_rng([seed, int(class_id), SPLITS.index(split), i])
             return _tensors(*shapes.make_object(class_id, rng, palette))
 
-        WRITERS[layout](folder, class_id, _sizes(layout, n_train, n_val, n_test), make, train_views,
-                        seed, f"{class_id} {shapes.CLASSES[class_id]}")
+        DATASETS[layout].writer(folder, class_id, _sizes(layout, n_train, n_val, n_test), make, train_views,
+                                seed, f"{class_id} {shapes.CLASSES[class_id]}")
         done.append(class_id)
         _describe(folder, settings, done)
     return folder
@@ -65,8 +76,7 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=300, n_val=40, n_test
 
 def _views(layout, train_views):
     """Views of a training object: those asked for, or all that the layout has."""
-    dataset = DATASETS[layout]
-    most = dataset.num_views or dataset.count_of_views
+    most = DATASETS[layout].count_of_views
     train_views = most if train_views is None else train_views
     if not 1 <= train_views <= most:
         raise InputError(f"--train_views={train_views} must be from 1 to {most}, the views of an object in "
@@ -80,7 +90,7 @@ def _sizes(layout, *counts):
 
 def _begin(folder, settings, layout):
     """Class ids that a folder holds already, made with the same settings."""
-    if layout != "CVPR18":  # the first one, which needs no mention
+    if layout != DEFAULT:  # the first one, which needs no mention
         settings["layout"] = layout
     path = os.path.join(folder, DESCRIPTION)
     if os.path.exists(path):
@@ -107,10 +117,15 @@ def _begin(folder, settings, layout):
 
 def _command(settings, layout):
     """What makes a dataset of these settings elsewhere."""
-    plain = {"made_by": settings["made_by"], "n_train": 300, "n_val": 40, "n_test": 40, "palette": "own",
-             "data_seed": 0, "up": "y", "train_views": _views(layout, None)}
+    plain = {"made_by": settings["made_by"], **SIZES, "palette": "own", "data_seed": 0, "up": "y", "train_views": _views(layout, None)}
     given = [f" --{name}={shlex.quote(str(value))}" for name, value in settings.items() if value != plain.get(name)]
     return "--mode=make_dataset --data_dir=OTHER" + "".join(given)
+
+
+def making(layout, folder, *more):
+    """The command that makes a dataset of a layout in a folder."""
+    given = [] if layout == DEFAULT else [f"--layout={layout}"]
+    return " ".join(["--mode=make_dataset", *given, f"--data_dir={shlex.quote(folder)}", *more])
 
 
 def _describe(folder, settings, done):
@@ -152,7 +167,7 @@ def _scale_to_fit(vertices, margin=0.97):
     return scale
 
 
-def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout="CVPR18", skip_bad=False,
+def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=DEFAULT, skip_bad=False,
                      class_ids=None):
     """Make a dataset from a folder of meshes: each subfolder, or each that class_ids name, is a class.
 
@@ -209,8 +224,8 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
         order = np.random.default_rng(seed).permutation(len(files))
         n_val, n_test = max(1, len(files) // 10), max(1, len(files) // 5)
         split = {"val": order[:n_val], "test": order[n_val:n_val + n_test], "train": order[n_val + n_test:]}
-        WRITERS[layout](folder, class_id, _sizes(layout, *(len(split[s]) for s in SPLITS)),
-                        lambda s, i: _load(files[split[s][i]], up), train_views, seed, class_id)
+        DATASETS[layout].writer(folder, class_id, _sizes(layout, *(len(split[s]) for s in SPLITS)),
+                                lambda s, i: _load(files[split[s][i]], up), train_views, seed, class_id)
         names = {**{s: [files[j] for j in split[s]] for s in SPLITS}, **({"left_out": list(bad)} if bad else {})}
         disk.write_json(_list_of(folder, class_id),
                         {s: [os.path.relpath(path, mesh_dir) for path in paths] for s, paths in names.items()})

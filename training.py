@@ -1,113 +1,26 @@
-"""`--mode=train` and `trainCVPR19`: one loop; the adversarial method is a part of it."""
+"""A step of training, shared by all methods: networks, optimisers, losses, gradients."""
 import contextlib
 import functools
-from dataclasses import dataclass
+import operator
 
 import torch
 
-import dashboard
 import losses
-import runs
-import weights
-from datasets import DATASETS
-from engine import checkpoints, distributed, lock
+from engine import distributed
 from engine.divergence import any_bad, gradient_norms
 from engine.graphs import Captured
-from engine.interruption import Interruption
 from errors import Divergence, InputError
 from inference import Model
-from loop import Loop, learning_rate
-from models import RESNET_SIZE, PoseDiscriminator, ViewDiscriminator
+from methods import METHODS, AutoEncoder
 
 
-@dataclass
-class Shown:
-    """What the adversarial part of a step may look at."""
-    codes: torch.Tensor         # (B, latent_dim)
-    poses: torch.Tensor         # (B,) pose bins
-    rendered: torch.Tensor      # (B, H, W) silhouettes from the inputs' cameras
-    other_poses: torch.Tensor   # (B,) bins of random other cameras, or None
-    other: torch.Tensor         # (B, H, W) silhouettes from those, or None
-
-
-class FeatGAN:
-    """Adversarial domain confusion (Peng et al. 2020): a discriminator tells the pose bin from the
-    code, and the encoder learns to leave it nothing to tell."""
-
-    adversarial_name = "confusion"
-    wants_other_views = False
-    has_prior = True
-
-    def __init__(self, options, num_poses, silhouette_size):
-        self.discriminator = PoseDiscriminator(num_poses, options.latent_dim, options.standardize_code,
-                                               distributed.gathered)
-        self.confusion = options.confusion
-
-    def discriminator_loss(self, shown):
-        """The discriminator learns on codes that do not learn."""
-        return losses.discriminator_loss(self.discriminator(shown.codes.detach()), shown.poses)
-
-    def adversarial_loss(self, shown):
-        return losses.confusion_loss(self.discriminator(shown.codes), self.confusion)
-
-
-class ViewPriorLearning:
-    """VPL (Kato & Harada, CVPR 2019): a discriminator tells silhouettes from the input's own view from
-    those of random other views, and encoder and decoder learn to make the others pass. It is told the view
-    as its pose bin, which is the view itself where views are numbered."""
-
-    adversarial_name = "view_prior"
-    wants_other_views = True
-    has_prior = False
-
-    def __init__(self, options, num_poses, silhouette_size):
-        self.discriminator = ViewDiscriminator(num_poses, silhouette_size)
-
-    def discriminator_loss(self, shown):
-        real = self.discriminator(shown.rendered.detach(), shown.poses)
-        fake = self.discriminator(shown.other.detach(), shown.other_poses)
-        return (losses.real_or_fake(fake, False) + losses.real_or_fake(real, True)) / 2
-
-    def adversarial_loss(self, shown):
-        return losses.real_or_fake(self.discriminator(shown.other, shown.other_poses), True)
-
-
-METHODS = {"train": FeatGAN, "trainCVPR19": ViewPriorLearning}
-
-
-def check_options(options):
-    """Refuse, before anything is loaded, what cannot train."""
-    if options.lambda_adv > 0 and options.G_every < 2:
-        raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
-                         "iteration would be the encoder's and the discriminator would never learn; "
-                         "give --G_every=2 or more, or --lambda_adv=0 for the plain autoencoder")
-    if options.visdom_env is not None:
-        dashboard.check(options.visdom_env, options.visdom_port)
-    dataset = DATASETS[options.dataset]
-    if options.mode == "trainCVPR19":
-        check_channels(options, dataset.count_poses(vars(options)))
-        if dataset.num_views is None and options.batch_size < 2:
-            raise InputError(f"--batch_size={options.batch_size}: the other views that VPL needs are those of other "
-                             f"images of the batch, for {options.dataset} has no numbered views; give 2 or more")
-    if options.batch_size % distributed.size():
-        raise InputError(f"--batch_size={options.batch_size} cannot be shared out equally to {distributed.size()} "
-                         "processes: give a multiple of their number")
-    if options.img_size not in dataset.img_sizes:
-        raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
-                         f"{' or '.join(map(str, dataset.img_sizes))} px")
-    if options.img_size == RESNET_SIZE and options.latent_dim != 8 * options.enc_width:
-        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px images "
-                         f"is its last feature, 8 times --enc_width={options.enc_width}: {8 * options.enc_width}")
-    if options.resnet_weights and options.img_size != RESNET_SIZE:
-        raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
-                         f"is a ResNet; here --img_size={options.img_size}")
-
-
-def check_channels(options, num_poses):
-    """num_poses : None where the files will tell."""
-    if num_poses is not None and options.channels not in (None, 1 + num_poses):
-        raise InputError(f"--channels={options.channels}: VPL's discriminator sees a silhouette and a plane for each "
-                         f"of the {num_poses} views of {options.dataset}, {1 + num_poses} in all")
+def learning_rate(step, options, base):
+    """The rate of iteration `step`, the first being 1. When decay_batch iterations are done, and after every
+    decay_every more, it is multiplied by decay_order."""
+    done = step - 1
+    if done < options.decay_batch:
+        return base
+    return base * options.decay_order ** ((done - options.decay_batch) // options.decay_every + 1)
 
 
 def use_graphs(options, device):
@@ -119,26 +32,33 @@ def use_graphs(options, device):
 
 
 class Trainer:
-    """Networks, optimisers and the step; nothing of files."""
+    """Networks, optimisers and the step. Of files it reads the template mesh alone."""
 
-    def __init__(self, options, device, num_poses=None):
-        """num_poses : pose bins of the training data, where the options do not tell."""
+    def __init__(self, options, device, data=None):
+        """data : the training split; needed where the files tell the pose bins, and by losses that prepare."""
         self.options, self.device = options, device
         self.model = Model(vars(options)).to(device)
         self.dataset = self.model.dataset
         silhouette_size = self.dataset.silhouette_size(options.img_size)
         self.renderer = self.dataset.renderer(silhouette_size)
         self.topology = losses.MeshTopology(self.model.faces).to(device)
-        self.method = None
         self.modules = self.model.modules()
-        method = METHODS[options.mode]
-        self.prior = options.lambda_Gprior if method.has_prior else 0.0
+        chosen = METHODS[options.mode]
+        num_poses = data.num_poses if data is not None else self.dataset.count_poses(vars(options))
         if options.lambda_adv > 0:
-            num_poses = num_poses or self.dataset.count_poses(vars(options))
-            if options.mode == "trainCVPR19":
-                check_channels(options, num_poses)
-            self.method = method(options, num_poses, silhouette_size)
+            chosen.check(options, self.dataset, num_poses)
+            self.method = chosen(options, num_poses, silhouette_size)
+        else:
+            self.method = AutoEncoder(options, num_poses, silhouette_size)
+        if self.method.discriminator is not None:
             self.modules["D"] = self.method.discriminator.to(device)
+        weighted = [(loss, chosen.weight(loss, options)) for loss in losses.LOSSES]
+        self.losses = [(loss, weight) for loss, weight in weighted if weight or loss.always]
+        self.prepared = {loss.name: loss.prepare(options, data, device) for loss, _ in self.losses if loss.prepare}
+        # Who wants other cameras beside those of the images, and whether silhouettes from these are to be drawn.
+        self.views = {loss.name: (loss.views, loss.silhouettes) for loss, _ in self.losses if loss.views}
+        if self.method.wants_other_views:
+            self.views[self.method.title] = _other_views, True
         if distributed.size() > 1 and device.type == "cuda":  # on CPUs each process normalises its own part
             self.modules.update({name: torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
                                  for name, module in self.modules.items()})
@@ -161,55 +81,28 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             group, rate = optimizer.param_groups[0], learning_rate(step, self.options, self.rates[name])
             group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], torch.Tensor) else rate
-        encoders_turn = self.method is not None and step % self.options.G_every == 0
-        return self._turns[encoders_turn](*self._inputs(batch))
+        return self._turns[self.encoders_turn(step)](*self.inputs(batch))
 
-    def _inputs(self, batch):
-        """What a turn needs, on the device; random other views are drawn here for a method that wants them."""
+    def encoders_turn(self, step):
+        """Whether an iteration is the encoder's; the others are the discriminator's, if there is one."""
+        return "D" in self.modules and step % self.options.G_every == 0
+
+    def inputs(self, batch):
+        """The tensors of a turn, on the device: those of the batch, then cameras and poses of the other views."""
         batch = batch.to(self.device)
-        others = ()
-        if self.method and self.method.wants_other_views:
-            # For the whole batch, as one process would.
-            drawn = self.dataset.other_views(*map(distributed.gathered, (batch.cameras, batch.poses)))
-            others = (whole[distributed.part(len(whole))] for whole in drawn)
-        return batch.images, batch.silhouettes, batch.cameras, batch.poses, *others
+        others = []
+        if self.views:
+            whole = [distributed.gathered(t) for t in (batch.cameras, batch.poses)]  # as one process would draw them
+            part = distributed.part(len(whole[0]))
+            for views, _ in self.views.values():
+                others += [drawn[part] for drawn in views(self.dataset, *whole)]
+        return batch.images, batch.silhouettes, batch.cameras, batch.poses, batch.objects, *others
 
-    def _turn(self, encoders_turn, images, silhouettes, cameras, poses, other_cameras=None, other_poses=None):
-        """The work of a step: nothing in it goes between the device and the host."""
-        o = self.options
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+    def _turn(self, encoders_turn, *inputs):
+        """The work of a step. Nothing in it goes between the device and the host, so that a graph can record it."""
         # Of batch normalisation, which the forward pass already changes.
         statistics = [(b, b.clone()) for m in self.modules.values() for b in m.buffers()]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=o.amp, cache_enabled=False):
-            codes = self.model.encoder(images)
-            vertices = self.model.decoder(codes)
-        codes, vertices = codes.to(images.dtype), vertices.to(images.dtype)
-        shown = self._render(vertices, codes, cameras, poses, other_cameras, other_poses)
-        values = {"silhouette": losses.silhouette_loss(shown.rendered, silhouettes),
-                  "smoothness": losses.smoothness_loss(vertices, self.topology),
-                  "prior": losses.gaussian_prior(codes)}
-        total = (values["silhouette"] + o.lambda_smth * values["smoothness"]
-                 + self.prior * values["prior"])
-        if o.lambda_Lap:
-            values["laplacian"] = losses.laplacian_loss(vertices, self.topology)
-            total = total + o.lambda_Lap * values["laplacian"]
-        if o.lambda_edge:
-            values["edge"] = losses.edge_length_loss(vertices, self.topology)
-            total = total + o.lambda_edge * values["edge"]
-        if encoders_turn:
-            with _frozen(self.modules["D"]):
-                name = self.method.adversarial_name
-                values[name] = self.method.adversarial_loss(shown)
-                total = total + o.lambda_adv * values[name]
-                self._backward(total)
-        else:
-            self._backward(total)
-        learning = {"E": self.modules["E"], "G": self.modules["G"]}
-        if self.method and not encoders_turn:
-            values["discriminator"] = self.method.discriminator_loss(shown)
-            self._backward(values["discriminator"])
-            learning["D"] = self.modules["D"]
+        values, learning = self.learn(self.seen(inputs, *self.predicted(inputs[0])), encoders_turn)
         values = distributed.average(learning.values(), values)
         norms = gradient_norms(learning)
         bad = any_bad(values, norms)
@@ -220,18 +113,58 @@ class Trainer:
             statistic.copy_(torch.where(bad > 0, before, statistic))
         return {k: v.detach() for k, v in values.items()}, norms
 
+    def learn(self, step, encoders_turn):
+        """Gradients of a `losses.Step`; returns {loss name: value} and {name: network} of those that have them."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        values, total = self.total(step)
+        learning = {"E": self.modules["E"], "G": self.modules["G"]}
+        if encoders_turn:
+            with _frozen(self.modules["D"]):
+                for name, value in self.method.encoder_losses(step).items():
+                    values[name] = value
+                    total = total + self.options.lambda_adv * value
+                self._backward(total)
+            return values, learning
+        self._backward(total)
+        if "D" in self.modules:
+            own = self.method.discriminator_losses(step)
+            self._backward(functools.reduce(operator.add, own.values()))
+            values.update(own)
+            learning["D"] = self.modules["D"]
+        return values, learning
+
+    def predicted(self, images):
+        """Codes (B, latent_dim) and vertices (B, V, 3) of images, as learning takes them."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.amp, cache_enabled=False):
+            codes = self.model.encoder(images)
+            vertices = self.model.decoder(codes)
+        return codes.to(images.dtype), vertices.to(images.dtype)
+
+    def seen(self, inputs, codes, vertices):
+        """The `losses.Step`, with all its silhouettes drawn in one call."""
+        given, others = inputs[:5], inputs[5:]
+        views = {name: losses.View(*others[2 * i:2 * i + 2]) for i, name in enumerate(self.views)}
+        step = losses.Step(*given, codes, vertices, self.model.faces, self.topology, self.dataset, self.renderer,
+                           self.prepared, views)
+        drawn = [views[name] for name, (_, silhouettes) in self.views.items() if silhouettes]
+        step.rendered, *rendered = step.draw(step.cameras, *(view.cameras for view in drawn))
+        for view, silhouettes in zip(drawn, rendered):
+            view.rendered = silhouettes
+        return step
+
+    def total(self, step):
+        """({name: value}, weighted sum) of the losses of LOSSES that this run takes."""
+        values = {loss.name: loss.function(step) for loss, _ in self.losses}
+        terms = [values[loss.name] if loss.option is None else weight * values[loss.name]
+                 for loss, weight in self.losses]
+        return values, functools.reduce(operator.add, terms)
+
     def _backward(self, loss):
-        """A loss that is not finite teaches nothing; only on the CPU does it cost nothing to look, and only alone
-        does nobody wait for this one."""
+        """Skips a loss that is not finite. Only a single process on a CPU looks: on a GPU the look would wait for
+        it, and of several processes the others would wait for this one's gradients."""
         if self.device.type != "cpu" or distributed.size() > 1 or loss.isfinite():
             loss.backward()
-
-    def _render(self, vertices, codes, cameras, poses, other_cameras, other_poses):
-        """Silhouettes from the inputs' views and, if there are any, from others, drawn in one call."""
-        seen_from = [cameras] if other_cameras is None else [cameras, other_cameras]
-        screens = torch.cat([self.dataset.project(vertices, c) for c in seen_from])
-        images = self.renderer.render_silhouettes(screens, self.model.faces).split(len(cameras))
-        return Shown(codes, poses, images[0], other_poses, None if other_poses is None else images[1])
 
     def state(self):
         optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
@@ -258,6 +191,10 @@ class Trainer:
                     raise Divergence(f"weight {key} of {name} is not finite")
 
 
+def _other_views(dataset, cameras, poses):
+    return dataset.other_views(cameras, poses)
+
+
 @contextlib.contextmanager
 def _frozen(module):
     module.requires_grad_(False)
@@ -265,39 +202,3 @@ def _frozen(module):
         yield
     finally:
         module.requires_grad_(True)
-
-
-def train(options, device, defaults=None):
-    """Train until `n_iters`; returns the exit code: 0, or 75 if asked to stop on the way.
-
-    defaults : values of options that are not given, for runs that began before there was one.
-    """
-    check_options(options)
-    main = distributed.main()
-    with Interruption() as interruption:
-        described = dict(vars(options))
-        if main:
-            lock.check(options.ckpt_dir)
-        begun = set(runs.held(options.ckpt_dir, options.resume)) - {runs.METRICS}
-        dataset = DATASETS[options.dataset]
-        if not begun and weights.given(options):  # tried before data are unpacked, which may take minutes
-            weights.start_from(Model(vars(options)).modules(), options, dataset)
-        runs.seed_everything(options.seed)
-        with distributed.main_first():
-            data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
-            validation = dataset.open(described, "val", seed=options.data_seed)
-        trainer = Trainer(options, device, data.num_poses)
-        if not begun:
-            weights.start_from(trainer.modules, options, dataset)
-        distributed.same_as_main(trainer.modules.values())
-        seen = {"train": runs.describe_data(data), "val": runs.describe_data(validation)}
-        # Everything that was given has been read; from here on files are written.
-        with lock.held(options.ckpt_dir) if main else contextlib.nullcontext():
-            with distributed.main_first():
-                if main:
-                    resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen,
-                                         defaults)
-                else:
-                    resumed = checkpoints.load_last(options.ckpt_dir) if begun else None
-            loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)
-            return loop.run(interruption)

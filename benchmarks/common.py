@@ -6,6 +6,8 @@ import statistics
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
+from unittest import mock
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -78,6 +80,26 @@ def noisy_predictions(batch=128, noise=0.005):
     vertices = vertices + noise * torch.randn(vertices.shape, generator=torch.Generator().manual_seed(0))
     return (vertices, icosphere(3)[1], views.long().repeat(copies)[:batch],
             targets.float().div(255).repeat(copies, 1, 1)[:batch])
+
+
+def networks_learn(trainer, inputs, encoders_turn):
+    """The networks' part of a step, forward and backward: the loss of the mesh is linear, and targets are in the
+    place of what is rendered. Returns {name: network} of those that have gradients."""
+    from losses import View
+    targets, poses = inputs[1], inputs[3]
+    codes, vertices = trainer.predicted(inputs[0])
+    drawn = targets.clone().requires_grad_()  # as what is rendered, it wants a gradient
+    step = SimpleNamespace(codes=codes, vertices=vertices, poses=poses, rendered=drawn,
+                           views={name: View(None, poses.roll(1), drawn) for name in trainer.views})
+    with mock.patch.object(trainer, "total", lambda step: ({}, step.vertices.mean() + step.codes.mean())):
+        return trainer.learn(step, encoders_turn)[1]
+
+
+def networks_step(trainer, learning):
+    """Their optimisers, without the watch over what is not finite."""
+    for name in learning:
+        trainer.optimizers[name].found_inf = None
+        trainer.optimizers[name].step()
 
 
 CLASS = "02958343"

@@ -22,9 +22,9 @@ import time
 import torch
 
 import common
-import dashboard
+from engine import dashboard
 import synthetic
-import training
+from modes.train import run as train_run
 from training_step import options
 
 SERVER = "from visdom.server.run_server import main; main()"  # without fetching what only a browser needs
@@ -63,7 +63,7 @@ def train(folder, data, port=None, iterations=60):
                   sample_dir=folder + "/samples", n_iters=iterations, batch_size=16, log_step=1, ckpt_step=20,
                   sample_step=20, device="cpu", visdom_env=port and "benchmark", visdom_port=port or 8097)
     with contextlib.redirect_stdout(sys.stderr):
-        training.train(run, torch.device("cpu"))
+        train_run(run, torch.device("cpu"))
     while port and Measured.seconds is None:  # a server that hangs is not waited for; its thread's time is
         time.sleep(0.1)
     with open(folder + "/metrics.jsonl") as lines:

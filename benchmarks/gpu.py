@@ -3,12 +3,15 @@
     python benchmarks/gpu.py            writes benchmarks/results/gpu.json
     python benchmarks/gpu.py --short    every kernel once, small, for compute-sanitizer; writes nothing
 
-Needs torch with CUDA and kernels built with nvcc, nothing else that is not in requirements.txt.
+Needs torch with CUDA, nvcc and kernels built with it, nothing else that is not in requirements.txt.
 """
 import argparse
+import ctypes
 import itertools
 import os
 import runpy
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,10 +24,10 @@ import neural_renderer as nr
 from datasets import CVPR18
 from engine.devices import resolve
 from engine.feed import open_feed
-from inference import mean_shapes, score
+from scoring import mean_shapes, score
 from loop import Sampler
 from losses import MeshTopology, silhouette_loss, smoothness_loss
-from training import Shown, Trainer
+from training import Trainer
 from voxelization import overlap, voxelize
 
 GPU = torch.device("cuda", 0)
@@ -65,17 +68,24 @@ def both_ways(work, **more):
 def kernels(batch=128, meshes=1024):
     vertices, faces, views, targets = (t.to(GPU) for t in common.noisy_predictions(batch))
     renderer = CVPR18.renderer(64)
-    screen = CVPR18.project(vertices, views).requires_grad_()
-    images = renderer.render_silhouettes(screen, faces)
+    screen = CVPR18.project(vertices, views)
+    with torch.no_grad():
+        images = renderer.render_silhouettes(screen, faces)
+    images.requires_grad_()
     cotangent, = torch.autograd.grad(silhouette_loss(images, targets), images)
-    moving, topology = vertices.clone().requires_grad_(), MeshTopology(faces).to(GPU)
+    topology = MeshTopology(faces).to(GPU)
 
     def forward():
         with torch.no_grad():
             return renderer.render_silhouettes(screen, faces)
 
-    def there_and_back():
-        return torch.autograd.grad(renderer.render_silhouettes(screen, faces), screen, cotangent)
+    def there_and_back():  # a leaf of its own: one from another stream could not be recorded
+        moved = screen.detach().requires_grad_()
+        return torch.autograd.grad(renderer.render_silhouettes(moved, faces), moved, cotangent)
+
+    def smooth():
+        moved = vertices.detach().requires_grad_()
+        return torch.autograd.grad(smoothness_loss(moved, topology), moved)
     torch.use_deterministic_algorithms(True)
     deterministic = both_ways(there_and_back)
     torch.use_deterministic_algorithms(False)
@@ -86,12 +96,54 @@ def kernels(batch=128, meshes=1024):
         "silhouettes_64px_anti_aliased_1280_faces": {
             "batch": batch, "forward": both_ways(forward), "forward_backward": both_ways(there_and_back),
             "forward_backward_deterministic": deterministic},
-        "smoothness_forward_backward": both_ways(
-            lambda: torch.autograd.grad(smoothness_loss(moving, topology), moving)),
+        "smoothness_forward_backward": both_ways(smooth),
         "voxels_32_1280_faces_us_a_mesh": {"batch": meshes, "with_the_check": round(voxels / meshes, 4), "as_a_graph": round(
             microseconds(recorded(lambda: voxelize(corners, 32, dtype=torch.bool)), repeats=20) / meshes, 4)},
         "cells_counted_us_a_mesh": {"batch": meshes, "as_it_is": round(
             microseconds(lambda: overlap(grids, grids[:1]), repeats=20) / meshes, 4)}}
+
+
+def every_face(folder, batch=128, size=64):
+    """Our silhouettes against a kernel that tests every sample against every face (every_face.cu), forward alone."""
+    source, library = os.path.join(common.HERE, "every_face.cu"), os.path.join(folder, "every_face.so")
+    subprocess.run([find_nvcc(), "-shared", "-Xcompiler", "-fPIC", "-O3", "--fmad=false", "-arch=native", source, "-o",
+                    library], check=True)
+    kernels = ctypes.CDLL(library)
+    vertices, faces, views, _ = (t.to(GPU) for t in common.noisy_predictions(batch))
+    screen, renderer, samples = CVPR18.project(vertices, views), CVPR18.renderer(size), 2 * size
+    both_sides = torch.cat([faces, faces.flip(1)])
+
+    def published(dtype):
+        """Gives (B, size, size) and (B, samples, samples), -1 where nothing is."""
+        scale = torch.tensor([samples / 2, samples / 2, 1], dtype=torch.float64, device=GPU)
+        shift = torch.tensor([(samples - 1) / 2, (samples - 1) / 2, 0], dtype=torch.float64, device=GPU)
+        corners = nr.vertices_to_faces((screen.double() * scale + shift).to(dtype), both_sides).contiguous()
+        index = torch.empty(batch, samples, samples, dtype=torch.int32, device=GPU)
+        kernel = kernels.every_face_float if dtype == torch.float32 else kernels.every_face_double
+
+        def draw():
+            failed = kernel(ctypes.c_void_p(corners.data_ptr()), ctypes.c_void_p(index.data_ptr()),
+                            ctypes.c_int64(batch), len(both_sides), samples, ctypes.c_double(renderer.near),
+                            ctypes.c_double(renderer.far),
+                            ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
+            if failed:
+                raise RuntimeError(f"every_face.cu could not be started: CUDA error {failed}")
+            return torch.nn.functional.avg_pool2d((index >= 0).float()[:, None], 2)[:, 0]
+        return draw
+
+    def ours():
+        with torch.no_grad():
+            return renderer.render_silhouettes(screen, faces)
+    known, in_floats = ours(), published(torch.float32)
+    figures = {"batch": batch, "faces_tested": len(both_sides), "samples": samples ** 2,
+               "every_face_us": microseconds(in_floats, repeats=5), "ours_us": microseconds(recorded(ours)),
+               "differing_pixels_in_float32": int((in_floats() != known).sum()),
+               "differing_pixels_in_float64": int((published(torch.float64)() != known).sum())}
+    return {**figures, "times_as_fast": round(figures["every_face_us"] / figures["ours_us"], 1)}
+
+
+def find_nvcc():
+    return shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
 
 
 def options(*arguments):
@@ -99,27 +151,12 @@ def options(*arguments):
 
 
 def network_alone(trainer, batch):
-    """A turn of each kind without camera, rasteriser and mesh losses."""
-    def turn(encoders):
-        shown = Shown(None, batch.poses, None, None, None)
-        for optimizer in trainer.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=trainer.options.amp, cache_enabled=False):
-            shown.codes = trainer.model.encoder(batch.images)
-            vertices = trainer.model.decoder(shown.codes)
-        shown.codes = shown.codes.float()
-        total = vertices.float().mean() + shown.codes.mean()
-        if encoders:
-            total = total + trainer.method.adversarial_loss(shown)
-        total.backward()
-        if not encoders:
-            trainer.method.discriminator_loss(shown).backward()
-        for name in "EG" if encoders else "EGD":
-            trainer.optimizers[name].found_inf = None
-            trainer.optimizers[name].step()
+    """A turn of each kind without camera, rasteriser and the losses of meshes and pictures."""
+    inputs = trainer.inputs(batch)
 
     def pair():
-        turn(True), turn(False)
+        for encoders_turn in (True, False):
+            common.networks_step(trainer, common.networks_learn(trainer, inputs, encoders_turn))
     return pair
 
 
@@ -184,6 +221,15 @@ def short():
     print("every kernel ran")
 
 
+def driver():
+    try:
+        found = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], text=True,
+                               capture_output=True).stdout.split()
+    except OSError:
+        found = []
+    return found[0] if found else "unknown"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true")
@@ -191,7 +237,7 @@ def main():
         sys.exit("error: there is no GPU here: torch.cuda.is_available() is False")
     if parser.parse_args().short:
         return short()
-    record = {"gpu": torch.cuda.get_device_name(GPU), "cuda": torch.version.cuda}
+    record = {"gpu": torch.cuda.get_device_name(GPU), "driver": driver(), "cuda": torch.version.cuda}
     failed = []
 
     def measure(place, name, work, *arguments):
@@ -206,6 +252,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         data = common.make_files(folder, 500, "train")()
         measure(record, "kernels", kernels)
+        measure(record, "every_face", every_face, folder)
         measure(record, "evaluation", evaluation, folder, data)
         figures = record["training_step_batch_128"] = {}
         for case in itertools.product(("train", "trainCVPR19"), PRECISIONS, ("on", "off")):

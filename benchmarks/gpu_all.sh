@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in under 8 minutes on a bare machine with torch, nvcc, pybind11, pytest and Pillow:
-# builds cuda/ in place with its CUDA kernels, tests them against the CPU's, runs compute-sanitizer over them, measures.
+# Everything that needs a GPU, on a bare machine with torch, nvcc, pybind11, pytest and Pillow. The most important comes
+# first, and each part writes its result when it has it:
 #
-#   bash benchmarks/gpu_all.sh
+#   bash benchmarks/gpu_all.sh first     builds cuda/ in place with its CUDA kernels, tests them against the CPU's, and
+#                                        measures kernels, training steps and evaluation; under 6 minutes
+#   bash benchmarks/gpu_all.sh second    builds, measures growth, runs compute-sanitizer; under 6 minutes
+#   bash benchmarks/gpu_all.sh           both
 #
 # PYTHON=python3 names the interpreter, COMMIT what the records shall say where there is no git. Nothing is downloaded
 # or installed. Leaves benchmarks/results/gpu.json and growth_cuda.json. Exit code 1 if any part failed, and which did;
@@ -12,7 +15,9 @@ cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-python3}
 export PYTHONPATH="$PWD/cuda${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 MAX_JOBS="${MAX_JOBS:-$(nproc)}"
 export PATH="$PATH:/usr/local/cuda/bin" CUBLAS_WORKSPACE_CONFIG=:4096:8
-end=$((SECONDS + 475))
+call=${1:-both}
+case $call in first|second) end=$((SECONDS + 350)) ;; both) end=$((SECONDS + 600)) ;;
+  *) echo "error: $call is neither first nor second" >&2; exit 2 ;; esac
 failed=()
 
 part() {  # name, seconds it may take, command
@@ -39,16 +44,20 @@ import PIL, pybind11, pytest, setuptools, sys, torch
 sys.exit(0 if torch.cuda.is_available() else "error: this torch sees no GPU")' || exit 1
 part "build" 120 bash -c "cd cuda && NR_CUDA=1 '$python' setup.py build_ext --inplace --quiet"
 part "python -m neural_renderer" 40 "$python" -m neural_renderer
-part "tests" 120 "$python" -m pytest -q -p no:cacheprovider tests/test_gpu.py
-if command -v compute-sanitizer > /dev/null; then
-  # Each tensor in memory of its own, or the one beside it is no less allowed than its own.
-  PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck --report-api-errors no
-  sanitizer racecheck
-else
-  failed+=("compute-sanitizer, which is neither on PATH nor in /usr/local/cuda/bin")
+if [ "$call" != second ]; then
+  part "tests" 120 "$python" -m pytest -q -p no:cacheprovider tests/test_gpu.py
+  part "benchmarks" 150 "$python" benchmarks/gpu.py
 fi
-part "benchmarks" 150 "$python" benchmarks/gpu.py
-part "benchmarks: growth" 60 "$python" benchmarks/growth.py --device=cuda
+if [ "$call" != first ]; then
+  part "benchmarks: growth" 60 "$python" benchmarks/growth.py --device=cuda
+  if command -v compute-sanitizer > /dev/null; then
+    # Each tensor in memory of its own, or the one beside it is no less allowed than its own.
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck --report-api-errors no
+    sanitizer racecheck
+  else
+    failed+=("compute-sanitizer, which is neither on PATH nor in /usr/local/cuda/bin")
+  fi
+fi
 
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'failed: %s\n' "${failed[@]}"

@@ -19,7 +19,7 @@ import time
 import torch
 
 import common
-import runs
+from engine import runs
 import synthetic
 from engine import checkpoints
 from loop import Loop, Sampler

@@ -9,7 +9,6 @@ and backward; those of the discriminator are in the networks) and the rest: norm
 what is not finite, statistics kept. Parts are timed in turn with the whole step, and each figure is the quickest
 of its repeats: the machine may have other work.
 """
-import contextlib
 import os
 import tempfile
 import time
@@ -17,11 +16,10 @@ import time
 import torch
 
 import common
-import losses
 import synthetic
 from datasets import CVPR18
 from loop import Sampler
-from training import Shown, Trainer, _frozen
+from training import Trainer
 
 
 def options(mode="train", **changed):
@@ -50,45 +48,29 @@ class Stopwatch:
 
 
 def network_alone(trainer, batch, step, watch):
-    """As Trainer.step, without camera, rasteriser and the losses of meshes and pictures."""
+    """A step of the trainer without camera, rasteriser and the losses of meshes and pictures."""
+    inputs, encoders_turn = trainer.inputs(batch), trainer.encoders_turn(step)
     watch.start()
-    for optimizer in trainer.optimizers.values():
-        optimizer.zero_grad(set_to_none=True)
-    codes = trainer.model.encoder(batch.images)
-    seen = batch.silhouettes.clone().requires_grad_()  # as what is rendered, it wants a gradient
-    shown = Shown(codes, batch.poses, seen, batch.poses.roll(1), seen)
-    total = trainer.model.decoder(codes).mean() + codes.mean()
-    encoders_turn = step % trainer.options.G_every == 0
-    with _frozen(trainer.modules["D"]) if encoders_turn else contextlib.nullcontext():
-        if encoders_turn:
-            total = total + trainer.method.adversarial_loss(shown)
-        total.backward()
-    if not encoders_turn:
-        trainer.method.discriminator_loss(shown).backward()
+    learning = common.networks_learn(trainer, inputs, encoders_turn)
     watch.spent_on("networks")
-    for name in "EG" if encoders_turn else "EGD":
-        trainer.optimizers[name].found_inf = None
-        trainer.optimizers[name].step()
+    common.networks_step(trainer, learning)
     watch.spent_on("optimisers")
 
 
 def pictures_alone(trainer, batch, watch):
     """The other part of Trainer.step: rendering what the model predicts, and the losses on that."""
-    options = trainer.options
-    images, silhouettes, cameras, poses, *others = trainer._inputs(batch)
+    inputs = trainer.inputs(batch)
     with torch.no_grad():
-        codes = trainer.model.encoder(images)
-        vertices = trainer.model.decoder(codes)
+        codes, vertices = trainer.predicted(inputs[0])
     vertices.requires_grad_(), codes.requires_grad_()
     watch.start()
-    shown = trainer._render(vertices, codes, cameras, poses, *(others or (None, None)))
+    step = trainer.seen(inputs, codes, vertices)
     watch.spent_on("render")
-    rendered = shown.rendered.detach().requires_grad_()
-    total = (losses.silhouette_loss(rendered, silhouettes) + trainer.prior * losses.gaussian_prior(codes)
-             + options.lambda_smth * losses.smoothness_loss(vertices, trainer.topology))
-    pulls, *_ = torch.autograd.grad(total, (rendered, vertices, codes), allow_unused=True)
+    drawn = [step.rendered, *(view.rendered for view in step.views.values())]
+    step.rendered = step.rendered.detach().requires_grad_()
+    _, total = trainer.total(step)
+    pulls, *_ = torch.autograd.grad(total, (step.rendered, vertices, codes), allow_unused=True)
     watch.spent_on("losses")
-    drawn = [shown.rendered] if shown.other is None else [shown.rendered, shown.other]
     pulls = [pulls] * len(drawn)  # a discriminator's would be as dense
     forward = watch.spent["render"]
     watch.start()

@@ -20,7 +20,7 @@ from PIL import Image  # noqa: E402
 import synthetic  # noqa: E402
 from browser import Browser, find  # noqa: E402
 from datasets import CVPR18  # noqa: E402
-from visualization import on_paper, sheet  # noqa: E402
+from pictures import on_paper, sheet  # noqa: E402
 
 
 def keep(path, name, width, colours=96):

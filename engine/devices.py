@@ -25,7 +25,7 @@ def keep_freed_memory():
             mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
-def resolve(options):
+def resolve(options, training=False):
     """The torch.device that the options ask for, with threads, precision and determinism set as they say."""
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for
@@ -33,7 +33,7 @@ def resolve(options):
         torch.use_deterministic_algorithms(options.deterministic)
     # Before torch starts threads, which take it over. Adam's averages of gradients that stay zero shrink until
     # they are denormal, and a CPU takes many times as long for those: a step of the demo 153 ms instead of 69.
-    torch.set_flush_denormal(options.mode in ("train", "trainCVPR19"))
+    torch.set_flush_denormal(training)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = _named(options)
@@ -69,16 +69,16 @@ def _named(options):
 
 
 @contextlib.contextmanager
-def failures_told(options):
+def failures_told(options, training=False):
     """Inside, what a device fails with becomes a sentence that says what can be done."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise InputError(_no_room(error, "the GPU", options)) from None
+        raise InputError(_no_room(error, "the GPU", options, training)) from None
     except (RuntimeError, *distributed.FAILURES) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         if "can't allocate memory" in first:
-            raise InputError(_no_room(error, "this machine", options)) from None
+            raise InputError(_no_room(error, "this machine", options, training)) from None
         if isinstance(error, distributed.FAILURES) or re.search(
                 r"\b(CUDA (driver )?error|cuDNN error|CUBLAS_STATUS|NCCL)", first):
             raise DeviceError(f"a device has failed: {first}; what was saved before stays: go on with "
@@ -86,7 +86,7 @@ def failures_told(options):
         raise
 
 
-def _no_room(error, place, options):
+def _no_room(error, place, options, training):
     """Who asked for how much, and which option lowers it."""
     wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
     free = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", str(error))
@@ -95,7 +95,7 @@ def _no_room(error, place, options):
     asker = f"{frames[-1].name} of {os.path.basename(frames[-1].filename)}" if frames else "the program"
     if any(f.filename.endswith("feed.py") for f in frames) and options.data_on == "device":
         advice = "give --data_on=host"
-    elif options.mode in ("train", "trainCVPR19"):
+    elif training:
         advice = f"lower --batch_size, now {options.batch_size}, or " + (
             "give --data_on=host" if options.data_on != "host" else "--img_size or --enc_width")
     else:

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, whatever ends the program, and folders that can be written to."""
 import contextlib
+import csv
 import os
 
 from engine import strict_json
@@ -36,6 +37,13 @@ def sync_names(folder):
 def write_json(path, value):
     with written_whole(path) as out:
         out.write(strict_json.dumps(value, indent=2) + "\n")
+
+
+def write_csv(path, header, rows):
+    with written_whole(path) as out:
+        table = csv.writer(out, lineterminator="\n")
+        table.writerow(header)
+        table.writerows(rows)
 
 
 def make_folder(path, option):

@@ -14,7 +14,6 @@ import torch.distributed as dist
 
 from errors import DeviceError, InputError
 
-MODES = ("train", "trainCVPR19", "evaluation")  # that know of other processes
 PATIENCE = datetime.timedelta(hours=2)  # while the main process unpacks a dataset; one that ends is seen at once
 # What a device, or the way to those of the others, fails with; torch before 2.8 has no AcceleratorError.
 FAILURES = dist.DistError, getattr(torch, "AcceleratorError", dist.DistError)
@@ -35,15 +34,18 @@ def main():
 
 
 @contextlib.contextmanager
-def joined(mode):
+def joined(mode, several):
     """Inside, the processes that torchrun has started are one group: gloo for what is on the CPU, NCCL for GPUs.
-    All but the main one are silent."""
+    All but the main one are silent.
+
+    several : the modes that run in several processes; others are refused.
+    """
     global _store
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield
         return
-    if mode not in MODES:
-        raise InputError(f"--mode={mode} runs in one process: start it without torchrun; {', '.join(MODES)} run "
+    if mode not in several:
+        raise InputError(f"--mode={mode} runs in one process: start it without torchrun; {', '.join(several)} run "
                          "in several")
     try:
         _store, number, count = next(dist.rendezvous("env://"))

@@ -1,12 +1,7 @@
-"""The interface that all datasets share, and what they have in common.
+"""What all datasets share: `Dataset`, a split that is open, over the `Conventions` of its class.
 
-The modes use nothing else and never ask which dataset they have. A dataset of one's own is one class
-with what is marked below as the dataset's own, and its line in `datasets.DATASETS`.
-
-Convention
-----------
-Predicted meshes live in the RENDERER's frame of their dataset: y up, seen by its `project`. A mesh that
-people made is right-handed with y up: `flip_handedness` goes from one to the other and back.
+The modes use nothing else and never ask which dataset they have. A dataset of one's own is one class with what is
+marked in both as the dataset's own, and its line in `datasets.DATASETS`.
 """
 import abc
 import dataclasses
@@ -16,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-import neural_renderer as nr
-import voxelization
 from errors import InputError
 
-VOXEL_GRID = 32
+from .conventions import VOXEL_GRID, Conventions  # noqa: F401  (the grid's side belongs to the interface)
+
 SHAPENET = {  # names of the 13 classes that are in use, by their ids
     "02691156": "airplane", "02828884": "bench", "02933112": "dresser", "02958343": "car", "03001627": "chair",
     "03211117": "display", "03636649": "lamp", "03691459": "loudspeaker", "04090263": "rifle", "04256520": "sofa",
@@ -59,7 +53,19 @@ class Batch:
         return dataclasses.replace(self, images=images, silhouettes=silhouettes)
 
 
-class Dataset(abc.ABC):
+SKIP_BAD = {"skip_bad": dict(action="store_true", help=(
+    "go on without objects, meshes or images whose files are broken, and list them"))}
+
+
+def table(**columns):
+    """A structured array with a row for each image, from columns (M,) of whole numbers."""
+    rows = np.empty(len(next(iter(columns.values()))), [(name, np.int64) for name in columns])
+    for name, column in columns.items():
+        rows[name] = column
+    return rows
+
+
+class Dataset(Conventions):
     """A split of some classes.
 
     Parameters (of every dataset's constructor)
@@ -74,73 +80,32 @@ class Dataset(abc.ABC):
     say : called with a line of progress.
     Further ones are options of the command line, and named in `reads`. A dataset that lacks one of the abstract
     methods cannot be opened: the TypeError names them.
+
+    Attributes (set by the constructor)
+    -----------------------------------
+    class_ids, split : as given.
+    img_size : side of the images in pixels.
+    num_poses : number of pose bins.
+    rows : `table` of the M images, object by object. The columns `class_number` (index into class_ids) and `object`
+        (number within its class) are used here; others are the dataset's own.
+    object_class : (objects,) int, the class number of each object, counted through all classes.
     """
 
     # The dataset's own.
-    name = None
-    channels = 4                         # of the images
-    img_sizes = (64,)                    # sides that the images may have
     splits = ("train", "val", "test")
     eval_split, tsne_split = "test", "val"
-    num_views = None                     # numbered views that all objects share, if there are such
     published = {}                       # options of the published run: what is not given is this
     reads = ()                           # options that the constructor takes
+    options = {}                         # those that are its own, {name: keywords of argparse's add_argument}
+    taken_by_all = {}                    # the same of the published program, whose scripts give them to every dataset
     published_bgr = False                # the published program read its colours in this order
     augments = False                     # training images are made anew for each batch
-    mirrors = True                       # its cameras mirror a right-handed scene
-    grid_rule = None                     # how voxels come from coordinates, in words
     files = None                         # what a folder of it holds, in words
     contents = None                      # the same with types and sizes
     source = None                        # where its authors publish it
-    class_names = {}
+    writer = None                        # makes files of a class from meshes (see readers/writers.py), if it can
 
-    class_ids = split = rows = object_class = num_poses = None  # set by the constructor
-
-    @classmethod
-    @abc.abstractmethod
-    def project(cls, vertices, cameras):
-        """Renderer frame to NDC: vertices (B, V, 3), cameras (B, ...)."""
-
-    @classmethod
-    def for_pictures(cls, vertices, cameras):
-        """`project` with depths that a picture may be shaded by."""
-        return cls.project(vertices, cameras)
-
-    @classmethod
-    @abc.abstractmethod
-    def turntable(cls, count):
-        """Cameras (count, ...) of one turn around an object."""
-
-    @classmethod
-    @abc.abstractmethod
-    def turned(cls, cameras, turns):
-        """Cameras that see the object turned further, by a number of whole turns."""
-
-    @staticmethod
-    def to_grid(vertices):
-        """Renderer frame to [0, 1]^3, as `voxelize` needs it."""
-        return vertices * (VOXEL_GRID - 1) / VOXEL_GRID + 0.5
-
-    @staticmethod
-    def from_grid(vertices):
-        """The inverse of `to_grid`."""
-        return (vertices - 0.5) * VOXEL_GRID / (VOXEL_GRID - 1)
-
-    @staticmethod
-    @abc.abstractmethod
-    def grid_axes(grid):
-        """The voxeliser's grids (..., x, y, z) in the dataset's axes."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def mesh_axes(grid):
-        """The inverse of `grid_axes`."""
-
-    @classmethod
-    def place(cls, vertices):
-        """A mesh that people made, right-handed, y up, front on +z, as this dataset's objects lie in the
-        renderer's frame."""
-        return cls.flip_handedness(vertices)
+    class_ids = split = img_size = num_poses = rows = object_class = None
 
     @classmethod
     def count_poses(cls, options):
@@ -176,66 +141,6 @@ class Dataset(abc.ABC):
         """Options of the published run, for the others that are given (a dict)."""
         return cls.published
 
-    # ---- shared conventions: need no files ------------------------------------------------------
-
-    @classmethod
-    def silhouette_size(cls, img_size):
-        """Side of the silhouettes that go with images of a size."""
-        return img_size
-
-    @classmethod
-    def renderer(cls, image_size):
-        """A Renderer for vertices that went through `project`."""
-        return nr.Renderer(image_size, camera_mode="none")
-
-    @classmethod
-    def flip_handedness(cls, vertices):
-        """Renderer frame to the frame of people's meshes, and back. Where `mirrors`, z is negated; reverse
-        the faces too."""
-        if not cls.mirrors:
-            return vertices
-        return vertices * torch.tensor([1.0, 1.0, -1.0], dtype=vertices.dtype, device=vertices.device)
-
-    @classmethod
-    def people_faces(cls, faces):
-        """Faces (F, 3) for vertices that went through `flip_handedness`."""
-        return faces.flip(-1) if cls.mirrors else faces
-
-    @classmethod
-    def voxelize(cls, vertices, faces):
-        """Occupancy (B, 32, 32, 32) bool, in the dataset's axes, of meshes in the renderer's frame."""
-        corners = nr.vertices_to_faces(cls.to_grid(vertices), faces)
-        return cls.grid_axes(voxelization.voxelize(corners, VOXEL_GRID, dtype=torch.bool))
-
-    @classmethod
-    def voxel_mesh(cls, grid):
-        """Cubes of an occupancy grid (32, 32, 32), dataset axes, as a mesh in the renderer's frame:
-        vertices (1, V, 3), faces (F, 3). The inverse of `voxelize`, cell for cell."""
-        inside = cls.mesh_axes(grid)
-        padded = torch.nn.functional.pad(inside, (1,) * 6)
-        quads = []
-        for axis in range(3):
-            for step in (0, 1):
-                cells = inside & ~padded.roll(1 - 2 * step, axis)[1:-1, 1:-1, 1:-1]
-                corner = cells.nonzero()[:, None].expand(-1, 4, -1).clone()  # (n, 4, 3)
-                corner[..., axis] += step
-                corner[:, [1, 2], (axis + 1) % 3] += 1
-                corner[:, [2, 3], (axis + 2) % 3] += 1
-                quads.append(corner if step else corner.flip(1))
-        corners = torch.cat(quads).reshape(-1, 3).float() / VOXEL_GRID
-        start = 4 * torch.arange(len(corners) // 4)[:, None, None]
-        faces = (start + torch.tensor([[0, 1, 2], [0, 2, 3]])).reshape(-1, 3)
-        return cls.from_grid(corners)[None], faces
-
-    @classmethod
-    def other_views(cls, cameras, poses):
-        """Random other cameras and their pose bins, one for each: here those of other images of the
-        batch, so that they are spread as the dataset's are."""
-        shift = int(torch.randint(1, len(cameras), ())) if len(cameras) > 1 else 0
-        return cameras.roll(shift, 0), poses.roll(shift, 0)
-
-    # ---- a split that is open -------------------------------------------------------------------
-
     @classmethod
     def open(cls, options, split, data_dir=None, class_ids=None, **more):
         """The split as the options of a run (a dict) say, except for what is given."""
@@ -261,7 +166,7 @@ class Dataset(abc.ABC):
 
     def all_objects(self):
         """(M,) int64 objects of all images, counted through all classes."""
-        return torch.from_numpy(self._first_object[self.rows[:, 0]] + self.rows[:, 1])
+        return torch.from_numpy(self._first_object[self.rows["class_number"]] + self.rows["object"])
 
     def voxels(self, objects):
         """(len(objects), 32, 32, 32) bool of objects counted through all classes."""
@@ -282,14 +187,18 @@ class Dataset(abc.ABC):
     def num_objects(self):
         return len(self.object_class)
 
-    @classmethod
-    def class_name(cls, class_id):
-        return cls.class_names.get(class_id, class_id)
+    def spread(self, count, step=7, first=0):
+        """Numbers of at most `count` objects, spread evenly, and of one image of each: of the k-th object the image
+        at place first + k step, counted round."""
+        objects = np.linspace(0, self.num_objects - 1, min(count, self.num_objects)).astype(int)
+        owners = self.all_objects().numpy()
+        images = [np.flatnonzero(owners == o) for o in objects]
+        return objects, [int(numbers[(first + step * k) % len(numbers)]) for k, numbers in enumerate(images)]
 
     def images_of_class(self, c):
         """Numbers of all images of the c-th class, object by object. Objects of one class have equally
         many."""
-        return np.flatnonzero(self.rows[:, 0] == c)
+        return np.flatnonzero(self.rows["class_number"] == c)
 
 
 def check_folder(data_dir, example):

@@ -5,11 +5,12 @@ import numpy as np
 import torch
 
 import neural_renderer as nr
-from engine import strict_json
+from engine.arguments import number
 from errors import InputError
 
-from .base import SHAPENET, Batch, Dataset, Rows, check_folder, tell_left_out
-from .nips17_files import ClassReader
+from .base import SHAPENET, SKIP_BAD, Batch, Dataset, Rows, table, tell_left_out
+from .nips17_files import FILES, ClassReader, objects_of_split, read_splits
+from .writers import write_nips17
 
 
 class NIPS17(Dataset):
@@ -20,17 +21,17 @@ class NIPS17(Dataset):
     view: azimuth, elevation, in-plane angle, distance, in degrees; `voxels/modelVoxels32/<class>/<object>.mat`
     with `Volume` (32, 32, 32); and splits.json, {class: {train, val, test: [objects]}}.
 
-    Cameras are (azimuth, elevation, distance): they look at the origin, the half-width of the frustum is
-    tan(atan(16/60)) = 16/60. Azimuth is in [-180, 180], elevation in [-20, 40]; the in-plane angle is not
-    used. Pose bins are wAzimuth x wElevation degrees; the upper ends belong to the last bins.
+    Cameras are (azimuth, elevation, distance): they look at the origin, half the field of view is 14.9314
+    degrees, atan(16/60). Azimuth is in [-180, 180], elevation in [-20, 40]; the in-plane angle is not used.
+    Pose bins are wAzimuth x wElevation degrees; the upper ends belong to the last bins.
 
     Voxels of a mesh in the renderer's frame: coordinates * 31/32 + 0.5, published rule at 32^3, then grid
     axes 0 and 2 swapped and axis 0 reversed.
 
     Images are RGB and mask (the published program's were BGR; weights of it are turned when they are loaded),
-    resized with anti-aliasing to img_size. A training set has the first trainViews views of each object
-    (None: all), the others all 20. `mask_from`: 'depth' or 'alpha'. With skip_bad, objects with broken files
-    are left out and listed.
+    resized to img_size as published, by a Gaussian and linear interpolation (`nips17_files.resized`). A training
+    set has the first trainViews views of each object (None: all), the others all 20. `mask_from`: 'depth' or
+    'alpha'. With skip_bad, objects with broken files are left out and listed.
     """
 
     name = "NIPS17"
@@ -38,21 +39,27 @@ class NIPS17(Dataset):
     tsne_split = "test"
     published_bgr = True
     count_of_views = 20
-    viewing_angle = float(np.degrees(np.arctan(16 / 60)))
+    viewing_angle = 14.9314  # degrees, half the field of view; published with so many decimals
     published = dict(img_size=64, trainViews=1, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0,
                      decay_batch=40000, wAzimuth=15.0, wElevation=20.0, mask_from="depth")
     reads = ("img_size", "wAzimuth", "wElevation", "split_file", "mask_from", "skip_bad")
     grid_rule = "coordinates * 31/32 + 0.5, grid axes 0 and 2 swapped, axis 0 reversed"
-    files = ("renders/<class>/<object>/{render_<i>.png,depth_<i>.png,view.txt}, "
-             "voxels/modelVoxels32/<class>/<object>.mat and splits.json")
+    files = FILES
     contents = ("renders/<class>/<object>/render_0.png ... render_19.png, 224x224 RGB or RGBA, depth_0.png ... "
                 "depth_19.png, 16-bit, and view.txt, 20 rows of 4 numbers; "
                 "voxels/modelVoxels32/<class>/<object>.mat, Volume (32, 32, 32); splits.json, {class: {train, "
                 "val, test: [objects]}}")
     source = "https://github.com/akar43/lsm"
     class_names = SHAPENET
+    options = {"mask_from": dict(choices=("depth", "alpha"), help="NIPS17: where an image shows the object"), **SKIP_BAD}
+    taken_by_all = {
+        "wAzimuth": dict(type=number(0, above=True), metavar="DEG", help="width of NIPS17's pose bins"),
+        "wElevation": dict(type=number(0, above=True), metavar="DEG", help="... in elevation"),
+        "split_file": dict(metavar="JSON", help="NIPS17: {class: {train, val, test: [objects]}} (default: "
+                                                "DATA_DIR/splits.json)")}
+    writer = classmethod(write_nips17)
 
-    # ---- conventions: need no files -------------------------------------------------------------
+    # ---- conventions ----------------------------------------------------------------------------
 
     @classmethod
     def project(cls, vertices, cameras):
@@ -110,7 +117,7 @@ class NIPS17(Dataset):
             say(f"note: training objects of {class_id} have {most} of {cls.count_of_views} views")
         return max(1, most)
 
-    # ---- files ----------------------------------------------------------------------------------
+    # ---- a split that is open -------------------------------------------------------------------
 
     def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False,
                  say=print, img_size=64, wAzimuth=15.0, wElevation=20.0, split_file=None, mask_from="depth",
@@ -140,8 +147,8 @@ class NIPS17(Dataset):
             cameras.append(found["cameras"][kept].reshape(-1, 3))
             n = len(kept)
             v = found["cameras"].shape[1]
-            rows.append(np.stack([np.full(n * v, c), np.repeat(np.arange(n), v), np.repeat(kept, v),
-                                  np.tile(np.arange(v), n)], 1))
+            rows.append(table(class_number=np.full(n * v, c), object=np.repeat(np.arange(n), v),
+                              place=np.repeat(kept, v), view=np.tile(np.arange(v), n)))
         self._count_objects([len(v) for v in self._voxels])
         self.rows, self._cameras = np.concatenate(rows), torch.from_numpy(np.concatenate(cameras))
         tell_left_out(problems, say)
@@ -150,11 +157,11 @@ class NIPS17(Dataset):
         indices = np.asarray(indices)[part]
         rows = self.rows[indices]
         pixels = np.empty((len(rows), self.channels, self.img_size, self.img_size), np.uint8)
-        for c in np.unique(rows[:, 0]):
-            mine = np.flatnonzero(rows[:, 0] == c)
-            pixels[mine] = self._images[c][rows[mine, 2], rows[mine, 3]]
+        for c in np.unique(rows["class_number"]):
+            mine = rows["class_number"] == c
+            pixels[mine] = self._images[c][rows["place"][mine], rows["view"][mine]]
         cameras = self._cameras[torch.from_numpy(indices)]
-        objects = torch.from_numpy(self._first_object[rows[:, 0]] + rows[:, 1])
+        objects = torch.from_numpy(self._first_object[rows["class_number"]] + rows["object"])
         return Batch(torch.from_numpy(pixels), None, cameras.float(), self.pose_bins(cameras), objects)
 
     def pose_bins(self, cameras):
@@ -178,44 +185,3 @@ def _count_views(folder):
     """Views of an object by the last of its pictures, whether or not those before are there."""
     there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
     return max((i + 1 for i in range(NIPS17.count_of_views) if f"render_{i}.png" in there), default=0)
-
-
-# ---- what is in the files -------------------------------------------------------------------------
-
-def read_splits(data_dir, split_file=None):
-    """({class: {split: [objects]}}, its path)."""
-    check_folder(data_dir, NIPS17.files)
-    path = split_file or os.path.join(data_dir, "splits.json")
-    try:
-        with open(path) as file:
-            splits = strict_json.loads(file.read())
-    except FileNotFoundError:
-        raise InputError(f"there is no {path}; expected {{class: {{train, val, test: [objects]}}}} there or in "
-                         "--split_file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(splits, dict) or not all(isinstance(s, dict) for s in splits.values()):
-        raise InputError(f"{path} must hold {{class: {{train, val, test: [objects]}}}}")
-    return splits, path
-
-
-def objects_of_split(data_dir, class_ids, split, split_file=None):
-    """{class: [objects]} of splits.json."""
-    splits, path = read_splits(data_dir, split_file)
-    result = {}
-    for class_id in class_ids:
-        if class_id not in splits:
-            raise InputError(f"{path} has no class {class_id}; classes there: "
-                             f"{', '.join(sorted(splits)) or 'none'}")
-        objects = splits[class_id].get(split)
-        if not isinstance(objects, list) or not objects or not all(isinstance(o, str) and o for o in objects):
-            raise InputError(f"{path} lists no objects of class {class_id} in {split}; expected a list of their "
-                             "names")
-        for name in objects:
-            if name in (".", "..") or set(name) & set("/\\\0"):
-                raise InputError(f"{path} lists {name!r} in {class_id} {split}, which is not the name of a folder")
-        if len(set(objects)) != len(objects):
-            twice = next(o for o in objects if objects.count(o) > 1)
-            raise InputError(f"{path} lists {twice} of {class_id} {split} twice")
-        result[class_id] = objects
-    return result

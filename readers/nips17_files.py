@@ -1,16 +1,21 @@
 """What is in the files of NIPS17, decoded once into the cache."""
 import concurrent.futures
+import functools
 import os
 import warnings
 
 import numpy as np
 from PIL import Image
 
+from engine import strict_json
+from engine.monitor import Progress
 from errors import InputError
-from monitor import Progress
 
-from .base import VOXEL_GRID
+from .base import VOXEL_GRID, check_folder
 from .cache import build, fingerprint
+
+FILES = ("renders/<class>/<object>/{render_<i>.png,depth_<i>.png,view.txt}, "
+         "voxels/modelVoxels32/<class>/<object>.mat and splits.json")
 
 
 class ClassReader:
@@ -35,7 +40,7 @@ class ClassReader:
         """dict of images (N, v, 4, S, S) uint8 and voxels (N, 32, 32, 32) bool, mapped, cameras (N, v, 3), the
         numbers `kept` of whole objects, and `problems`, a sentence for each of the others."""
         paths = [path for name in self.objects for path in self.files(name)]
-        known = [self.objects, self.views, self.side, self.mask_from]
+        known = [self.objects, self.views, self.side, self.mask_from, "resized by a Gaussian"]
         stem = f"NIPS17_{self.class_id}_{split}_{self.views}x{self.side}_{self.mask_from}"
         found = build(cache_dir, stem, self.renders, fingerprint(known, paths),
                       lambda make: self._decode(make, say, skip_bad))
@@ -94,10 +99,26 @@ class ClassReader:
             if mask.size != image.size:
                 raise InputError(f"{beside} is {mask.size[0]}x{mask.size[1]}, render_{i}.png "
                                  f"{image.size[0]}x{image.size[1]}")
-        # Apart, for Pillow would weigh the colours of an RGBA image by its alpha.
-        channels = [part.resize((self.side, self.side), Image.Resampling.BILINEAR)
-                    for part in (image.convert("RGB"), mask)]
-        return np.concatenate([np.asarray(channels[0]).transpose(2, 0, 1), np.asarray(channels[1])[None]])
+        channels = np.concatenate([np.asarray(image)[..., :3].transpose(2, 0, 1), np.asarray(mask)[None]])
+        return resized(channels, self.side).round().astype(np.uint8)
+
+
+def resized(images, side):
+    """Images (..., H, W) as (..., side, side) float64, smoothed and interpolated as the published program does by
+    scikit-image's `resize` (defaults of version 0.15 and later): a Gaussian of (scale - 1) / 2 pixels where the image
+    shrinks, then linear interpolation between the centres of pixels; what lies outside is mirrored."""
+    rows, columns = (_resizing(n, side) for n in images.shape[-2:])
+    return rows @ images.astype(np.float64) @ columns.T
+
+
+@functools.cache
+def _resizing(before, after):
+    """Both steps are linear, and the same for every row and every column: one matrix (after, before)."""
+    import scipy.ndimage
+    smooth = np.eye(before)
+    if after < before:
+        smooth = scipy.ndimage.gaussian_filter1d(smooth, (before / after - 1) / 2, axis=0, mode="mirror")
+    return scipy.ndimage.zoom(smooth, (after / before, 1), order=1, mode="mirror", grid_mode=True)
 
 
 def _read_png(path):
@@ -166,3 +187,42 @@ def read_volume(path):
     if not np.isin(volume, (0, 1)).all():
         raise InputError(f"{path}: `Volume` must be 0 and 1")
     return volume.astype(bool)
+
+
+def read_splits(data_dir, split_file=None):
+    """({class: {split: [objects]}}, its path)."""
+    check_folder(data_dir, FILES)
+    path = split_file or os.path.join(data_dir, "splits.json")
+    try:
+        with open(path) as file:
+            splits = strict_json.loads(file.read())
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}; expected {{class: {{train, val, test: [objects]}}}} there or in "
+                         "--split_file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(splits, dict) or not all(isinstance(s, dict) for s in splits.values()):
+        raise InputError(f"{path} must hold {{class: {{train, val, test: [objects]}}}}")
+    return splits, path
+
+
+def objects_of_split(data_dir, class_ids, split, split_file=None):
+    """{class: [objects]} of splits.json."""
+    splits, path = read_splits(data_dir, split_file)
+    result = {}
+    for class_id in class_ids:
+        if class_id not in splits:
+            raise InputError(f"{path} has no class {class_id}; classes there: "
+                             f"{', '.join(sorted(splits)) or 'none'}")
+        objects = splits[class_id].get(split)
+        if not isinstance(objects, list) or not objects or not all(isinstance(o, str) and o for o in objects):
+            raise InputError(f"{path} lists no objects of class {class_id} in {split}; expected a list of their "
+                             "names")
+        for name in objects:
+            if name in (".", "..") or set(name) & set("/\\\0"):
+                raise InputError(f"{path} lists {name!r} in {class_id} {split}, which is not the name of a folder")
+        if len(set(objects)) != len(objects):
+            twice = next(o for o in objects if objects.count(o) > 1)
+            raise InputError(f"{path} lists {twice} of {class_id} {split} twice")
+        result[class_id] = objects
+    return result

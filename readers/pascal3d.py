@@ -1,7 +1,6 @@
 """Pascal3D: photographs of Pascal 3D+ and ImageNet, as Kato & Harada (CVPR 2019) publish them."""
 import glob
 import os
-import warnings
 
 import numpy as np
 import torch
@@ -9,10 +8,11 @@ import torch
 from errors import InputError
 
 from . import pascal3d_files as files
-from .base import Batch, Dataset, Rows, check_folder, tell_left_out
+from .base import SKIP_BAD, Batch, Dataset, Rows, check_folder, table, tell_left_out
+from .pascal3d_cameras import MARGIN, euler_bins, mirrored, turntable_rotations
+from .writers import write_pascal3d
 
-MARGIN, JITTER = 0.15, 0.15  # of the box, on each side
-FLIP_X, MIRROR_Z = torch.diag(torch.tensor([-1.0, 1, 1])), torch.diag(torch.tensor([1.0, 1, -1]))
+JITTER = 0.15  # of the box, on each side
 
 
 class Pascal3D(Dataset):
@@ -23,8 +23,9 @@ class Pascal3D(Dataset):
     `images_ref` (N, H, W, 4) uint8, reference crops whose channel 3 is the mask; `bounding_boxes` (N, 4),
     left, top, width, height in pixels; `rotation_matrices` (N, 3, 3); `voxels` (N, 32, 32, 32).
 
-    Images are cropped to the box and 15 % of it on each side, clipped, and resized with anti-aliasing. In
-    training each side is jittered by up to 15 % of the box, and half of the images are mirrored. A mirrored
+    Images are cropped to the box and 15 % of it on each side, clipped, and resized with anti-aliasing.
+    Silhouettes are the masks, resized in the same way to 64 or 128 px; with images of 224 px they have 64, by the
+    nearest neighbour. In training each side is jittered by up to 15 % of the box, and half of the images are mirrored. A mirrored
     image shows the object's mirror image (z negated), so its mask is mirrored and its rotation R becomes
     diag(-1, 1, 1) R diag(1, 1, -1); the published program mirrors the image alone (`published_flip`). The
     jitter leaves mask and camera alone, in both.
@@ -58,9 +59,13 @@ class Pascal3D(Dataset):
                 "4), 201 kB an image, bounding_boxes (N, 4), rotation_matrices (N, 3, 3) and voxels (N, 32, 32, "
                 "32)")
     source = "https://github.com/hiroharu-kato/view_prior_learning"
+    options = {"published_flip": dict(
+        action="store_true", help="Pascal3D: mirror images, but neither their masks nor their cameras, as published"),
+        **SKIP_BAD}
+    writer = classmethod(write_pascal3d)
     class_names = {"02691156": "aeroplane", "02958343": "car", "03001627": "chair"}
 
-    # ---- conventions: need no files -------------------------------------------------------------
+    # ---- conventions ----------------------------------------------------------------------------
 
     @classmethod
     def defaults(cls, given):
@@ -69,7 +74,7 @@ class Pascal3D(Dataset):
 
     @classmethod
     def silhouette_size(cls, img_size):
-        return files.MASK_SIZE
+        return files.SILHOUETTES[img_size]
 
     @classmethod
     def project(cls, vertices, cameras):
@@ -135,7 +140,7 @@ class Pascal3D(Dataset):
         paths = [os.path.join(data_dir, f"{name}_{part}.npz") for name in dict.fromkeys(names)]
         return next((path for path in paths if os.path.exists(path)), paths[0])
 
-    # ---- files ----------------------------------------------------------------------------------
+    # ---- a split that is open -------------------------------------------------------------------
 
     def __init__(self, data_dir, class_ids, split, cache_dir, trainViews=None, seed=0, only_voxels=False,
                  say=print, img_size=224, skip_bad=False, published_flip=False):
@@ -152,13 +157,13 @@ class Pascal3D(Dataset):
         for c, class_id in enumerate(self.class_ids):
             mine, count = [], 0
             for path in self._files(data_dir, class_id, split, say):
-                part = files.open_part(path, cache_dir, only_voxels, say)
+                part = files.open_part(path, cache_dir, only_voxels, say, img_size)
                 if part["problems"] and not skip_bad:
                     raise InputError(part["problems"][0])
                 problems += part["problems"]
                 kept = part["kept"]
-                rows.append(np.stack([np.full(len(kept), c), count + np.arange(len(kept)),
-                                      np.full(len(kept), len(self._parts)), kept], 1))
+                rows.append(table(class_number=np.full(len(kept), c), object=count + np.arange(len(kept)),
+                                  part=np.full(len(kept), len(self._parts)), place=kept))
                 self._parts.append(part)
                 mine.append((part["voxels"], kept))
                 count += len(kept)
@@ -219,9 +224,9 @@ class Pascal3D(Dataset):
             jitter, flips = rng.uniform(-JITTER, JITTER, jitter.shape), rng.random(len(indices)) < 0.5
         indices, jitter, flips = indices[part], jitter[part], flips[part]
         images = torch.empty(len(indices), 3, self.img_size, self.img_size, dtype=torch.uint8)
-        masks = torch.empty(len(indices), files.MASK_SIZE, files.MASK_SIZE, dtype=torch.uint8)
-        for k, (_, _, part, i) in enumerate(self.rows[indices]):
-            part = self._parts[part]
+        masks = torch.empty(len(indices), *(self.silhouette_size(self.img_size),) * 2, dtype=torch.uint8)
+        for k, row in enumerate(self.rows[indices]):
+            part, i = self._parts[row["part"]], row["place"]
             images[k] = cropped(files.picture(part, i), part["boxes"][i], jitter[k], self.img_size)
             mirror = int(flips[k] and not self.published_flip)
             masks[k] = torch.from_numpy(np.array(part["masks"][i, mirror]))
@@ -234,35 +239,6 @@ class Pascal3D(Dataset):
         return Batch(images, masks, cameras, poses, self.all_objects()[where])
 
 
-def mirrored(rotations):
-    """Rotations (B, 3, 3) that see the objects' mirror images (z negated) as the mirror images of what the
-    given ones see."""
-    return FLIP_X.to(rotations) @ rotations @ MIRROR_Z.to(rotations)
-
-
-def euler_bins(rotations):
-    """(B,) int64 in [0, 512): 64 b0 + 8 b1 + b2, b = floor((angle + 180) / 45) of scipy's extrinsic Euler
-    angles y, z, x; +-180 degrees count as +-179.9."""
-    from scipy.spatial.transform import Rotation
-    if not len(rotations):
-        return torch.empty(0, dtype=torch.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # gimbal lock: any of the equivalent angles will do
-        angles = Rotation.from_matrix(rotations.double().numpy()).as_euler("yzx", degrees=True)
-    bins = np.floor((angles.clip(-179.9, 179.9) + 180) / 45).astype(np.int64)
-    return torch.from_numpy(bins @ np.array([64, 8, 1]))
-
-
-def turntable_rotations(azimuth, elevation):
-    """Rotations (B, 3, 3) of a right-handed viewer who stands at these angles (degrees) around +z, y up, and
-    looks at the origin; the camera's x is reversed, as in the files."""
-    a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
-    zero = torch.zeros_like(a)
-    forward = -torch.stack([torch.cos(e) * torch.sin(a), torch.sin(e), torch.cos(e) * torch.cos(a)], 1)
-    right = torch.stack([torch.cos(a), zero, -torch.sin(a)], 1)
-    return torch.stack([-right, torch.linalg.cross(right, forward), forward], 1)
-
-
 def cropped(image, box, jitter, size):
     """The crop (3, size, size) uint8 of an image (H, W, 3) that a box asks for.
 
@@ -272,8 +248,8 @@ def cropped(image, box, jitter, size):
     h, w = image.shape[:2]
     x0, y0 = left + width * (jitter[0] - MARGIN), top + height * (jitter[1] - MARGIN)
     x1, y1 = left + width * (1 + MARGIN + jitter[2]), top + height * (1 + MARGIN + jitter[3])
-    x0, y0 = int(np.clip(round(x0), 0, w - 1)), int(np.clip(round(y0), 0, h - 1))
-    x1, y1 = int(np.clip(round(x1), x0 + 1, w)), int(np.clip(round(y1), y0 + 1, h))
+    x0, y0 = int(np.clip(x0, 0, w - 1)), int(np.clip(y0, 0, h - 1))  # int() as published: corners are cut, not rounded
+    x1, y1 = int(np.clip(x1, x0 + 1, w)), int(np.clip(y1, y0 + 1, h))
     # Channels last and in bytes: that is what torch resizes fastest.
     pixels = torch.from_numpy(image[y0:y1, x0:x1].copy()).permute(2, 0, 1)[None]
     return torch.nn.functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)[0]

@@ -1,31 +1,35 @@
 """What is in an npz file of Pascal3D, unpacked once into the cache."""
+import functools
 import os
 import zipfile
 import zlib
 
 import numpy as np
+from PIL import Image
 
+from engine.monitor import Progress
 from errors import InputError
-from monitor import Progress
 
 from .base import VOXEL_GRID
 from .cache import build, fingerprint, npy_header
 from .object_arrays import read_objects
 
-MASK_SIZE = 64  # px, of the silhouettes that the method compares
+SILHOUETTES = {64: 64, 128: 128, 224: 64}  # px: side of the silhouettes that go with images of a side
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 
 
-def open_part(path, cache_dir, only_rest, say):
+def open_part(path, cache_dir, only_rest, say, img_size=224):
     """dict of the arrays of a file, mapped.
 
     pixels and places (N, 3): images one after the other, and offset, height, width of each (not with
-    only_rest); masks (N, 2, 64, 64) uint8, as it is and mirrored; boxes (N, 4); rotations (N, 3, 3); voxels
-    (N, 32, 32, 32) bool; `kept`, the numbers of whole items, and `problems`, a sentence for each other.
+    only_rest); masks (N, 2, S, S) uint8, as it is and mirrored, for images of img_size; boxes (N, 4);
+    rotations (N, 3, 3); voxels (N, 32, 32, 32) bool; `kept`, the numbers of whole items, and `problems`, a
+    sentence for each other.
     """
     stem = "Pascal3D_" + os.path.basename(path)[:-len(".npz")]
     key = fingerprint([], [path])
-    part = build(cache_dir, stem + "_rest", path, key, lambda make: _reading(path, _read_rest, make))
+    part = build(cache_dir, f"{stem}_rest_{img_size}", path, key,
+                 lambda make: _reading(path, functools.partial(_read_rest, img_size), make))
     if not only_rest:
         part.update(build(cache_dir, stem + "_images", path, key, lambda make: _reading(path, _read_images, make)))
         if len(part["places"]) != len(part["boxes"]):
@@ -91,7 +95,7 @@ def _array(archive, name, shape):
     return np.stack(list(rows)).astype(np.float64) if count else np.empty((0,) + shape[1:])
 
 
-def _read_rest(path, archive, make):
+def _read_rest(img_size, path, archive, make):
     boxes = _array(archive, "bounding_boxes", (None, 4))
     rotations = _array(archive, "rotation_matrices", (None, 3, 3))
     count = len(boxes)
@@ -102,19 +106,28 @@ def _read_rest(path, archive, make):
         if found != count:
             raise InputError(f"{path} has {count} bounding_boxes and {found} {name}")
     voxels = make("voxels", (count,) + (VOXEL_GRID,) * 3, bool)
-    masks = make("masks", (count, 2, MASK_SIZE, MASK_SIZE), np.uint8)
-    binary = np.zeros(count, bool)
+    masks = make("masks", (count, 2) + (SILHOUETTES[img_size],) * 2, np.uint8)
+    binary, shown = np.zeros((2, count), bool)
     progress = Progress(f"unpacking {os.path.basename(path)}, this time only", count, " masks")
     for i, (grid, crop) in enumerate(zip(grids, crops, strict=True)):
         if crop.dtype != np.uint8:
             raise InputError(f"{path}: images_ref must be uint8, got {crop.dtype}")
         voxels[i] = grid != 0
-        binary[i] = np.isin(grid, (0, 1)).all()
-        # Nearest neighbour, as published; mirrored before, for it takes the upper left of the pixels.
-        y, x = (np.arange(MASK_SIZE) * n // MASK_SIZE for n in crop.shape[:2])
-        masks[i] = crop[..., 3][np.ix_(y, x)], crop[:, ::-1, 3][np.ix_(y, x)]
+        binary[i], shown[i] = np.isin(grid, (0, 1)).all(), crop[..., 3].max(initial=0) >= 128
+        # Mirrored before it shrinks: the nearest neighbour is the upper left of several.
+        masks[i] = [_silhouette(mask, img_size) for mask in (crop[..., 3], crop[:, ::-1, 3])]
         progress.update(i + 1)
-    return {"boxes": boxes, "rotations": rotations, "binary": binary}
+    return {"boxes": boxes, "rotations": rotations, "binary": binary, "shown": shown}
+
+
+def _silhouette(mask, img_size):
+    """The silhouette, uint8, of a mask (H, W), as published: resized like the images, bilinearly with anti-aliasing,
+    and from 224 px on to 64 by the nearest neighbour."""
+    if mask.shape != (img_size, img_size):
+        mask = np.asarray(Image.fromarray(mask).resize((img_size, img_size), Image.Resampling.BILINEAR))
+    side = SILHOUETTES[img_size]
+    nearest = np.arange(side) * img_size // side
+    return mask[np.ix_(nearest, nearest)]
 
 
 def _read_images(path, archive, make):
@@ -181,7 +194,7 @@ def _problems(path, part):
             problems[i] = f"{path}: rotation matrix {i} is not a rotation: {np.round(rotation, 3).tolist()}"
         elif not part["binary"][i]:
             problems[i] = f"{path}: the voxels of image {i} must be 0 and 1"
-        elif part["masks"][i, 0].max() < 128:
+        elif not part["shown"][i]:
             problems[i] = (f"{path}: the mask of image {i} (images_ref, channel 3) is empty; expected 255 on the "
                            "object")
     return problems

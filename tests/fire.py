@@ -35,11 +35,10 @@ import numpy as np  # noqa: E402
 import command  # noqa: E402
 import conftest  # noqa: E402,F401  (finds the packages)
 import loop  # noqa: E402
-import monitor  # noqa: E402
 import torch  # noqa: E402
 import torch._dynamo  # noqa: E402,F401  (the first step of an optimiser would)
 import training  # noqa: E402
-from engine import checkpoints, scribe  # noqa: E402
+from engine import checkpoints, monitor, scribe  # noqa: E402
 
 PHASES = ("start", "training", "validation", "checkpoint", "log", "samples")
 CLOCK = {"time", "images_per_s"}

@@ -9,16 +9,16 @@ import zlib
 from types import SimpleNamespace
 
 import command
-import compare
-import dashboard
+from modes import compare
+from engine import dashboard
 import images
 import inference
 import neural_renderer as nr
 import numpy as np
-import runs
+from engine import runs
 import synthetic
 import torch
-import weights
+from engine import weights
 from engine import checkpoints, lock
 from errors import InputError
 from models import Encoder, ResNetEncoder
@@ -162,7 +162,7 @@ def read_options(path):
 
 
 def read_evaluation(path):
-    compare._evaluation(str(path.parent), SimpleNamespace(split="test", eval_flag="last"))
+    compare._evaluation(str(path.parent), "test", "last")
 
 
 def read_description(path):

@@ -21,7 +21,7 @@ CASES = {"featGAN": (20, "train", "--lr=1e-6"), "VPL": (2, "trainCVPR19"),
 
 
 def trainer_of(data, template, mode, *more):
-    import runs
+    from engine import runs
     from command import CAR, TINY, script
     from datasets import CVPR18
     from training import Trainer
@@ -45,13 +45,14 @@ def steps(data, template):
     told = {}
     for case, (count, mode, *more) in CASES.items():
         trainer, cars = trainer_of(data, template, mode, *more)
-        views, render = [], trainer._render
+        views, seen = [], trainer.seen
 
-        def seen(*arguments):
-            shown = render(*arguments)
-            views.append(None if shown.other_poses is None else distributed.gathered(shown.other_poses).tolist())
-            return shown
-        trainer._render = seen
+        def watched(*arguments):
+            step = seen(*arguments)
+            other = step.views.get("VPL")
+            views.append(other and distributed.gathered(other.poses).tolist())
+            return step
+        trainer.seen = watched
         told[case] = [{k: float(v) for k, v in trainer.step(step, batch_of(cars, step))[0].items()}
                       for step in range(1, count + 1)]
         told[case + " views"] = views
@@ -73,7 +74,7 @@ def bad_step(data, template):
 
 def main(data, template, result):
     torch.set_num_threads(1)
-    with distributed.joined("train"):
+    with distributed.joined("train", ["train"]):
         told = steps(Path(data), template)
         statistics = torch.nn.BatchNorm1d(2)
         statistics.running_mean += 1 + distributed.rank()

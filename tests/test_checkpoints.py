@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-import runs
+from engine import runs
 import torch
 from engine import checkpoints
 from errors import InputError

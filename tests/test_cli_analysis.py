@@ -172,7 +172,7 @@ def test_t_sne_names_what_its_colours_are(more, label, ticks, two_classes, tmp_p
 
 @pytest.mark.parametrize("count", [2, 10, 11, 20, 21, 800])
 def test_colours_of_many_things_differ(count):
-    from analysis import _colours
+    from modes.t_sne import _colours
     colours = _colours(count)(np.arange(count))
     assert len(np.unique(colours, axis=0)) >= min(count, 200)
 
@@ -182,7 +182,7 @@ def test_interpolation_goes_straight_from_one_shape_to_the_other(featgan, data, 
     from datasets import CVPR18
     from inference import load_run
     from images import load_image
-    from visualization import to_image
+    from pictures import to_image
     cars = CVPR18(str(data), [CAR], "test", str(data / ".cache")).gather([3, 30])
     paths = []
     for i, image in enumerate(cars.images):
@@ -271,12 +271,13 @@ def test_vpl_trains_alternates_and_resumes_to_the_bit(data, template, tmp_path):
 def test_vpl_losses_are_those_of_the_paper(data):  # noqa: F811
     from types import SimpleNamespace
 
-    from training import Shown, ViewPriorLearning
+    from losses import View
+    from methods import ViewPriorLearning
     torch.manual_seed(0)
     method = ViewPriorLearning(SimpleNamespace(), 24, 64)
     real, fake = torch.rand(3, 64, 64), torch.rand(3, 64, 64, requires_grad=True)
     views, others = torch.tensor([0, 5, 23]), torch.tensor([1, 0, 9])
-    shown = Shown(None, views, real, others, fake)
+    step = SimpleNamespace(poses=views, rendered=real, views={"VPL": View(None, others, fake)})
 
     def probability(images, numbers):
         planes = torch.zeros(3, 24, 64, 64)
@@ -286,11 +287,13 @@ def test_vpl_losses_are_those_of_the_paper(data):  # noqa: F811
 
     p_real, p_fake = probability(real, views), probability(fake, others)
     wanted = (-torch.log(p_real).mean() - torch.log(1 - p_fake).mean()) / 2
-    torch.testing.assert_close(method.discriminator_loss(shown), wanted, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(method.adversarial_loss(shown), -torch.log(p_fake).mean(), rtol=1e-4, atol=1e-5)
-    method.discriminator_loss(shown).backward()
+    discriminator, = method.discriminator_losses(step).values()
+    encoder, = method.encoder_losses(step).values()
+    torch.testing.assert_close(discriminator, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder, -torch.log(p_fake).mean(), rtol=1e-4, atol=1e-5)
+    discriminator.backward()
     assert fake.grad is None  # detached
-    method.adversarial_loss(shown).backward()
+    encoder.backward()
     assert fake.grad.abs().sum() > 0
 
 

@@ -37,7 +37,7 @@ def training(folder, data, *more):
     ("train", ["--mask_from=alpha"], "--mask_from is an option of --dataset=NIPS17, not of CVPR18"),
     ("train", ["--dataset=NIPS17", "--published_flip"], "--dataset=Pascal3D, not of NIPS17"),
     ("trainCVPR19", ["--confusion=log2"], "--confusion is of --mode=train"),
-    ("train", ["--mmd_batches=2"], "--mmd_batches is an option of --mode=MMD and evaluation, not of train"),
+    ("train", ["--mmd_batches=2"], "--mmd_batches is an option of --mode=evaluation and MMD, not of train"),
     ("evaluation", ["--perplexity", "3"], "--mode=t_SNE, not of evaluation"),
     ("reconstruct", ["--mask1=a.png"], "--mode=interpolation, not of reconstruct")])
 def test_options_that_would_not_be_read(mode, more, named, tmp_path, capsys):
@@ -143,7 +143,7 @@ def test_data_that_is_there_is_not_made(refused, tmp_path, data):
 
 
 def test_embedded_data_of_other_settings_come_with_their_command(refused, own_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(script(), "SYNTHETIC", str(own_data))
+    monkeypatch.setattr("synthetic.FOLDER", str(own_data))
     line = refused("--mode=train", "--class_ids", CAR, "--ckpt_dir", tmp_path / "run", "--n_train=20")
     assert "n_train=4, now n_train=20; make another, --mode=make_dataset --data_dir=OTHER --n_train=20, and" in line
 

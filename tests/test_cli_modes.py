@@ -1,4 +1,5 @@
 """`--mode=evaluation`, `compare` and `make_dataset`: every figure counted again from its definition."""
+import dataclasses
 import csv
 import json
 import math
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 import voxelization
-from command import CAR, PLANE, TINY, call, checkpoint, metrics, process
+from command import CAR, PLANE, TINY, call, checkpoint, metrics, process, script
 from command import ae, data, featgan, featgan_process, scratch, template, tmp_path  # noqa: F401  (fixtures)
 from datasets import CVPR18
-from inference import Prediction, load_run, score
+from inference import Prediction, load_run
+from scoring import score
 from PIL import Image
 from solids import box
 
@@ -291,18 +293,16 @@ def test_compare_puts_the_figures_side_by_side(result, featgan, ae, data, tmp_pa
 
 # ---- where results go ------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("mode, module, more, folder", [
-    ("MMD", "analysis.mmd", ("--runs", "a"), "results"), ("t_SNE", "analysis.t_sne", ("--runs", "a"), "results"),
-    ("compare", "compare.compare", ("--runs", "a"), "results/compare"),
-    ("check_data", "check_data.check_data", ("--data_dir", "d"), "results"),
-    ("reconstruct", "visualization.reconstruct", ("--load_E", "e", "--load_G", "g"), "results"),
-    ("interpolation", "visualization.interpolation", ("--load_E", "e", "--load_G", "g"), "results"),
-    ("evaluation", "evaluation.evaluate_run", ("--load_E", "e", "--load_G", "g"), "results")])
-def test_sample_dir_is_where_the_help_says(monkeypatch, capsys, mode, module, more, folder):
-    seen = []
-    monkeypatch.setattr("evaluation.open_model", lambda *_: None)
-    monkeypatch.setattr(module, lambda options, where, *_: seen.append(
-        where if mode == "evaluation" else options.sample_dir) or 0)
+@pytest.mark.parametrize("mode, more, folder", [
+    ("MMD", ("--runs", "a"), "results"), ("t_SNE", ("--runs", "a"), "results"),
+    ("compare", ("--runs", "a"), "results/compare"), ("check_data", ("--data_dir", "d"), "results"),
+    ("reconstruct", ("--load_E", "e", "--load_G", "g"), "results"),
+    ("interpolation", ("--load_E", "e", "--load_G", "g"), "results"),
+    ("evaluation", ("--load_E", "e", "--load_G", "g"), "results")])
+def test_sample_dir_is_where_the_help_says(monkeypatch, capsys, mode, more, folder):
+    seen, modes = [], script().MODES
+    monkeypatch.setitem(modes, mode, dataclasses.replace(
+        modes[mode], run=lambda options, device: seen.append(options.sample_dir) or 0))
     assert call(f"--mode={mode}", *more, "--device=cpu") == 0
     if mode == "compare":  # takes --runs alone
         assert seen == [folder]

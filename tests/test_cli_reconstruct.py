@@ -266,8 +266,7 @@ def test_contact_sheet(folder_of_images):
 
 
 def test_many_images_take_several_sheets(ae, car, tmp_path, monkeypatch):
-    import visualization
-    monkeypatch.setattr(visualization, "ON_A_SHEET", 2)
+    monkeypatch.setattr("modes.reconstruct.ON_A_SHEET", 2)
     (tmp_path / "in").mkdir()
     for i in range(3):
         straight(car).save(tmp_path / "in" / f"{i}.png")

@@ -291,7 +291,7 @@ def test_resume_with_another_option(other, named, data, ae, template, refused):
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, template, tmp_path):
     """From step 4 on the rate is 1e26: step 4 is still well, step 5 is not."""
-    done = process(*command(data, tmp_path / "run", "--obj_dir", template, "--decay_batch=4", "--log_step=1",
+    done = process(*command(data, tmp_path / "run", "--obj_dir", template, "--decay_batch=3", "--log_step=1",
                             "--decay_order=1e30", "--n_iters=20", "--ckpt_step=3", "--sample_step=3"))
     assert done.returncode == 3 and done.stderr.count("\n") == 1, (done.returncode, done.stderr)
     assert done.stderr.startswith("error: step 5: the ") and str(tmp_path / "run") in done.stderr

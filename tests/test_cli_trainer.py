@@ -69,12 +69,20 @@ def test_going_on_does_not_depend_on_the_memory_order_of_what_was_saved(trainer)
 
 
 def test_learning_rate_is_that_of_a_loop_that_multiplies():
-    from loop import learning_rate
+    from training import learning_rate
     options, rate = SimpleNamespace(decay_batch=7, decay_every=3, decay_order=0.5), 0.1
-    for step in range(1, 30):
-        if step >= 7 and (step - 7) % 3 == 0:
+    for done in range(30):
+        if done >= 7 and (done - 7) % 3 == 0:
             rate *= 0.5
-        assert learning_rate(step, options, 0.1) == pytest.approx(rate, rel=1e-12), step
+        assert learning_rate(done + 1, options, 0.1) == pytest.approx(rate, rel=1e-12), done
+
+
+def test_learning_rates_of_the_original_program():
+    """Recorded from it: decay_batch 2, every 2."""
+    from training import learning_rate
+    options = SimpleNamespace(decay_batch=2, decay_every=2, decay_order=0.1)
+    rates = [learning_rate(step, options, 1e-4) for step in range(1, 7)]
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6], rel=1e-12)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 27])

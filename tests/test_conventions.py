@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import voxelization
-import writers
+from readers import writers
 from datasets import CVPR18
 from solids import box
 
@@ -143,7 +143,7 @@ def test_the_grid_of_peoples_meshes_is_indexed_by_y_x_z():
     place = np.array([.31, -.2, .12])
     vertices, faces = box(place - .003, place + .003)
     cell = np.floor((place * 31 / 32 + .5) * 32).astype(int)
-    grid = writers.voxel_grid(torch.tensor(vertices).float(), torch.tensor(faces))
+    grid = writers.voxel_grid(CVPR18, torch.tensor(vertices).float(), torch.tensor(faces))
     assert np.argwhere(grid).tolist() == [[cell[1], cell[0], cell[2]]]
 
 
@@ -202,9 +202,9 @@ def chiral():
     vertices = np.concatenate([box(*bar)[0] for bar in BARS])
     faces = np.concatenate([box(*bar)[1] + 8 * k for k, bar in enumerate(BARS)])
     v, f = torch.tensor(vertices).float(), torch.tensor(faces)
-    images = writers.draw_views(v, f, torch.full((len(f), 3), .7), torch.arange(24))
+    images = writers.draw_views(CVPR18, v, f, torch.full((len(f), 3), .7), torch.arange(24))
     assert images.shape == (24, 4, 64, 64) and images.dtype == np.uint8
-    return vertices, faces, images[:, 3] / 255, writers.voxel_grid(v, f)
+    return vertices, faces, images[:, 3] / 255, writers.voxel_grid(CVPR18, v, f)
 
 
 def surface_points(vertices, faces, count=60):
@@ -236,7 +236,7 @@ def test_left_and_right_and_front_in_known_views():
     vertices = torch.tensor(np.concatenate([box(*bar)[0] for bar in bars.values()])).float()
     faces = torch.tensor(np.concatenate([box(*bar)[1] + 8 * k for k, bar in enumerate(bars.values())]))
     colors = torch.eye(3).repeat_interleave(12, 0)
-    images = writers.draw_views(vertices, faces, colors, torch.tensor([0, 6, 12, 18])).astype(float)
+    images = writers.draw_views(CVPR18, vertices, faces, colors, torch.tensor([0, 6, 12, 18])).astype(float)
     row, column = np.mgrid[:64, :64]
 
     def middle(view, color):
@@ -253,7 +253,7 @@ def test_left_and_right_and_front_in_known_views():
 def test_light_comes_from_above():
     vertices, faces = box((-.3, -.3, -.3), (.3, .3, .3))
     for view in range(24):
-        image = writers.draw_views(torch.tensor(vertices).float(), torch.tensor(faces), torch.ones(12, 3),
+        image = writers.draw_views(CVPR18, torch.tensor(vertices).float(), torch.tensor(faces), torch.ones(12, 3),
                                      torch.tensor([view]))[0]
         eye, *axes = people_camera(view)
         shade = {}

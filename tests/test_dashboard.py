@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import requests
 from command import SCRIPT, TINY, call, environment, metrics, start
 from command import ae, data, refused, template  # noqa: F401  (fixtures)
 
-import dashboard
+from engine import dashboard
 
 # `python -m visdom.server` fetches JavaScript first, which only a browser needs, and ends without internet.
 SERVER = "from visdom.server.run_server import main; main()"
@@ -246,7 +245,7 @@ try:
     runpy.run_path(script, run_name="__main__")
 except SystemExit as end:
     assert end.code == 0
-assert "dashboard" in sys.modules and not {"visdom", "requests", "tornado"} & set(sys.modules)
+assert "engine.dashboard" in sys.modules and not {"visdom", "requests", "tornado"} & set(sys.modules)
 """
 
 
@@ -294,11 +293,10 @@ def test_following_ends_with_an_interrupt(absent, tmp_path):
 def test_a_second_interrupt_does_not_wait_for_the_dashboard(absent, tmp_path, monkeypatch):
     waited = []
     monkeypatch.setattr(dashboard.Follower, "stop", lambda self, patience: waited.append(patience))
-    options = SimpleNamespace(ckpt_dir=str(tmp_path), sample_dir=str(tmp_path), visdom_env="run",
-                              visdom_server="http://localhost", visdom_port=absent.port)
-    with dashboard.shown(options):
+    where = str(tmp_path), str(tmp_path), "run", "http://localhost", absent.port
+    with dashboard.shown(*where):
         pass
-    with pytest.raises(KeyboardInterrupt), dashboard.shown(options):
+    with pytest.raises(KeyboardInterrupt), dashboard.shown(*where):
         raise KeyboardInterrupt
     assert waited == [dashboard.PATIENCE, 0]
 

@@ -73,7 +73,7 @@ def test_it_stops_and_says_where(part, told, poisoned, data, template, tmp_path,
 def test_a_step_is_skipped_without_a_trace(mode, part, poisoned, data, template, tmp_path):
     """Networks, optimisers and the statistics of batch normalisation are those of a trainer that never
     took the step."""
-    import runs
+    from engine import runs
     from command import script
     from datasets import CVPR18
     from training import Trainer

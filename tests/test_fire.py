@@ -25,7 +25,8 @@ def test_it_notices_a_difference(data):
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT / 'tests')!r})
-import fire, runs
+import fire
+from engine import runs
 runs.set_rng_state = lambda state: None
 sys.exit(fire.main(["--kills=0", "--faults=2", "--disks=0", "--data_dir", {str(data)!r}]))
 """

@@ -174,7 +174,7 @@ def test_deterministic_gradients_of_colours_and_depths(deterministic, dtype, tol
 # ---- training -------------------------------------------------------------------------------------------
 
 def trainer_of(*arguments, device=GPU):
-    import runs
+    from engine import runs
     from training import Trainer
     options = script().parse([*arguments, "--batch_size=8", "--enc_width=8"])
     runs.seed_everything(0)

@@ -9,7 +9,7 @@ import pytest
 import synthetic
 import torch
 import trimesh
-import writers
+from readers import writers
 from command import call, refused  # noqa: F401
 from datasets import CVPR18
 from errors import InputError
@@ -124,9 +124,9 @@ def test_every_corner_stays_in_every_picture(tmp_path):
     trimesh.creation.box((2, 2, 2)).export(tmp_path / "a.obj")
     vertices, faces, colors = synthetic.load_mesh(str(tmp_path / "a.obj"))
     assert .3 < vertices.abs().max() < .5, "smaller than a mesh that fits"
-    images = writers.draw_views(vertices, faces, colors, torch.arange(24))
+    images = writers.draw_views(CVPR18, vertices, faces, colors, torch.arange(24))
     assert images[:, 3].any() and not images[:, 3, [0, -1]].any() and not images[:, 3, :, [0, -1]].any()
-    cut_off = writers.draw_views(vertices / (2 * vertices.abs().max()), faces, colors, torch.arange(24))
+    cut_off = writers.draw_views(CVPR18, vertices / (2 * vertices.abs().max()), faces, colors, torch.arange(24))
     assert cut_off[:, 3, [0, -1]].any(), "at full size it would not"
 
 
@@ -178,7 +178,7 @@ def test_a_folder_becomes_a_dataset(mesh_dir, tmp_path, capsys):
             for o, name in enumerate(names):
                 grid = data.voxels(np.array([o]))[0].numpy()
                 v, f, _ = synthetic.load_mesh(str(mesh_dir / name))
-                assert np.array_equal(grid, writers.voxel_grid(v, f)), "the list says which is which"
+                assert np.array_equal(grid, writers.voxel_grid(CVPR18, v, f)), "the list says which is which"
                 if class_id == "bars":
                     distances = [distance_to(a > 0) for a in alphas[o]]
                     assert agreement(grid, alphas[o], distances)[1] > .98

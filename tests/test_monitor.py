@@ -5,10 +5,10 @@ import json
 import math
 import resource
 
-import monitor
+from engine import monitor
 import numpy as np
 import pytest
-from monitor import Monitor, Progress, duration
+from engine.monitor import Monitor, Progress, duration
 
 
 @pytest.fixture

@@ -91,6 +91,34 @@ def test_images_are_resized_with_anti_aliasing(tmp_path):
     assert images.shape == (2, 4, 64, 64) and float((images - .5).abs().max()) < .02
 
 
+@pytest.mark.parametrize("before, after", [((56, 40), 24), ((37, 50), 16), ((12, 17), 32), ((9, 9), 9)])
+def test_resizing_is_that_of_the_published_program(before, after):
+    """Pixel by pixel: a truncated Gaussian of (scale - 1) / 2, sampled bilinearly at the centres of the new pixels;
+    mirrored at the border. With scikit-image at hand, its own `resize` too."""
+    from readers.nips17_files import resized
+    image = np.random.default_rng(0).integers(0, 256, (4, *before)).astype(np.uint8)
+
+    def smoothed(line, sigma):
+        if sigma <= 0:
+            return line
+        reach = int(4 * sigma + 0.5)
+        weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+        return np.convolve(np.pad(line, reach, "reflect"), weights / weights.sum(), "valid")
+
+    def sampled(line, count):
+        line = smoothed(line, (len(line) / count - 1) / 2)
+        at = np.abs((np.arange(count) + 0.5) * len(line) / count - 0.5)
+        return np.interp(np.where(at > len(line) - 1, 2 * (len(line) - 1) - at, at), np.arange(len(line)), line)
+    wanted = np.apply_along_axis(sampled, 1, image.astype(float), after)
+    wanted = np.apply_along_axis(sampled, 2, wanted, after)
+    np.testing.assert_allclose(resized(image, after), wanted, atol=1e-9)
+    try:
+        from skimage.transform import resize
+    except ImportError:
+        return
+    np.testing.assert_allclose(resized(image, after), 255 * resize(image, (4, after, after)), atol=1e-9)
+
+
 def test_training_takes_the_first_views_and_evaluation_all(folder):
     first = np.loadtxt(folder / "renders" / CLASS / "a" / "view.txt")
     for count in (1, 3, 20):

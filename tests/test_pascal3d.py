@@ -56,6 +56,15 @@ def read(folder, split="val", say=None, **more):
 # ---- values -----------------------------------------------------------------------------------------
 
 
+def bilinear(mask, side):
+    """By a triangle as wide as two new pixels around each new pixel's centre, along rows and columns."""
+    scale = len(mask) / side
+    distance = ((np.arange(side) + .5) * scale)[:, None] - (np.arange(len(mask)) + .5)
+    weights = np.clip(1 - np.abs(distance) / scale, 0, None)
+    weights /= weights.sum(1, keepdims=True)
+    return weights @ mask @ weights.T
+
+
 @pytest.mark.parametrize("side", [64, 128, 224])
 def test_values(folder, side):
     made = arrays(seed=3)
@@ -66,9 +75,13 @@ def test_values(folder, side):
         crop = made["images"][i][7:33, 17:43]  # 15 % of 20 px on each side
         wanted = np.asarray(Image.fromarray(crop).resize((side, side), Image.Resampling.BILINEAR)) / 255
         np.testing.assert_allclose(batch.images[k], wanted.transpose(2, 0, 1), atol=2 / 255)
-        nearest = np.arange(64) * 3.5
-        mask = made["images_ref"][i, ..., 3][np.ix_(nearest.astype(int), nearest.astype(int))] / 255
-        np.testing.assert_allclose(batch.silhouettes[k], mask, atol=1e-6)
+        mask = made["images_ref"][i, ..., 3]
+        assert batch.silhouettes.shape[-1] == Pascal3D.silhouette_size(side) == (128 if side == 128 else 64)
+        if side == 224:  # the nearest neighbour
+            nearest = (np.arange(64) * 3.5).astype(int)
+            np.testing.assert_allclose(batch.silhouettes[k], mask[np.ix_(nearest, nearest)] / 255, atol=1e-6)
+        else:
+            np.testing.assert_allclose(batch.silhouettes[k], bilinear(mask, side) / 255, atol=1.1 / 255)
         np.testing.assert_allclose(batch.cameras[k], made["rotation_matrices"][i], atol=1e-6)
     assert np.array_equal(data.voxels(np.array([1, 2])), made["voxels"][[1, 2]])
 
@@ -110,6 +123,16 @@ def test_boxes_are_clipped_to_the_image(tmp_path):
     for k, crop in enumerate((pictures[0, :26, :16], pictures[1, 15:, 35:], pictures[2, 39:, 59:])):
         wanted = np.asarray(Image.fromarray(crop).resize((64, 64), Image.Resampling.BILINEAR)) / 255
         np.testing.assert_allclose(images[k], wanted.transpose(2, 0, 1), atol=2 / 255)
+
+
+def test_corners_of_a_crop_are_cut_as_published(tmp_path):
+    """int(), not round(): 9.9 is 9, and 30.99 is 30; a corner left of the image is its border."""
+    from readers.pascal3d import cropped
+    image = ramp(60, 60)
+    box = np.array([9.9 + 0.15 * 16.2, -3.0, 16.2, 20.0])  # with its margins: x 9.9 to 30.96, y -6 to 20
+    found = cropped(image, box, np.zeros(4), 64)
+    wanted = np.asarray(Image.fromarray(image[0:20, 9:30]).resize((64, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(found.numpy().astype(int), wanted.transpose(2, 0, 1), atol=2)
 
 
 # ---- what training does to them ------------------------------------------------------------------------
@@ -169,7 +192,7 @@ def bars_folder(tmp_path):
         mask = covered(vertices @ (np.diag([-1, 1, 1]) @ rotation).T[:, :2], faces, 224)
         reference[k] = 255 * mask[..., None]
         pictures[k] = reference[k, ..., :3].copy()
-    box = np.array([.15, .15, 1, 1]) * 224 / 1.3
+    box = np.array([.15, .15, 1, 1]) * 224 / 1.3 + [1e-6, 1e-6, 0, 0]
     write(tmp_path, "train", n=24, images=pictures, images_ref=reference, rotation_matrices=np.stack(rotations),
           bounding_boxes=np.tile(box, (24, 1)))
     return tmp_path, vertices, faces

@@ -3,7 +3,7 @@ import pytest
 import torch
 from datasets import DATASETS
 from models import icosphere
-from visualization import draw
+from pictures import draw
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-import runs
+from engine import runs
 import torch
 from engine import checkpoints, disk
 from errors import InputError

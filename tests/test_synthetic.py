@@ -8,7 +8,7 @@ import pytest
 import shapes
 import synthetic
 import torch
-import writers
+from readers import writers
 from datasets import CVPR18
 from errors import InputError, WriteError
 from test_conventions import agreement, distance_to
@@ -256,7 +256,7 @@ def test_a_full_disk_is_said_in_a_sentence(tmp_path, monkeypatch):
 
 def test_draw_views_gives_a_picture_for_each_view():
     vertices, faces, colors = (torch.tensor(a) for a in shapes.make_object(SOFA, np.random.default_rng(0)))
-    some = writers.draw_views(vertices.float(), faces, colors.float(), torch.tensor([7, 2]))
-    one = writers.draw_views(vertices.float(), faces, colors.float(), torch.tensor([2]))
+    some = writers.draw_views(CVPR18, vertices.float(), faces, colors.float(), torch.tensor([7, 2]))
+    one = writers.draw_views(CVPR18, vertices.float(), faces, colors.float(), torch.tensor([2]))
     assert some.shape == (2, 4, 64, 64)
     assert np.array_equal(some[1], one[0]) and not np.array_equal(some[0], one[0])

@@ -1,6 +1,7 @@
 """The work of a training step stays on its device: what waits for a GPU, or cannot be recorded in a CUDA graph, is
 found without one, on torch's meta device, where tensors have shapes but no numbers."""
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def on_meta(monkeypatch, arguments):
     import neural_renderer as nr
     from training import Trainer
     options = script().parse([*arguments, "--batch_size=4"])
-    trainer = Trainer(options, torch.device("cpu"), 10 if options.dataset == "Pascal3D" else None)
+    trainer = Trainer(options, torch.device("cpu"), SimpleNamespace(num_poses=10) if options.dataset == "Pascal3D" else None)
     for name, module in trainer.modules.items():
         module.to(META)
         trainer.optimizers[name] = NoSteps(module)
@@ -60,7 +61,7 @@ def on_meta(monkeypatch, arguments):
     cameras = {"CVPR18": poses, "NIPS17": torch.zeros(4, 3, device=META),
                "Pascal3D": torch.zeros(4, 3, 3, device=META)}[options.dataset]
     inputs = (torch.zeros(4, trainer.dataset.channels, side, side, device=META),
-              torch.zeros(4, silhouette, silhouette, device=META), cameras, poses)
+              torch.zeros(4, silhouette, silhouette, device=META), cameras, poses, poses)
     return trainer, inputs + ((cameras, poses) if options.mode == "trainCVPR19" else ())
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from command import CAR, TINY, call, checkpoint
 from command import ae, data, featgan, refused, template, tmp_path  # noqa: F401  (fixtures)
+from errors import InputError
 from inference import load_run, load_weights
 from models import icosphere
 from torch.nn import functional as F
@@ -90,18 +91,87 @@ def test_weights_for_images_in_bgr_order_are_turned(template, files):
 
 
 def test_weights_of_a_resnet_and_a_symmetric_decoder(tmp_path):
-    """Those of Pascal3D at 224 px; their names do not tell sizes, the options do."""
-    from models import SymmetricMeshDecoder, make_encoder
-    torch.manual_seed(0)
-    encoder, decoder = make_encoder(224, 3, 32, 4).eval(), SymmetricMeshDecoder(icosphere(3)[0], 32)
-    for name, module in (("E", encoder), ("G", decoder)):
-        torch.save(module.state_dict(), tmp_path / name)
-    model = load_weights(tmp_path / "E", tmp_path / "G", settings={
-        "dataset": "Pascal3D", "img_size": 224, "latent_dim": 32, "enc_width": 4, "symmetric": True})
+    """Those of Pascal3D at 224 px, with our names and with the published ones, whose classifier is never used."""
+    encoder, decoder = resnet()
+    torch.save(decoder.state_dict(), tmp_path / "G")
     images = torch.rand(2, 3, 224, 224)
     with torch.no_grad():
         wanted = decoder(encoder(images))
-    torch.testing.assert_close(model.predict(images).vertices, wanted)
+    for state in (encoder.state_dict(), published_resnet(encoder)):
+        torch.save(state, tmp_path / "E")
+        model = load_weights(tmp_path / "E", tmp_path / "G", settings={"dataset": "Pascal3D", "symmetric": True})
+        torch.testing.assert_close(model.predict(images).vertices, wanted)
+
+
+def resnet():
+    """A small ResNet whose batch normalisation has seen something, and a symmetric decoder of its codes."""
+    from models import SymmetricMeshDecoder, make_encoder
+    torch.manual_seed(0)
+    encoder, decoder = make_encoder(224, 3, 32, 4), SymmetricMeshDecoder(icosphere(3)[0], 32)
+    encoder(torch.rand(2, 3, 224, 224))
+    return encoder.eval(), decoder
+
+
+def published_resnet(encoder):
+    return {f"model.{name}": value for name, value in encoder.state_dict().items()} | layer("model.fc", 1000, 32)
+
+
+def published_view_discriminator(views=24):
+    """VPL's: every layer of `model` is numbered, those without weights too."""
+    state, before = {}, 1 + views
+    for width, conv, norm in ((128, 0, None), (256, 2, 3), (512, 5, 6), (1024, 8, 9)):
+        state |= layer(f"model.{conv}", width, before, 4, 4)
+        if norm:
+            state |= {**layer(f"model.{norm}", width), f"model.{norm}.running_mean": random(width),
+                      f"model.{norm}.running_var": 1 + random(width).abs(),
+                      f"model.{norm}.num_batches_tracked": torch.tensor(7)}
+        before = width
+    return state | layer("adv_layer.0", 1, 1024 * 4 * 4)
+
+
+def test_published_weights_of_a_view_discriminator(tmp_path):
+    """The logit by plain torch functions, from the file."""
+    from engine import weights
+    from models import ViewDiscriminator
+    state = published_view_discriminator()
+    torch.save(state, tmp_path / "D")
+    ours = ViewDiscriminator(24, 64).eval()
+    weights.put_into(ours, weights.read(tmp_path / "D", "D")[0], "--load_D=D", "D")
+    silhouettes, views = torch.rand(3, 64, 64), torch.tensor([0, 5, 23])
+    x = torch.cat([silhouettes[:, None], torch.zeros(3, 24, 64, 64)], 1)
+    x[range(3), 1 + views] = 1
+    for conv, norm in ((0, None), (2, 3), (5, 6), (8, 9)):
+        x = F.conv2d(x, state[f"model.{conv}.weight"], state[f"model.{conv}.bias"], 2, 1)
+        if norm:
+            x = F.batch_norm(x, *(state[f"model.{norm}.{name}"] for name in
+                                  ("running_mean", "running_var", "weight", "bias")))
+        x = F.leaky_relu(x, 0.2)
+    wanted = F.linear(x.flatten(1), state["adv_layer.0.weight"], state["adv_layer.0.bias"])[:, 0]
+    torch.testing.assert_close(ours(silhouettes, views), wanted)
+
+
+def test_training_starts_from_published_names(template, data, tmp_path):
+    """Pascal3D's encoder is tried by its own test; VPL's discriminator goes through the command line."""
+    state = published_view_discriminator()
+    torch.save(state, tmp_path / "D.ckpt")
+    assert call("--mode=trainCVPR19", "--data_dir", data, "--ckpt_dir", tmp_path / "run", *TINY, "--n_iters=1",
+                "--lr=1e-12", "--obj_dir", template, "--load_D", tmp_path / "D.ckpt") == 0
+    trained = checkpoint(tmp_path / "run")["models"]["D"]
+    torch.testing.assert_close(trained["convBlocks.2.weight"], state["model.2.weight"], rtol=0, atol=1e-9)
+    torch.testing.assert_close(trained["digit_layer.bias"], state["adv_layer.0.bias"], rtol=0, atol=1e-9)
+
+
+def test_weights_of_neither_naming_are_told_with_both(tmp_path, refused, data, template):
+    encoder, _ = resnet()
+    state = published_resnet(encoder)
+    del state["model.bn1.weight"]
+    torch.save(state, tmp_path / "E")
+    with pytest.raises(InputError, match="bn1.weight is missing, and so is model.bn1.weight, the published"):
+        load_weights(tmp_path / "E", settings={"dataset": "Pascal3D"})
+    torch.save(published("D"), tmp_path / "D")
+    line = refused("--mode=trainCVPR19", "--data_dir", data, "--ckpt_dir", tmp_path / "run", *TINY,
+                   "--obj_dir", template, "--load_D", tmp_path / "D")
+    assert "convBlocks.0.weight is missing, and so is model.0.weight" in line
 
 
 def test_a_published_folder_is_read_like_a_run(files, template):

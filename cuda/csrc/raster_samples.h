@@ -136,6 +136,9 @@ struct SilhouetteRule {
     const int change = (view.face(view.offset(x, y)) >= 0) - (view.face(other) >= 0);
     return T(change) * view.alpha_gradient(x, y);
   }
+  // `gain` of a sample that may be pulled, from one that shows a face; of one that shows a face, from one that may push.
+  NR_HD NR_INLINE T pulled(int x, int y, int64_t) const { return -view.alpha_gradient(x, y); }
+  NR_HD NR_INLINE T pushed(int x, int y, int64_t) const { return view.alpha_gradient(x, y); }
 };
 
 template <class T>
@@ -155,6 +158,8 @@ struct RgbRule {
     for (int c = 0; c < 4; ++c) sum += (value[c] - taken[c]) * gradient[c];
     return sum;
   }
+  NR_HD NR_INLINE T pulled(int x, int y, int64_t other) const { return gain(x, y, other); }
+  NR_HD NR_INLINE T pushed(int x, int y, int64_t other) const { return gain(x, y, other); }
 };
 
 // Gradients of what one covered sample shows: of textures and light handed to add(address, value), of corner k

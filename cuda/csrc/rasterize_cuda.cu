@@ -79,8 +79,9 @@ __global__ void draw_faces(RasterizeScene s, RasterizeInputs<T> in, Key* keys) {
   }
 }
 
-// All images from the keys, a pixel a thread.
-template <class T>
+// All images from the keys, a pixel a thread. kShaded: with colours or depths; silhouettes alone take a third of the
+// registers, so that three times as many pixels wait for their keys together.
+template <class T, bool kShaded>
 __global__ void show_pixels(RasterizeScene s, RasterizeInputs<T> in, RasterizeOutputs<T> out,
                             const Key* keys) {
   const int64_t plane = static_cast<int64_t>(s.H) * s.W, step = static_cast<int64_t>(gridDim.x) * kThreads;
@@ -97,7 +98,8 @@ __global__ void show_pixels(RasterizeScene s, RasterizeInputs<T> in, RasterizeOu
       const int64_t sample = b * m.samples + static_cast<int64_t>(row) * m.sW + x;
       out.face_index[sample] = order;
       alpha += static_cast<T>(order >= 0);
-      if (order >= 0 && (out.rgb || out.depth)) shown.show(order);
+      if (!kShaded) continue;
+      if (order >= 0) shown.show(order);
       if (out.depth) depth += order >= 0 ? static_cast<T>(shown.depth(x, y)) : static_cast<T>(s.far);
       if (out.rgb) {
         T* colour = out.rgb_samples + 3 * sample;
@@ -110,6 +112,7 @@ __global__ void show_pixels(RasterizeScene s, RasterizeInputs<T> in, RasterizeOu
     }
     const T share = T(1) / (s.S * s.S);
     if (out.alpha) out.alpha[i] = alpha * share;
+    if (!kShaded) continue;
     if (out.depth) out.depth[i] = depth * share;
     if (out.rgb)
       for (int c = 0; c < 3; ++c) out.rgb[(b * 3 + c) * plane + pixel] = rgb[c] * share;
@@ -155,10 +158,18 @@ __global__ void note_samples(RasterizeScene s, RasterizeInputs<T> in, RasterizeC
       const Rule<T> rule{SampleView<T>(m, grad)};
       uint8_t* shown = bits.shown + b * bits.orders;
       const int count = min(32, m.sH - y);
-      for (int k = 0; k < count; ++k) column |= static_cast<uint32_t>(rule.may_pull(x, y + k)) << k;
-      for (int k = 0; k < count; ++k) {
-        const int32_t order = rule.view.face(rule.view.offset(x, y + k));
-        if (order >= 0) shown[order] = 1;
+      constexpr int kAtOnce = 8;  // loads on their way together; a store between two would hold them up
+      for (int start = 0; start < count; start += kAtOnce) {
+        int32_t orders[kAtOnce];
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+          const int above = min(start + k, count - 1);  // the last one again: noting it twice does no harm
+          orders[k] = rule.view.face(rule.view.offset(x, y + above));
+          column |= static_cast<uint32_t>(rule.may_pull(x, y + above)) << above;
+        }
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k)
+          if (orders[k] >= 0) shown[orders[k]] = 1;
       }
       bits.line(b, 1, x, m.sH)[up] = column;
     }
@@ -181,7 +192,7 @@ struct EdgeHand {
   bool reversed[kThreads];
   Deal<kThreads, 6> deal;
   double pulls[2][kThreads];     // on both ends of an edge, by the last kThreads items
-  double sums[2][6 * kThreads];  // by owner; owner o belongs to thread o % kThreads
+  double sums[2][6 * kThreads];  // by owner
 
   // By a thread, of its own face.
   __device__ void take(const ScreenFace& f, int H, int W, int (&counts)[6]) {
@@ -210,8 +221,7 @@ struct EdgeHand {
       const int32_t order = static_cast<int32_t>(draw_order(face_in_hand(f), reversed[f], m.scene.F));
       const double lever_a = edge.lever_a(line), lever_b = 1.0 - lever_a, pixels_to_ndc = 2.0 / edge.length;
       const auto sample = [&](int d) { return axis == 0 ? view.offset(d, line) : view.offset(line, d); };
-      const auto add = [&](int d, int other) {
-        const T gain = axis == 0 ? rule.gain(d, line, sample(other)) : rule.gain(line, d, sample(other));
+      const auto add = [&](int d, T gain) {
         if (!(gain > 0)) return;
         pull_a += edge_pull(gain, d, at, pixels_to_ndc, lever_a, m.scene.eps);
         pull_b += edge_pull(gain, d, at, pixels_to_ndc, lever_b, m.scene.eps);
@@ -224,7 +234,10 @@ struct EdgeHand {
           uint32_t left = words[w];
           if (w == from >> 5) left &= ~0u << (from & 31);
           if (w == to >> 5) left &= ~0u >> (31 - (to & 31));
-          for (; left; left &= left - 1) add(32 * w + lowest_bit(left), inside);
+          for (; left; left &= left - 1) {
+            const int d = 32 * w + lowest_bit(left);
+            add(d, axis == 0 ? rule.pulled(d, line, sample(inside)) : rule.pulled(line, d, sample(inside)));
+          }
         }
       }
       // Inner rule: samples that show the face would take the value beyond the edge if it went back
@@ -233,7 +246,8 @@ struct EdgeHand {
         const int low = first_in(min3(along[0][f], along[1][f], along[2][f]), edge.length);
         const int high = last_in(max3(along[0][f], along[1][f], along[2][f]), edge.length);
         for (int d = inside; low <= d && d <= high; d -= direction)
-          if (view.face(sample(d)) == order) add(d, outside);
+          if (view.face(sample(d)) == order)
+            add(d, axis == 0 ? rule.pushed(d, line, sample(outside)) : rule.pushed(line, d, sample(outside)));
       }
     }
     pulls[0][threadIdx.x] = pull_a, pulls[1][threadIdx.x] = pull_b;
@@ -241,7 +255,7 @@ struct EdgeHand {
 };
 
 template <class T, template <class> class Rule>
-__global__ void __launch_bounds__(kThreads, 4) pull_edges(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
+__global__ void __launch_bounds__(kThreads, 6) pull_edges(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
                            PullBits bits, T* grad_vertices, T* edge_shares) {
   __shared__ EdgeHand hand;
   for (int64_t b = blockIdx.y; b < s.B; b += gridDim.y) {
@@ -259,7 +273,8 @@ __global__ void __launch_bounds__(kThreads, 4) pull_edges(RasterizeScene s, Rast
       const int item = first + threadIdx.x, end = min(first + kThreads, total);
       if (item < end) hand.pull(item, rule, m, bits);
       __syncthreads();
-      for (int owner = threadIdx.x; owner < 6 * kThreads; owner += kThreads) {
+      const int last_owner = hand.deal.owner_of(end - 1);
+      for (int owner = hand.deal.owner_of(first) + threadIdx.x; owner <= last_owner; owner += kThreads) {
         const int last = min(hand.deal.ends[owner], end);
         double sum_a = hand.sums[0][owner], sum_b = hand.sums[1][owner];
         for (int i = max(hand.deal.first_of(owner), first); i < last; ++i)
@@ -366,7 +381,11 @@ void rasterize_forward_cuda(const CudaCall& call, const RasterizeScene& s, const
     NR_LAUNCH((draw_faces<T>), blocks_for_faces(s), kThreads, 0, stream, s, in, keys);
   }
   const unsigned pixels = blocks_for(s.B * s.H * s.W, kThreads);
-  NR_LAUNCH((show_pixels<T>), pixels, kThreads, 0, stream, s, in, out, keys);
+  if (out.rgb || out.depth) {
+    NR_LAUNCH((show_pixels<T, true>), pixels, kThreads, 0, stream, s, in, out, keys);
+  } else {
+    NR_LAUNCH((show_pixels<T, false>), pixels, kThreads, 0, stream, s, in, out, keys);
+  }
   check(cudaGetLastError(), "drawing");
 }
 

@@ -69,20 +69,20 @@ def test_files_of_systems_are_passed_over(tmp_path, capsys):
 def test_reconstruct_leaves_out_broken_images_on_request(tmp_path, capsys):
     import json
     from types import SimpleNamespace
-    import visualization
     from datasets import CVPR18
+    from modes import reconstruct
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     model = SimpleNamespace(options={"img_size": 64}, dataset=CVPR18)
     paths = list_images(str(tmp_path))
     options = SimpleNamespace(skip_bad=False, mask=None, load_im=str(tmp_path))
     with pytest.raises(InputError, match="b.png is not an image that can be read.*; --skip_bad goes on without"):
-        visualization._read_images(paths, model, options)
+        reconstruct._read_images(paths, model, options)
     options.skip_bad = True
-    good, images, bad = visualization._read_images(paths, model, options)
+    good, images, bad = reconstruct._read_images(paths, model, options)
     assert [good, len(images), list(bad)] == [paths[:1], 1, paths[1:]]
     said = capsys.readouterr().out
     assert "left out, for their files are broken (1):" in said and "b.png is not an image" in said
     assert json.loads(json.dumps(bad)) == bad
     with pytest.raises(InputError, match="--skip_bad leaves no image"):
-        visualization._read_images(paths[1:], model, options)
+        reconstruct._read_images(paths[1:], model, options)

@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datasets import DATASETS
 from engine import disk
+from engine.arguments import Mode, need
 from errors import InputError
-from visualization import on_paper, to_image
+from pictures import on_paper, to_image
 
 MARGIN = 0.02   # of overlap, by which an orientation must be better to be believed: objects are symmetric
 LEAST = 0.4     # overlap of voxels and mask; sound files reach 0.7 to 0.95, but thin objects (wings are fat at 32^3) less:
@@ -19,8 +20,10 @@ BETTER = 1.25   # and overlap so much better than in the middle one of the 48 or
 MEASURED, SHOWN = 24, 8  # samples of a class
 
 
-def check_data(options, _device):
+def run(options, _device):
     """Print the report, write the sheet; exit code 0 if what is there is sound, else 1."""
+    need(options, "data_dir")
+    folder = options.sample_dir
     dataset = DATASETS[options.dataset]
     print(f"{dataset.name} in {options.data_dir}\n  expected: {dataset.contents}\n  published by its authors: "
           f"{dataset.source}")
@@ -37,17 +40,17 @@ def check_data(options, _device):
                                     trainViews=views, say=said.append)
             except InputError as error:
                 wrong.append(str(error))
-                print(f"{_name(dataset, class_id):<24}{split:<8}{'-':>9}{'-':>9}  {error}")
+                print(f"{dataset.class_label(class_id):<24}{split:<8}{'-':>9}{'-':>9}  {error}")
                 continue
             broken = [line.strip() for line in said if line.startswith("  ")]
             wrong += broken
-            print(f"{_name(dataset, class_id):<24}{split:<8}{data.num_objects:>9}{len(data):>9}{len(broken):>8}")
+            print(f"{dataset.class_label(class_id):<24}{split:<8}{data.num_objects:>9}{len(data):>9}{len(broken):>8}")
             for line in said:
                 print(f"  {line.strip()}")
             opened[class_id, split] = data
     rows = []
     for (class_id, split), data in opened.items():
-        name = f"{_name(dataset, class_id)}, {split}"
+        name = f"{dataset.class_label(class_id)}, {split}"
         batch, meshes = _samples(data, MEASURED)
         verdict, overlaps = _orientation(data, batch, meshes)
         if verdict:
@@ -56,8 +59,8 @@ def check_data(options, _device):
               + (f"; WRONG: {verdict}" if verdict else ""))
         rows.append((name, batch, _silhouettes(data, batch, meshes), overlaps))
     if rows:
-        disk.make_folder(options.sample_dir, "--sample_dir")
-        path = os.path.join(options.sample_dir, f"check_{dataset.name}.png")
+        disk.make_folder(folder, "--sample_dir")
+        path = os.path.join(folder, f"check_{dataset.name}.png")
         _sheet(rows).save(path)
         print(f"wrote {path}: image, mask, voxels through the camera, both (grey: both, red: mask, blue: voxels)")
     count = "1 thing is" if len(wrong) == 1 else f"{len(wrong)} things are"
@@ -67,18 +70,10 @@ def check_data(options, _device):
     return 1 if wrong else 0
 
 
-def _name(dataset, class_id):
-    name = dataset.class_name(class_id)
-    return class_id if name == class_id else f"{class_id} {name}"
-
-
 def _samples(data, count):
     """`Batch` of images of objects spread evenly, and the mesh of the voxels of each."""
-    objects = np.linspace(0, data.num_objects - 1, min(count, data.num_objects)).astype(int)
-    owners = data.all_objects().numpy()
-    chosen = [np.flatnonzero(owners == o) for o in objects]
-    batch = data.gather([numbers[7 * k % len(numbers)] for k, numbers in enumerate(chosen)])
-    return batch, [data.voxel_mesh(grid) for grid in data.voxels(objects)]
+    objects, chosen = data.spread(count)
+    return data.gather(chosen), [data.voxel_mesh(grid) for grid in data.voxels(objects)]
 
 
 def _draw(data, vertices, faces, cameras, size):
@@ -148,3 +143,6 @@ def _both(mask, voxels):
     ink = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 1.0], [1.0, 0.6, 0.0]])  # taken from white
     where = torch.stack([mask * voxels, mask * (1 - voxels), (1 - mask) * voxels])
     return 1 - torch.einsum("wij,wc->cij", where, ink)
+
+
+MODE = Mode(run, "what DATA_DIR holds and misses, and whether its axes are right: a table, a picture, an exit code")

@@ -1,9 +1,9 @@
-"""Files of a class in the published layouts, from meshes: used by `synthetic`.
+"""Files of a class in the published layouts, from meshes: what makes the embedded data and those of `make_dataset`.
 
-Each writer takes write(folder, class_id, sizes, make, train_views, seed, name): sizes {split: objects},
-make(split, i) the (vertices, faces, colors) of one object in the frame of people, train_views the views
-kept of each training object (None: all), name for the progress. Pictures come from our renderer through
-the dataset's camera, grids from our voxeliser in the dataset's axes.
+A dataset's `writer` is one of these as a class method, called as dataset.writer(folder, class_id, sizes, make,
+train_views, seed, name): sizes {split: objects}, make(split, i) the (vertices, faces, colors) of one object in the
+frame of people, train_views the views kept of each training object (None: all), name for the progress. Pictures come
+from our renderer through the dataset's camera, grids from our voxeliser in the dataset's axes.
 """
 import os
 import shutil
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datasets import CVPR18, NIPS17, Pascal3D
 from engine import disk
+from engine.monitor import Progress
 from errors import WriteError
-from monitor import Progress
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
-from readers.base import VOXEL_GRID
-from readers.nips17 import read_splits
-from readers.pascal3d import MARGIN, turntable_rotations
+
+from .conventions import VOXEL_GRID
+from .nips17_files import read_splits
+from .pascal3d_cameras import MARGIN, turntable_rotations
 
 LIGHT = (0.35, 0.85, -0.4)  # towards the light, renderer's frame: above, a little right and in front
 
@@ -49,34 +49,34 @@ def as_bytes(pictures):
     return (pictures * 255).round().to(torch.uint8).numpy()
 
 
-def draw_views(vertices, faces, colors, views):
-    """CVPR18's pictures, uint8 (v, 4, 64, 64), of a mesh in the frame of people; views (v,)."""
-    return as_bytes(draw_rgba(CVPR18, CVPR18.place(vertices), faces, colors, views, CVPR18.img_size))
+def draw_views(dataset, vertices, faces, colors, cameras):
+    """Pictures, uint8 (v, 4, S, S), of a mesh in the frame of people; cameras (v, ...) of the dataset."""
+    return as_bytes(draw_rgba(dataset, dataset.place(vertices), faces, colors, cameras, dataset.img_size))
 
 
-def voxel_grid(vertices, faces, dataset=CVPR18):
+def voxel_grid(dataset, vertices, faces):
     """(32, 32, 32) bool, in the dataset's axes, of a mesh in the frame of people."""
     return dataset.voxelize(dataset.place(vertices)[None], faces)[0].numpy()
 
 
-def write_cvpr18(folder, class_id, sizes, make, train_views, seed, name):
+def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name):
     """`<class>_<split>_{images,voxels}.npz`, and `<class>_train_views.npz` for fewer than all views."""
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
     for number, (split, count) in enumerate(sizes.items()):
-        kept = train_views if split == "train" and train_views else CVPR18.num_views
-        images = np.empty((count, kept, 4, CVPR18.img_size, CVPR18.img_size), np.uint8)
+        kept = train_views if split == "train" and train_views else dataset.num_views
+        images = np.empty((count, kept, 4, dataset.img_size, dataset.img_size), np.uint8)
         voxels = np.empty((count,) + (VOXEL_GRID,) * 3, bool)
         shown = np.empty((count, kept), np.uint8)
         for i in range(count):
             vertices, faces, colors = make(split, i)
             rng = np.random.default_rng([seed, number, i])
-            shown[i] = np.sort(rng.permutation(CVPR18.num_views)[:kept])
+            shown[i] = np.sort(rng.permutation(dataset.num_views)[:kept])
             views = torch.from_numpy(shown[i].astype(np.int64))
-            images[i] = draw_views(vertices, faces, colors, views)
-            voxels[i] = voxel_grid(vertices, faces)
+            images[i] = draw_views(dataset, vertices, faces, colors, views)
+            voxels[i] = voxel_grid(dataset, vertices, faces)
             done += 1
             progress.update(done)
-        if split == "train" and kept < CVPR18.num_views:
+        if split == "train" and kept < dataset.num_views:
             _write_npz(folder, f"{class_id}_train_views", shown)
         _write_npz(folder, f"{class_id}_{split}_images", images)
         _write_npz(folder, f"{class_id}_{split}_voxels", voxels)
@@ -89,7 +89,7 @@ def _write_npz(folder, stem, array=None, **arrays):
 
 # ---- NIPS17 ---------------------------------------------------------------------------------------
 
-def write_nips17(folder, class_id, sizes, make, train_views, seed, name, size=224):
+def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name, size=224):
     """renders/, voxels/ and splits.json, each object's folder whole or not there; 20 random views of each
     object. Depth is 16-bit, 12000 a unit, 65535 where there is nothing."""
     import scipy.io
@@ -105,16 +105,16 @@ def write_nips17(folder, class_id, sizes, make, train_views, seed, name, size=22
                 vertices, faces, colors = make(split, i)
                 vertices = within(vertices, 0.5)
                 rng = np.random.default_rng([seed, number, i])
-                count = train_views if split == "train" and train_views else NIPS17.count_of_views
+                count = train_views if split == "train" and train_views else dataset.count_of_views
                 angles = np.stack([rng.uniform(-180, 180, count), rng.uniform(-20, 40, count),
                                    np.zeros(count), np.full(count, 2.0)], 1).round(6)
                 target = os.path.join(folder, "renders", class_id, name_of_object)
                 beside = target + ".part"
                 shutil.rmtree(beside, ignore_errors=True)
                 os.makedirs(beside)
-                _write_views(beside, NIPS17.place(vertices), faces, colors, angles, size)
+                _write_views(dataset, beside, dataset.place(vertices), faces, colors, angles, size)
                 with disk.written_whole(os.path.join(volumes, name_of_object + ".mat"), "wb") as out:
-                    scipy.io.savemat(out, {"Volume": voxel_grid(vertices, faces, NIPS17).astype(np.uint8)},
+                    scipy.io.savemat(out, {"Volume": voxel_grid(dataset, vertices, faces).astype(np.uint8)},
                                      do_compression=True)
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(beside, target)
@@ -127,10 +127,10 @@ def write_nips17(folder, class_id, sizes, make, train_views, seed, name, size=22
         raise WriteError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
-def _write_views(folder, vertices, faces, colors, angles, size):
+def _write_views(dataset, folder, vertices, faces, colors, angles, size):
     cameras = torch.from_numpy(angles[:, [0, 1, 3]]).float()
-    rgba = as_bytes(draw_rgba(NIPS17, vertices, faces, colors, cameras, size)).transpose(0, 2, 3, 1)
-    screen = NIPS17.project(vertices[None].expand(len(cameras), -1, -1), cameras)
+    rgba = as_bytes(draw_rgba(dataset, vertices, faces, colors, cameras, size)).transpose(0, 2, 3, 1)
+    screen = dataset.project(vertices[None].expand(len(cameras), -1, -1), cameras)
     _, _, depth = rasterize(screen, faces, image_size=size, anti_aliasing=False, near=0.1, far=100, eps=1e-3,
                             fill_back=True, depth=True)
     depth = np.where(depth.numpy() >= 100, 65535, depth.numpy() * 12000).astype(np.uint16)
@@ -146,14 +146,14 @@ def _write_views(folder, vertices, faces, colors, angles, size):
 PARTS = {"train": ("train", "imagenet"), "val": ("val",)}
 
 
-def write_pascal3d(folder, class_id, sizes, make, train_views, seed, name, side=224):
+def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, name, side=224):
     """`<word>_{train,imagenet,val}.npz`: photographs of sorts, an object on a coloured ground, of 160 to 400
     px; a quarter of the training objects in the file of ImageNet."""
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
     for number, (split, count) in enumerate(sizes.items()):
         items = []
         for i in range(count):
-            items.append(_photograph(*make(split, i), np.random.default_rng([seed, number, i]), side))
+            items.append(_photograph(dataset, *make(split, i), np.random.default_rng([seed, number, i]), side))
             done += 1
             progress.update(done)
         cut = count - count // 4 if split == "train" else count
@@ -163,14 +163,14 @@ def write_pascal3d(folder, class_id, sizes, make, train_views, seed, name, side=
             images = np.empty(len(mine), object)
             images[:] = [item[0] for item in mine]
             rest = [np.stack(column) for column in list(zip(*mine))[1:]]
-            _write_npz(folder, f"{Pascal3D.class_name(class_id)}_{part}", images=images, images_ref=rest[0],
-                       bounding_boxes=rest[1], rotation_matrices=rest[2], voxels=rest[3])
+            _write_npz(folder, f"{dataset.class_name(class_id)}_{part}", images=images, images_ref=rest[0],
+                       bounding_boxes=rest[1], rotation_matrices=rest[2].astype(np.float32), voxels=rest[3])
 
 
-def _photograph(vertices, faces, colors, rng, side):
+def _photograph(dataset, vertices, faces, colors, rng, side):
     """(image (H, W, 3), reference crop (side, side, 4), box, rotation, voxels) of an object, seen from
     somewhere, whose box is the middle of the crop."""
-    world = Pascal3D.place(vertices)
+    world = dataset.place(vertices)
     world = world * (1 / (1 + 2 * MARGIN) / max(float(world.norm(dim=1).max()), 1e-9))
     azimuth, elevation, roll = rng.uniform(-180, 180), rng.uniform(-10, 40), np.radians(rng.uniform(-5, 5))
     rotation = turntable_rotations(torch.tensor([azimuth]), torch.tensor([elevation]))[0].numpy()
@@ -181,7 +181,7 @@ def _photograph(vertices, faces, colors, rng, side):
     top, left = (int(rng.integers(0, n - crop + 1)) for n in (height, width))
     # Light from above in the picture, whatever way the object lies.
     light = tuple(rotation.T @ np.array([-LIGHT[0], LIGHT[1], LIGHT[2]]))
-    rgba = draw_rgba(Pascal3D, world, faces, colors, camera, crop, light)[0].permute(1, 2, 0).numpy()
+    rgba = draw_rgba(dataset, world, faces, colors, camera, crop, light)[0].permute(1, 2, 0).numpy()
     rows, columns = np.mgrid[:height, :width] / max(height, width)
     slope, ground = rng.uniform(-0.3, 0.3, (2, 3)), rng.uniform(0.2, 0.8, 3)
     noise = rng.normal(0, 0.02, (height, width, 1))
@@ -190,12 +190,9 @@ def _photograph(vertices, faces, colors, rng, side):
     window *= 1 - rgba[..., 3:]
     window += rgba[..., :3]
     image = (image.clip(0, 1) * 255).round().astype(np.uint8)
-    mask = as_bytes(draw_rgba(Pascal3D, world, faces, colors, camera, side, light))[0, 3]
+    mask = as_bytes(draw_rgba(dataset, world, faces, colors, camera, side, light))[0, 3]
     reference = np.asarray(Image.fromarray(image[top:top + crop, left:left + crop]).resize((side, side)))
-    box = np.array([left + crop * MARGIN / (1 + 2 * MARGIN), top + crop * MARGIN / (1 + 2 * MARGIN),
-                    crop / (1 + 2 * MARGIN), crop / (1 + 2 * MARGIN)])
-    voxels = Pascal3D.voxelize(world[None], faces)[0].numpy()
+    margin, hair = crop * MARGIN / (1 + 2 * MARGIN), 1e-6  # readers cut corners to whole pixels: rounding costs none
+    box = np.array([left + margin + hair, top + margin + hair, crop / (1 + 2 * MARGIN), crop / (1 + 2 * MARGIN)])
+    voxels = dataset.voxelize(world[None], faces)[0].numpy()
     return image, np.concatenate([reference, mask[..., None]], 2), box, rotation, voxels
-
-
-WRITERS = {"CVPR18": write_cvpr18, "NIPS17": write_nips17, "Pascal3D": write_pascal3d}

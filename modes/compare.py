@@ -1,34 +1,35 @@
 """`--mode=compare`: runs side by side, as a picture and as a table of their evaluation figures."""
 import os
 
-import numpy as np
-
 from engine import disk, strict_json
+from engine.arguments import Mode
 from errors import InputError
-from evaluation import COLUMNS
-from inference import choose_split, load_run, open_split
-from visualization import draw, on_paper, sheet, straight, to_image
+from inference import RUNS, load_run, open_split, refuse_two_folders, split_of
+from pictures import draw, on_paper, sheet, straight, to_image
+from scoring import COLUMNS, same_protocol
 
 
-def compare(options, device):
+def run(options, device):
     """Write compare.png, inputs/*.png and table.{md,csv,tex} of the runs in --runs."""
-    folders = options.runs
+    if not options.runs:
+        raise InputError("--mode=compare needs --runs, the folders of two or more runs")
+    refuse_two_folders(options)
+    folder, folders = options.sample_dir, options.runs
     names = _names(folders)
-    if options.split is None:
-        choose_split(options, load_run(folders[0], options.eval_flag, settings=vars(options)).dataset)
-    evaluations = [_evaluation(f, options) for f in folders]
+    split = options.split or split_of(options, load_run(folders[0], options.eval_flag, settings=vars(options)).dataset)
+    evaluations = [_evaluation(f, split, options.eval_flag) for f in folders]
     same_protocol(folders, [e["protocol"] for e in evaluations])
     models = [load_run(f, options.eval_flag, device, vars(options)) for f in folders]
     _same_images(folders, models)
     _same_steps(folders, evaluations, models)
-    disk.make_folder(options.sample_dir, "--sample_dir")
+    disk.make_folder(folder, "--sample_dir")
     data = open_split(models[0], options)
-    _picture(options.sample_dir, data, models, names)
+    _picture(folder, data, models, names)
     rows = [(name, class_id, [e[key][class_id] for key, _ in COLUMNS])
             for class_id in evaluations[0]["iou"] for name, e in zip(names, evaluations)]
     table = _markdown(rows, evaluations[0], data)
     for ending, text in (("md", table), ("csv", _csv(rows)), ("tex", _latex(rows, data))):
-        with disk.written_whole(os.path.join(options.sample_dir, f"table.{ending}")) as out:
+        with disk.written_whole(os.path.join(folder, f"table.{ending}")) as out:
             out.write(text)
     print(table)
     return 0
@@ -39,8 +40,8 @@ def _names(folders):
     return names if len(set(names)) == len(names) else list(folders)
 
 
-def _evaluation(folder, options):
-    path = os.path.join(folder, f"evaluation_{options.split}_{options.eval_flag}.json")
+def _evaluation(folder, split, flag):
+    path = os.path.join(folder, f"evaluation_{split}_{flag}.json")
     try:
         with open(path) as file:
             evaluation = strict_json.loads(file.read())
@@ -50,20 +51,9 @@ def _evaluation(folder, options):
         return evaluation
     except FileNotFoundError:
         raise InputError(f"there is no {path}; make it with --mode=evaluation --ckpt_dir={folder} "
-                         f"--split={options.split} --eval_flag={options.eval_flag}") from None
+                         f"--split={split} --eval_flag={flag}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read as an evaluation: {type(error).__name__}: {error}") from None
-
-
-def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "objects", "voxel_rule",
-                                             "mmd_codes")):
-    """Refuse figures of different things side by side."""
-    first = protocols[0]
-    for folder, protocol in zip(folders, protocols):
-        for key in keys:
-            if protocol.get(key) != first.get(key):
-                raise InputError(f"{folders[0]} and {folder} were evaluated with different {key}: "
-                                 f"{first.get(key)} and {protocol.get(key)}")
 
 
 def _same_images(folders, models):
@@ -86,9 +76,8 @@ def _same_steps(folders, evaluations, models):
 def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
     """A row for each of some objects: the input, then for each run its mesh from the input's view and
     from new ones, and last the voxels of the object from the same views."""
-    objects = np.linspace(0, data.num_objects - 1, min(count, data.num_objects)).astype(int)
-    views = len(data) // data.num_objects
-    batch = data.gather([o * views + (5 * i + 3) % views for i, o in enumerate(objects)])
+    objects, chosen = data.spread(count, 5, 3)
+    batch = data.gather(chosen)
     columns, titles = [[on_paper(image, size) for image in batch.images]], ["input"]
     looks = [data.turned(batch.cameras, t) for t in (0.0, *turns)]
     angles = ["its view"] + [f"{round(360 * t)}°" for t in turns]
@@ -142,3 +131,7 @@ def _latex(rows, data):
     lines += [f"{plain(data.class_name(c))} & {plain(name)} & "
               + " & ".join(map(_figure, values)) + r" \\" for name, c, values in rows]
     return "\n".join(lines + [r"\hline", r"\end{tabular}"]) + "\n"
+
+
+MODE = Mode(run, "RUNS side by side: one picture, one table", options=RUNS,
+            results="results/compare")

@@ -1,25 +1,21 @@
 """`--mode=evaluation`: the figures of a run, printed with their protocol and written as JSON."""
-import math
 import os
 
 import numpy as np
 
 from engine import disk, distributed
+from engine.arguments import Mode
+from engine.monitor import Progress
 from errors import InputError
-from inference import load_run, mean_shapes, open_model, open_split, score
-from monitor import Progress
-
-COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
-           ("view_agreement", "agreement"), ("mmd", "MMD"), ("mmd_shuffled", "MMD shuffled"))
-_FEW_POSES = "fewer than two poses show two objects or more"
-UNDEFINED = {"iou_wrong_object": "there is one object", "view_agreement": "each object has one view",
-             "mmd": _FEW_POSES, "mmd_shuffled": _FEW_POSES}
+from inference import load_run, need_model, open_model, open_split
+from scoring import COLUMNS, MMD, mean_shapes, mmd_codes, number, protocol_of, score, undefined
 
 
-def evaluation(options, device):
+def run(options, device):
     """Evaluate the run in --ckpt_dir, or each run in its subfolders `ckpt3D_<class>`, or --load_E and --load_G."""
+    need_model(options)
     if options.load_E or options.load_G:
-        evaluate_run(options, options.sample_dir or "results", open_model(options, device), options.class_ids)
+        evaluate_run(options, options.sample_dir, open_model(options, device), options.class_ids)
         return 0
     folder = options.ckpt_dir
     parts = sorted(d for d in os.listdir(folder) if d.startswith("ckpt3D_")) \
@@ -46,36 +42,14 @@ def evaluation(options, device):
     merged["protocol"]["undefined"] = undefined(merged)
     merged["mean_iou"] = float(np.mean(list(merged["iou"].values())))
     if distributed.main():
-        disk.write_json(os.path.join(folder, _file_name(options)), merged)
+        disk.write_json(os.path.join(folder, _file_name(results[0]["protocol"])), merged)
     print(f"mean IoU over {len(merged['iou'])} classes: {merged['mean_iou']:.4f}")
     return 0
 
 
-def _file_name(options, untrained=()):
+def _file_name(protocol, untrained=()):
     """untrained : classes that the run has not seen, whose figures must not take the place of its own."""
-    return "_".join(["evaluation", options.split, options.eval_flag, *untrained]) + ".json"
-
-
-def mmd_codes(options):
-    """How many codes of each class MMD is taken of, None for all of them."""
-    return options.mmd_batches and options.mmd_batches * options.batch_size
-
-
-def protocol_of(options, model, data):
-    """What figures of a split are of and how its MMD is taken: here and in --mode=MMD, which gives the same."""
-    objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
-    views = sorted({len(data.images_of_class(i)) // n for i, n in enumerate(objects.values())})
-    taken = "all objects of the split" if options.mmd_batches is None else (
-        f"the first {mmd_codes(options)} codes ({options.mmd_batches} batches of {options.batch_size}) of the split, "
-        "object by object, or all where there are fewer")
-    return {"dataset": model.dataset.name,
-            "data_dir": os.path.abspath(options.data_dir or model.options["data_dir"]),
-            "split": options.split, "checkpoint": options.eval_flag, "objects": objects,
-            "views": f"every view of every object ({', '.join(map(str, views))})",
-            "mmd": "squared, mean over pairs of poses, then over classes; 5 Gaussian kernels, bandwidth by pair, "
-                   f"biased; {taken}, each class by itself",
-            "mmd_codes": mmd_codes(options),
-            "mmd_shuffled": f"the same with pose labels permuted, seed {options.seed}"}
+    return "_".join(["evaluation", protocol["split"], protocol["checkpoint"], *untrained]) + ".json"
 
 
 def evaluate_run(options, folder, model, class_ids=None):
@@ -108,32 +82,11 @@ def evaluate_run(options, folder, model, class_ids=None):
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
     result["protocol"]["undefined"] = undefined(figures)
     if distributed.main():
-        disk.write_json(os.path.join(folder, _file_name(options, untrained)), result)
+        disk.write_json(os.path.join(folder, _file_name(result["protocol"], untrained)), result)
     print_table(result, data)
-    print(f"written to {os.path.join(folder, _file_name(options, untrained))}" + (
+    print(f"written to {os.path.join(folder, _file_name(result['protocol'], untrained))}" + (
         f"; not trained on {', '.join(map(data.class_name, untrained))}" if untrained else ""))
     return result
-
-
-def undefined(figures):
-    """Why some figures, {name: {class_id: number}}, are not numbers: a sentence for each reason."""
-    found = {}
-    for key, title in COLUMNS:
-        classes = tuple(c for c, value in figures.get(key, {}).items() if not math.isfinite(value))
-        if classes:
-            found.setdefault((classes, UNDEFINED.get(key, "not finite")), []).append(title)
-    return [f"no {', no '.join(titles)} of {', '.join(classes)}: {why}" for (classes, why), titles in found.items()]
-
-
-def number(value, digits=4):
-    """As tables have it; `undefined` tells why there is none."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
-
-
-def class_label(data, class_id):
-    """'02958343 car', or the id alone where it is the name."""
-    name = data.class_name(class_id)
-    return f"{class_id} {name}" if name != class_id else class_id
 
 
 def print_table(result, data):
@@ -145,9 +98,12 @@ def print_table(result, data):
         print(f"MMD: {protocol['mmd']}")
     print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in COLUMNS))
     for class_id, count in protocol["objects"].items():
-        print(f"{class_label(data, class_id):<22}{count:>8}"
+        print(f"{data.class_label(class_id):<22}{count:>8}"
               + "".join(f"{number(result[key][class_id]):>14}" for key, _ in COLUMNS))
     print(f"{'mean':<30}" + "".join(
         f"{number(np.mean(list(result[key].values()))):>14}" for key, _ in COLUMNS))
     for sentence in protocol["undefined"]:
         print(f"-: {sentence}")
+
+
+MODE = Mode(run, "voxel IoU, MMD and their controls, as a table and JSON", options=MMD, several_processes=True)

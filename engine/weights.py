@@ -1,8 +1,9 @@
 """Weights from files: bare state dicts, as the published program writes them, or run files of this one.
 
-A bare state dict holds one network: `convBlocks.N.*`, `FC.N.*`, `shapeLayer.*` of an encoder (E), `fclayers.N.*`,
-`bias_layer.*` of a mesh decoder (G), `hidden_layer0.*`, `hidden_layer1.*`, `digit_layer.*` of a pose discriminator
-(D). Layers are taken in the order of their numbers N, whatever the numbers are.
+A bare state dict holds one network: `convBlocks.N.*`, `FC.N.*`, `shapeLayer.*` of an encoder (E), or `model.*` of
+a ResNet; `fclayers.N.*`, `bias_layer.*` of a mesh decoder (G); `hidden_layer0.*`, `hidden_layer1.*`, `digit_layer.*`
+of a pose discriminator (D), or `model.N.*`, `adv_layer.0.*` of VPL's. Layers are taken in the order of their numbers
+N, whatever the numbers are.
 """
 import os
 import re
@@ -16,6 +17,10 @@ from errors import InputError
 
 KINDS = {"E": "an encoder", "G": "a mesh decoder", "D": "a discriminator"}
 UNUSED = ("muLayer.", "logvarLayer.")  # of a variational encoder, which no published run uses
+# The published program's names that are not ours, {its prefix: ours}; None is what no forward pass reads: it takes the
+# ResNet's features in front of `fc`.
+PUBLISHED = {"E": {"model.fc.": None, "model.": ""}, "G": {},
+             "D": {"model.": "convBlocks.", "adv_layer.0.": "digit_layer."}}
 
 
 def read(path, part):
@@ -39,9 +44,32 @@ def read(path, part):
     for key, value in state.items():
         if not torch.isfinite(value).all():
             raise InputError(f"--load_{part}={path}: {key} is not finite")
-    while all(key.startswith("module.") for key in state):  # of torch.nn.DataParallel
+    while state and all(key.startswith("module.") for key in state):  # of torch.nn.DataParallel
         state = {key.removeprefix("module."): value for key, value in state.items()}
+    if not run:
+        state = _in_our_names(state, part)
     return {key: value for key, value in state.items() if not key.startswith(UNUSED)}, run
+
+
+def _in_our_names(state, part):
+    """A bare state dict with the published program's names of a ResNet, or of VPL's discriminator, in ours."""
+    renamed = {}
+    for key, value in state.items():
+        prefix = next((prefix for prefix in PUBLISHED[part] if key.startswith(prefix)), None)
+        if prefix is None:
+            renamed[key] = value
+        elif PUBLISHED[part][prefix] is not None:
+            renamed[PUBLISHED[part][prefix] + key[len(prefix):]] = value
+    return renamed
+
+
+def _published_name(name, own, part):
+    """The published program's name of a weight of a network with the weights `own`."""
+    if part == "E" and "conv1.weight" in own:
+        return "model." + name
+    if part == "D" and "convBlocks.0.weight" in own:
+        return name.replace("convBlocks.", "model.").replace("digit_layer.", "adv_layer.0.")
+    return name
 
 
 def read_encoder(path, dataset):
@@ -76,8 +104,11 @@ def _is_weight(value):
 
 
 def sizes(weights, option):
-    """{'img_size', 'enc_width', 'latent_dim'} of an encoder; {} where its names do not tell, as a ResNet's."""
+    """{'img_size', 'enc_width', 'latent_dim'} of an encoder; {} where its names do not tell."""
     convolutions = _numbers(weights, "convBlocks")
+    if not convolutions and weights.get("conv1.weight", torch.empty(())).dim() == 4:
+        width = len(weights["conv1.weight"])
+        return {"img_size": 224, "enc_width": width, "latent_dim": 8 * width}
     if not convolutions and "shapeLayer.weight" not in weights:
         return {}
     try:
@@ -103,8 +134,10 @@ def put_into(module, weights, option, part):
         given[name if number is None else f"{block}.{names.get((block, number), number)}.{rest}"] = value
     for name in own:
         if name not in given:
-            raise InputError(f"{option} does not fit {KINDS[part]} of this kind: {name} is missing; it has "
-                             f"{_some(weights)}")
+            published = _published_name(name, own, part)
+            missing = f"{name} is missing" if published == name else \
+                f"{name} is missing, and so is {published}, the published program's name of it"
+            raise InputError(f"{option} does not fit {KINDS[part]} of this kind: {missing}; it has {_some(weights)}")
     for name, value in given.items():
         if name not in own:
             raise InputError(f"{option} does not fit {KINDS[part]} of this kind: it has {name}, which is none of "

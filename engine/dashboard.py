@@ -1,4 +1,4 @@
-"""The live view of a run in visdom, and `--mode=dashboard`.
+"""The live view of a run in visdom.
 
 `metrics.jsonl` is the truth and the dashboard a view of it: a `Follower` reads the file, never the
 training, and sends each window whole under a fixed name. So a resumed run replaces its curves, a finished
@@ -18,10 +18,14 @@ import numpy as np
 from PIL import Image
 
 import neural_renderer as nr
-import runs
-from engine import strict_json
+from engine import runs, strict_json
+from engine.arguments import integer
 from errors import InputError
 
+SERVER = {
+    "visdom_env": dict(metavar="NAME", help="show the run in this visdom environment"),
+    "visdom_server": dict(metavar="URL", default="http://localhost", help="where visdom runs"),
+    "visdom_port": dict(type=integer(1), default=8097, help="its port")}
 POINTS = 1000  # of a window: twice its width in pixels; visdom copies a window as a whole, so each one costs
 SIZE = {"width": 460, "height": 330}
 TIMEOUT = 3    # seconds that the server may take for one request
@@ -266,13 +270,13 @@ def _say(line):
 
 
 @contextlib.contextmanager
-def shown(options):
-    """Training inside this context is shown in --visdom_env, if there is one; it is not waited for."""
-    if options.visdom_env is None:
+def shown(ckpt_dir, sample_dir, env, server, port):
+    """Training inside this context is shown in the visdom environment `env`, unless that is None; the training never
+    waits for it."""
+    if env is None:
         yield
         return
-    follower = Follower(options.ckpt_dir, options.sample_dir, options.visdom_env, options.visdom_server,
-                        options.visdom_port)
+    follower = Follower(ckpt_dir, sample_dir, env, server, port)
     follower.start_in_background()
     patience = PATIENCE
     try:
@@ -282,27 +286,3 @@ def shown(options):
         raise
     finally:
         follower.stop(patience)
-
-
-def dashboard(options, _device):
-    """Show a finished run, or, with --follow, one that is being trained; returns the exit code."""
-    if not any(os.path.exists(os.path.join(options.ckpt_dir, name)) for name in (runs.METRICS, runs.OPTIONS)):
-        raise InputError(f"{options.ckpt_dir} has no {runs.METRICS}; is it the --ckpt_dir of a run?")
-    follower = Follower(options.ckpt_dir, options.sample_dir, options.visdom_env, options.visdom_server,
-                        options.visdom_port)
-    if options.follow:
-        with contextlib.suppress(KeyboardInterrupt):
-            follower.follow()
-        return 0
-    follower.read()
-    try:
-        follower.push()
-    except ConnectionError:
-        answered = getattr(follower.client, "answered", "")
-        print(f"error: {follower.url} answered {answered}, which is not what a visdom server answers: does it need a "
-              "login, or stand below another path?" if answered else
-              f"error: no visdom server answers at {follower.url}; one starts with python -m visdom.server "
-              f"-bind_local -port {options.visdom_port}", file=sys.stderr)
-        return 1
-    print(f"{options.ckpt_dir} -> {follower.url}/env/{options.visdom_env}")
-    return 0

@@ -1,0 +1,57 @@
+"""How options of the command line are declared: by a dictionary {name: keywords of argparse's add_argument}."""
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from errors import InputError
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What a file of modes/ gives the command line, as its MODE.
+
+    Attributes
+    ----------
+    run : called as run(options, device); returns the exit code. A mode that trains is also given `defaults`, the
+        values of options that are not given.
+    help : a line.
+    options : its own; modes that do not have an option refuse it.
+    taken_by_all : further ones, which all modes take: scripts of the published program give every mode the same.
+    several_processes : whether torchrun may start it.
+    results : folder of what it writes, without --sample_dir and --ckpt_dir.
+    """
+    run: Callable
+    help: str
+    options: dict = field(default_factory=dict)
+    taken_by_all: dict = field(default_factory=dict)
+    several_processes: bool = False
+    results: str = "results"
+
+
+def integer(least):
+    """argparse's type of an integer from `least` on."""
+    def convert(text):
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+    convert.__name__ = f"integer of at least {least},"
+    return convert
+
+
+def number(least, above=False):
+    """argparse's type of a finite number from `least` on, or above it."""
+    def convert(text):
+        value = float(text)
+        if not least <= value < float("inf") or (above and value == least):
+            raise argparse.ArgumentTypeError(f"{text} is not a finite number {'above' if above else 'from'} {least}"
+                                             f"{'' if above else ' on'}")
+        return value
+    convert.__name__ = "number"
+    return convert
+
+
+def need(options, name):
+    """Refuse options of a mode that lack one."""
+    if getattr(options, name) is None:
+        raise InputError(f"--mode={options.mode} needs --{name}")

@@ -1,0 +1,39 @@
+"""`--mode=dashboard`: a run, finished or running, in visdom."""
+import contextlib
+import os
+import sys
+
+from engine import runs
+from engine.arguments import Mode, need
+from engine.dashboard import SERVER, Follower
+from errors import InputError
+
+
+def run(options, _device):
+    """Show a finished run, or, with --follow, one that is being trained; returns the exit code."""
+    need(options, "ckpt_dir")
+    need(options, "visdom_env")
+    if not any(os.path.exists(os.path.join(options.ckpt_dir, name)) for name in (runs.METRICS, runs.OPTIONS)):
+        raise InputError(f"{options.ckpt_dir} has no {runs.METRICS}; is it the --ckpt_dir of a run?")
+    follower = Follower(options.ckpt_dir, options.sample_dir, options.visdom_env, options.visdom_server,
+                        options.visdom_port)
+    if options.follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            follower.follow()
+        return 0
+    follower.read()
+    try:
+        follower.push()
+    except ConnectionError:
+        answered = getattr(follower.client, "answered", "")
+        print(f"error: {follower.url} answered {answered}, which is not what a visdom server answers: does it need a "
+              "login, or stand below another path?" if answered else
+              f"error: no visdom server answers at {follower.url}; one starts with python -m visdom.server "
+              f"-bind_local -port {options.visdom_port}", file=sys.stderr)
+        return 1
+    print(f"{options.ckpt_dir} -> {follower.url}/env/{options.visdom_env}")
+    return 0
+
+
+MODE = Mode(run, "a run, finished or running, in visdom", taken_by_all=SERVER, options={
+    "follow": dict(action="store_true", help="go on as long as the run does, until Ctrl-C")})

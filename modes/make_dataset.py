@@ -1,0 +1,28 @@
+"""`--mode=make_dataset`: files in the published layouts, from the embedded shapes or from meshes."""
+import synthetic
+from datasets import DATASETS, DEFAULT
+from engine.arguments import Mode, need
+
+
+def run(options, _device):
+    """Make the dataset, or complete it; returns the exit code."""
+    if options.layout != DEFAULT:
+        need(options, "data_dir")
+    folder = options.data_dir or synthetic.FOLDER
+    if options.mesh_dir:
+        synthetic.make_from_meshes(folder, options.mesh_dir, options.up, options.data_seed, options.train_views,
+                                   options.layout, options.skip_bad, options.class_ids)
+    else:
+        synthetic.make_synthetic(folder, options.class_ids or list(synthetic.MAIN_CLASSES), options.n_train,
+                                 options.n_val, options.n_test, options.train_views, options.palette,
+                                 options.data_seed, options.layout)
+    return 0
+
+
+MODE = Mode(run, "files in the published layouts from the embedded shapes or from MESH_DIR", options={
+    "mesh_dir": dict(metavar="DIR", help=(
+        "meshes, a subfolder for each class (OBJ, OFF, PLY, STL, GLB); without it, the embedded shapes")),
+    "up": dict(choices=("x", "y", "z", "-x", "-y", "-z"), default="y", help="up axis of the meshes"),
+    "layout": dict(choices=[name for name, dataset in DATASETS.items() if dataset.writer], default=DEFAULT,
+                   help="of the files"),
+    **synthetic.EMBEDDED})

@@ -1,0 +1,114 @@
+"""`--mode=MMD`: how far the shape codes of different poses lie apart, of one or several runs."""
+import os
+
+import numpy as np
+
+from engine import disk
+from engine.arguments import Mode
+from errors import InputError
+from inference import RUNS, label, open_runs, refuse_two_folders
+from metrics import pose_mmd, shared_bins
+from pictures import figure_of
+from scoring import MMD, codes_of, mmd_codes, number, protocol_of, same_protocol, step_of, undefined
+
+
+def _by_class(folder, data, options):
+    """{class_id: (numbers of its images that count, their pose bins that show two objects or more)}"""
+    poses, objects = data.all_poses(), data.all_objects()
+    classes = {}
+    for c, class_id in enumerate(data.class_ids):
+        numbers = data.images_of_class(c)[:mmd_codes(options)]
+        classes[class_id] = numbers, shared_bins(poses[numbers], objects[numbers], data.num_poses)
+    most = max(len(bins) for _, bins in classes.values())
+    if most < 2:
+        first = "" if options.mmd_batches is None else (
+            f"--mmd_batches={options.mmd_batches} of {options.batch_size}: the first {mmd_codes(options)} codes of ")
+        raise InputError(f"{first}the {data.split} split of {folder} has {most} poses with two objects or more of "
+                         "one class; MMD compares at least two")
+    return classes
+
+
+def _measured(options, folder, model, data, classes):
+    """The MMD of a run, class by class as --mode=evaluation takes it, and the mean over classes."""
+    codes, poses, _ = codes_of(folder, model, data, np.concatenate([numbers for numbers, _ in classes.values()]))
+    sizes = [len(numbers) for numbers, _ in classes.values()]
+    figures = {}
+    for (class_id, (_, bins)), mine, seen in zip(classes.items(), codes.split(sizes), poses.split(sizes)):
+        matrix, mean = pose_mmd(mine, seen, bins)
+        figures[class_id] = {
+            "mean": mean, "mean_shuffled": pose_mmd(mine, seen, bins, options.seed)[1], "codes": len(mine),
+            "poses": bins, "poses_left_out": [p for p in range(data.num_poses) if p not in bins],
+            "matrix": matrix.tolist()}
+    means = {key: float(np.mean([f[key] for f in figures.values()])) for key in ("mean", "mean_shuffled")}
+    return {"run": folder, "step": model.step, **means, "codes": len(codes), "classes": figures}
+
+
+def run(options, device):
+    """The matrix of MMD between all pairs of poses of each class and run, beside its shuffled-label control."""
+    refuse_two_folders(options)
+    opened = open_runs(options, device)
+    # The biased estimate grows as codes get fewer, and other objects or bins are other poses.
+    protocols = [{**protocol_of(options, model, data), "pose_bins": data.num_poses} for _, model, data in opened]
+    same_protocol([folder for folder, _, _ in opened], protocols,
+                  ("dataset", "data_dir", "split", "objects", "views", "pose_bins"))
+    classes = [_by_class(folder, data, options) for folder, _, data in opened]
+    results = [_measured(options, *run, parts) for run, parts in zip(opened, classes)]
+    folder = options.sample_dir
+    disk.make_folder(folder, "--sample_dir")
+    protocol, data = protocols[0], opened[0][2]
+    protocol["undefined"] = undefined({name: {c: f[key] for r in results for c, f in r["classes"].items()}
+                                       for name, key in (("mmd", "mean"), ("mmd_shuffled", "mean_shuffled"))})
+    stem = os.path.join(folder, f"MMD_{data.split}")
+    disk.write_json(stem + ".json", {"protocol": protocol, "runs": results})
+    disk.write_csv(stem + ".csv", ["run", "class", "pose", "other_pose", "mmd"],
+                   [[r["run"], c, p, q, f["matrix"][i][j]] for r in results for c, f in r["classes"].items()
+                    for i, p in enumerate(f["poses"]) for j, q in enumerate(f["poses"]) if q < p])
+    _heat_maps(stem, results, data)
+    _print_mmd(protocol, results, data)
+    print(f"wrote {stem}.json, .csv, .png, .pdf")
+    return 0
+
+
+def _heat_maps(stem, results, data):
+    """A panel for each class, below one another, of each run."""
+    ids = list(results[0]["classes"])
+    figure, axes = figure_of(len(results), len(ids))
+    top = max((max(map(max, f["matrix"])) for r in results for f in r["classes"].values() if f["matrix"]), default=1)
+    for column, r in zip(axes.T, results):
+        for axis, class_id in zip(column, ids):
+            f = r["classes"][class_id]
+            name = f"{data.class_name(class_id)}, " if len(ids) > 1 else ""
+            shown = axis.imshow(f["matrix"] or [[np.nan]], vmin=0, vmax=top or 1, cmap="magma", origin="lower")
+            axis.set(title=f"{label(r['run'])}, {name}step {step_of(r['step'])}\n"
+                           f"mean {number(f['mean'], 3)}, shuffled {number(f['mean_shuffled'], 3)}",
+                     xlabel="pose bin", ylabel="pose bin")
+            # Bins have their own numbers: those left out are no row. At most a dozen are legible.
+            places = range(0, len(f["poses"]), -(-len(f["poses"]) // 12) or 1)
+            numbers = [f["poses"][i] for i in places]
+            axis.set_xticks(places, numbers, rotation=90 if max(numbers, default=0) > 99 else 0)
+            axis.set_yticks(places, numbers)
+    figure.colorbar(shown, ax=axes.ravel().tolist(), label="squared MMD", shrink=0.8 / len(ids))
+    for ending in ("png", "pdf"):
+        figure.savefig(f"{stem}.{ending}", dpi=120)
+
+
+def _print_mmd(protocol, results, data):
+    print(f"squared MMD of shape codes; {protocol['dataset']} {protocol['split']} of {protocol['data_dir']}, "
+          f"{protocol['views']}\n{protocol['mmd']}\nshuffled: {protocol['mmd_shuffled']}")
+    print(f"{'run':<40}{'step':>8}  {'class':<22}{'objects':>8}{'codes':>8}{'MMD':>10}{'shuffled':>10}")
+    for r in results:
+        start = f"{r['run'][-39:]:<40}{step_of(r['step']):>8}  "
+        for class_id, f in r["classes"].items():
+            print(f"{start}{data.class_label(class_id):<22}{protocol['objects'][class_id]:>8}{f['codes']:>8}"
+                  f"{number(f['mean']):>10}{number(f['mean_shuffled']):>10}")
+            if f["poses_left_out"]:
+                print(f"  without {len(f['poses_left_out'])} of {len(f['poses']) + len(f['poses_left_out'])} poses, "
+                      "in which fewer than two objects are seen")
+        if len(r["classes"]) > 1:
+            print(f"{start}{'mean':<22}{sum(protocol['objects'].values()):>8}{r['codes']:>8}"
+                  f"{number(r['mean']):>10}{number(r['mean_shuffled']):>10}")
+    for sentence in protocol["undefined"]:
+        print(f"-: {sentence}")
+
+
+MODE = Mode(run, "how far the codes of different poses lie apart, pair by pair", options={**RUNS, **MMD})

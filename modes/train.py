@@ -1,0 +1,137 @@
+"""`--mode=train` and the modes of other methods: a training run from its options to its end."""
+import argparse
+import contextlib
+import os
+
+import synthetic
+from datasets import DATASETS, DEFAULT
+from engine import checkpoints, dashboard, distributed, lock, runs, weights
+from engine.arguments import Mode, integer, need, number
+from engine.interruption import Interruption
+from errors import InputError
+from inference import Model
+from loop import Loop
+from methods import METHODS
+from models import RESNET_SIZE
+from training import Trainer
+
+TRAINING = {
+    "n_iters": dict(type=integer(1), help="iterations in all"),
+    "batch_size": dict(type=integer(1), default=128, help="images an iteration"),
+    "lr": dict(type=number(0, above=True), default=1e-4, help="learning rate (Adam)"),
+    "lr_D": dict(type=number(0, above=True), help="that of the discriminator (default: LR)"),
+    "decay_batch": dict(type=integer(0), help="iterations at the full rate, before its first decay"),
+    "decay_every": dict(type=integer(1), default=5000, help="iterations between two decays"),
+    "decay_order": dict(type=number(0, above=True), default=0.1, help="factor of a decay"),
+    "lambda_smth": dict(type=number(0), default=0.001, help="weight of smoothness"),
+    "lambda_Gprior": dict(type=number(0), help="weight of the code's Gaussian prior (VPL has none)"),
+    "lambda_adv": dict(type=number(0), help="weight of the adversarial confusion; 0 is the plain autoencoder (AE)"),
+    "lambda_Lap": dict(type=number(0), default=0.0, help="weight of the Laplacian loss"),
+    "lambda_edge": dict(type=number(0), default=0.0, help="weight of the edge length loss"),
+    "G_every": dict(type=integer(1), default=2, help=(
+        "every n-th iteration is the encoder's, the others are the discriminator's")),
+    **{name: keywords for method in METHODS.values() for name, keywords in method.options.items()},
+    "amp": dict(action="store_true", help="bfloat16 inside the networks"),
+    "cuda_graph": dict(choices=("auto", "on", "off"), default="auto", help=(
+        "start each step on the GPU as one recorded graph; auto: where one process trains on one")),
+    "data_on": dict(choices=("auto", "device", "host"), default="auto", help=(
+        "where the training images are; auto: in the GPU's memory if they take at most half of what is free, else read "
+        "one batch ahead")),
+    "log_step": dict(type=integer(1), default=10, help="iterations between two records"),
+    "ckpt_step": dict(type=integer(1), default=500, help="... two checkpoints with validation"),
+    "sample_step": dict(type=integer(1), default=500, help="... two pictures"),
+    "keep_last": dict(type=integer(0), default=0, metavar="N", help=(
+        "keep the newest N checkpoints beside last.pt, as step-00500.pt")),
+    "on_nan": dict(choices=("stop", "skip"), default="stop", help=(
+        "what a loss or gradient that is not finite does: stop the run, or skip its step and count it"))}
+
+
+def run(options, device, defaults=None):
+    """Train until `n_iters`; returns the exit code: 0, or 75 if asked to stop on the way.
+
+    defaults : values of options that are not given, for runs that began before there was one.
+    """
+    dataset = DATASETS[options.dataset]
+    _check(options, dataset)
+    need(options, "ckpt_dir")
+    options = _settled(options, dataset)
+    main = distributed.main()
+    with Interruption() as interruption:
+        described = dict(vars(options))
+        if main:
+            lock.check(options.ckpt_dir)
+        begun = set(runs.held(options.ckpt_dir, options.resume)) - {runs.METRICS}
+        if not begun and weights.given(options):  # tried before data are unpacked, which may take minutes
+            weights.start_from(Model(vars(options)).modules(), options, dataset)
+        runs.seed_everything(options.seed)
+        with distributed.main_first():
+            data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
+            validation = dataset.open(described, "val", seed=options.data_seed)
+        trainer = Trainer(options, device, data)
+        if not begun:
+            weights.start_from(trainer.modules, options, dataset)
+        distributed.same_as_main(trainer.modules.values())
+        seen = {"train": runs.describe_data(data), "val": runs.describe_data(validation)}
+        # Everything that was given has been read; from here on files are written.
+        with lock.held(options.ckpt_dir) if main else contextlib.nullcontext():
+            with distributed.main_first():
+                if main:
+                    resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen,
+                                         defaults)
+                else:
+                    resumed = checkpoints.load_last(options.ckpt_dir) if begun else None
+            loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)
+            return loop.run(interruption)
+
+
+def _settled(options, dataset):
+    """The options with data_dir, class_ids and cache_dir as they are used, and absolute paths, so that they hold
+    wherever the run is looked at from. Without --data_dir the embedded data are made, if they are not there."""
+    settled = argparse.Namespace(**vars(options))
+    if options.data_dir is None and options.dataset != DEFAULT:
+        raise InputError(f"--dataset={options.dataset} needs --data_dir, a folder with {dataset.files}; small ones "
+                         f"to try it: {synthetic.making(options.dataset, 'DIR')}")
+    if options.data_dir is not None and not os.path.isdir(options.data_dir):
+        raise InputError(f"--data_dir={options.data_dir} is not a folder; expected one with {dataset.files}; a small "
+                         f"one to try it: {synthetic.making(options.dataset, options.data_dir)}")
+    if options.data_dir is None:
+        settled.data_dir = synthetic.FOLDER
+        settled.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
+        with distributed.main_first():
+            synthetic.make_synthetic(settled.data_dir, settled.class_ids, options.n_train, options.n_val,
+                                     options.n_test, options.train_views, options.palette, options.data_seed)
+    settled.class_ids = dataset.classes(settled.data_dir, vars(settled))
+    settled.data_dir = os.path.abspath(settled.data_dir)
+    settled.cache_dir = options.cache_dir or os.path.join(settled.data_dir, ".cache")
+    for name in ("obj_dir", "load_G", "load_D"):
+        path = getattr(options, name)
+        setattr(settled, name, path and os.path.abspath(path))
+    settled.load_E = options.load_E and [os.path.abspath(path) for path in options.load_E]
+    return settled
+
+
+def _check(options, dataset):
+    """Refuse, before anything is loaded, what cannot train."""
+    if options.lambda_adv > 0 and options.G_every < 2:
+        raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
+                         "iteration would be the encoder's and the discriminator would never learn; "
+                         "give --G_every=2 or more, or --lambda_adv=0 for the plain autoencoder")
+    if options.visdom_env is not None:
+        dashboard.check(options.visdom_env, options.visdom_port)
+    METHODS[options.mode].check(options, dataset, dataset.count_poses(vars(options)))
+    if options.batch_size % distributed.size():
+        raise InputError(f"--batch_size={options.batch_size} cannot be shared out equally to {distributed.size()} "
+                         "processes: give a multiple of their number")
+    if options.img_size not in dataset.img_sizes:
+        raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
+                         f"{' or '.join(map(str, dataset.img_sizes))} px")
+    if options.img_size == RESNET_SIZE and options.latent_dim != 8 * options.enc_width:
+        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px images "
+                         f"is its last feature, 8 times --enc_width={options.enc_width}: {8 * options.enc_width}")
+    if options.resnet_weights and options.img_size != RESNET_SIZE:
+        raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
+                         f"is a ResNet; here --img_size={options.img_size}")
+
+
+MODE = Mode(run, None, options=synthetic.EMBEDDED, taken_by_all={**TRAINING, **dashboard.SERVER},
+            several_processes=True)

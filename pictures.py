@@ -1,0 +1,136 @@
+"""Pictures and meshes for people."""
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+import neural_renderer as nr
+from engine import disk
+from neural_renderer.lighting import face_light, vertices_to_faces
+from neural_renderer.ops import rasterize
+
+# Options of the modes that make meshes from images.
+IMAGE = {"load_im": dict(metavar="PATH", help="an image, or a folder of them")}
+OUTPUT = {"mask": dict(metavar="PNG", help="where the object is, for an image without alpha"),
+          "obj_frame": dict(choices=("people", "renderer"), default="people", help=(
+              "people: right-handed, as photographs show it; renderer: as predicted (mirrored)"))}
+PAPER = (1.0, 1.0, 1.0)
+CLAY = (0.86, 0.66, 0.45)
+# Towards the light, in the renderer's frame: from above, a little from the right and the front.
+LIGHT = (0.45, 0.75, -0.5)
+
+
+def draw(dataset, vertices, faces, cameras, size=128, color=CLAY):
+    """Shaded pictures (B, 3, size, size) in [0, 1] of meshes (B, V, 3) in the renderer's frame."""
+    corners = vertices_to_faces(vertices, faces)
+    # Both sides catch the light, softly: predicted meshes fold, and must not turn black where they do. The
+    # light's normals are those of a mirroring camera; seen by another, outsides face the other way.
+    direction = LIGHT if dataset.mirrors else tuple(-x for x in LIGHT)
+    light = face_light(corners, 0.55, 0.5, direction=direction)
+    texture = torch.as_tensor(color, dtype=vertices.dtype, device=vertices.device)
+    texture = texture.expand(len(vertices), faces.shape[-2], 1, 1, 1, 3)
+    background = torch.as_tensor(PAPER, dtype=vertices.dtype, device=vertices.device)
+    images, _, _ = rasterize(dataset.for_pictures(vertices, cameras), faces, texture, light, background,
+                             image_size=size, anti_aliasing=True, near=0.1, far=100, eps=1e-3,
+                             fill_back=True, rgb=True)
+    return images.clamp(0, 1)
+
+
+def to_image(tensor):
+    """(3, H, W), (4, H, W) or (H, W) float in [0, 1] as a PIL image."""
+    array = (tensor.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return Image.fromarray(array if array.ndim == 2 else np.ascontiguousarray(array.transpose(1, 2, 0)))
+
+
+def on_paper(rgba, size):
+    """An input image (3 or 4, H, W) as a (3, size, size) picture, its empty parts white."""
+    image = rgba[:3] + (1 - _alpha(rgba))
+    return torch.nn.functional.interpolate(image[None], size=(size, size), mode="bilinear",
+                                           antialias=True)[0].clamp(0, 1)
+
+
+def sheet(rows, titles=None, pad=4):
+    """Pictures (3, S, S) in rows, with a title over each column, as a PIL image."""
+    size = rows[0][0].shape[-1]
+    head = 18 if titles else 0
+    width = max(map(len, rows)) * (size + pad) + pad
+    image = Image.new("RGB", (width, head + len(rows) * (size + pad) + pad), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(11)
+    for i, title in enumerate(titles or []):
+        pen.text((pad + i * (size + pad) + size / 2, head / 2 + 1), title, "black", font, "mm")
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            image.paste(to_image(picture), (pad + c * (size + pad), head + pad + r * (size + pad)))
+    return image
+
+
+def straight(rgba):
+    """An input image (3 or 4, H, W) as people have pictures: RGBA, colours not multiplied by alpha."""
+    alpha = _alpha(rgba)
+    return torch.cat([rgba[:3] / alpha.clamp_min(1 / 255), alpha]).clamp(0, 1)
+
+
+def _alpha(image):
+    return image[3:] if len(image) == 4 else torch.ones_like(image[:1])
+
+
+def training_sheet(dataset, batch, prediction, size=96, turns=(0.25, 0.5, 0.75)):
+    """Input, target silhouette, predicted silhouette and mesh from its own and from new views."""
+    cameras = batch.cameras.to(prediction.vertices.device)
+    screen = dataset.project(prediction.vertices, cameras)
+    silhouettes = dataset.renderer(size).render_silhouettes(screen, prediction.faces).cpu()
+    own = draw(dataset, prediction.vertices, prediction.faces, cameras, size).cpu()
+    new = [draw(dataset, prediction.vertices, prediction.faces, dataset.turned(cameras, t), size).cpu()
+           for t in turns]
+    target = torch.nn.functional.interpolate(batch.silhouettes[:, None], size=(size, size), mode="nearest")
+    rows = [[on_paper(batch.images[i], size), (1 - target[i]).expand(3, -1, -1),
+             (1 - silhouettes[i]).expand(3, -1, -1), own[i], *(n[i] for n in new)]
+            for i in range(len(batch.images))]
+    titles = ["input", "target", "prediction", "its view"] + [f"turned {round(360 * t)}°" for t in turns]
+    return sheet(rows, titles)
+
+
+def people_mesh(dataset, vertices, faces, frame="people"):
+    """Mesh (V, 3), (F, 3) as arrays for a file.
+
+    frame 'people': right-handed, y up, as photographs show the object (z negated, winding reversed so
+    that faces look outwards); 'renderer': as predicted.
+    """
+    if frame == "people":
+        vertices, faces = dataset.flip_handedness(vertices), dataset.people_faces(faces)
+    return vertices.detach().cpu().numpy(), faces.cpu().numpy()
+
+
+def write_obj(path, dataset, vertices, faces, frame="people"):
+    nr.save_obj(path, *people_mesh(dataset, vertices, faces, frame))
+
+
+def write_glb(path, dataset, vertices, faces, frame="people"):
+    import trimesh
+    vertices, faces = people_mesh(dataset, vertices, faces, frame)
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    mesh.visual = trimesh.visual.TextureVisuals(material=trimesh.visual.material.PBRMaterial(
+        baseColorFactor=[int(255 * c) for c in CLAY] + [255], metallicFactor=0.0, roughnessFactor=0.8,
+        doubleSided=True))
+    data = trimesh.exchange.gltf.export_glb(trimesh.Scene(mesh), include_normals=True)
+    with disk.written_whole(path, "wb") as out:
+        out.write(data)
+
+
+def write_turntable(path, dataset, vertices, faces, frames=36, size=160):
+    """An endless GIF of one turn around a mesh (V, 3)."""
+    views = dataset.turntable(frames).to(vertices)
+    write_gif(path, draw(dataset, vertices.expand(frames, -1, -1), faces, views, size))
+
+
+def write_gif(path, pictures):
+    images = [to_image(p).quantize(64, dither=Image.Dither.NONE) for p in pictures]
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=70, loop=0)
+
+
+def figure_of(columns, rows=1, size=4.0):
+    """A matplotlib figure without a display, and its axes as a (rows, columns) array."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(size * columns, size * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)

@@ -1,0 +1,160 @@
+"""What a trained model is measured by: the figures of a split, their protocol, and what may be compared."""
+import math
+import os
+
+import numpy as np
+import torch
+
+from engine import distributed
+from engine.arguments import integer
+from engine.monitor import Progress
+from errors import InputError
+from inference import label
+from metrics import mean_shape, pairwise_iou, pose_mmd, shared_bins, voxel_iou
+
+MMD = {"mmd_batches": dict(type=integer(1), metavar="N", help=(
+    "MMD of the first N batches of BATCH_SIZE codes of each class, object by object; the published program took 96 of "
+    "128, on CVPR18 512 objects x 24 views (default: all codes)"))}
+COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
+           ("view_agreement", "agreement"), ("mmd", "MMD"), ("mmd_shuffled", "MMD shuffled"))
+_FEW_POSES = "fewer than two poses show two objects or more"
+UNDEFINED = {"iou_wrong_object": "there is one object", "view_agreement": "each object has one view",
+             "mmd": _FEW_POSES, "mmd_shuffled": _FEW_POSES}
+
+
+def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None, mmd_codes=None,
+          seed=0):
+    """Measure a model on every view of every object of a split.
+
+    Parameters
+    ----------
+    data : a dataset whose objects have all their views.
+    full : also the controls (below), which the validation during training leaves out.
+    mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
+    mmd_codes : int. MMD is taken of the first so many codes of a class, object by object; None takes all.
+    seed : permutes the pose labels of `mmd_shuffled`.
+
+    Returns
+    -------
+    dict of {class_id: figure}: `iou` (mean over all views of voxel IoU) and `mmd`; with `full` also
+    `iou_wrong_object` (each prediction against up to 20 other objects of its class),
+    `view_agreement` (IoU of the shapes predicted from any two views of one object), `mean_shape_iou`,
+    and `mmd_shuffled` (pose labels permuted).
+    """
+    result = {key: {} for key in ("iou", "mmd") + (
+        ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled") if full else ())}
+    done = 0
+    for c, class_id in enumerate(data.class_ids):
+        numbers = data.images_of_class(c)
+        objects = np.flatnonzero(data.object_class == c)
+        views = len(numbers) // len(objects)
+        truth = data.voxels(objects).to(model.device)
+        # In order, and added up in order, whichever process has measured what.
+        figures = torch.zeros(len(objects), 3, dtype=torch.float64, device=model.device)
+        codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
+        poses, shown = data.all_poses()[numbers], data.all_objects()[numbers]
+        for k, first in enumerate(range(0, len(objects), objects_at_once)):
+            places = slice(first * views, (first + objects_at_once) * views)
+            if k % distributed.size() == distributed.rank():
+                prediction = model.predict(data.read(numbers[places]).to(model.device).as_numbers().images)
+                grids = data.voxelize(prediction.vertices, prediction.faces)
+                codes[places] = prediction.codes.float()
+                for o, shapes in enumerate(grids.split(views), first):
+                    figures[o, 0] = voxel_iou(shapes, truth[o]).mean()
+                    if full:
+                        figures[o, 1:] = _controls(shapes, truth, o)
+            done += len(numbers[places])
+            if progress:
+                progress(done)
+        figures, codes = distributed.filled_in(figures), distributed.filled_in(codes).cpu()
+        mean = [sum(column) / len(objects) for column in figures.T.tolist()]
+        codes, poses, shown = codes[:mmd_codes], poses[:mmd_codes], shown[:mmd_codes]
+        bins = shared_bins(poses, shown, data.num_poses)
+        result["iou"][class_id] = mean[0]
+        result["mmd"][class_id] = pose_mmd(codes, poses, bins)[1]
+        if full:
+            result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:]
+            result["mean_shape_iou"][class_id] = float(
+                voxel_iou(truth, mean_grids[class_id][None].to(truth.device)).mean())
+            result["mmd_shuffled"][class_id] = pose_mmd(codes, poses, bins, seed)[1]
+    return result
+
+
+def _controls(shapes, truth, o):
+    """IoU of the shapes (views, n, n, n) predicted for object o with others of its class, and with each other."""
+    others = [(o + shift) % len(truth) for shift in range(1, min(len(truth), 21))]
+    agreement = pairwise_iou(shapes, shapes)
+    wrong = pairwise_iou(shapes, truth[others]).mean() if others else agreement.new_full((), float("nan"))
+    return torch.stack([wrong, agreement[tuple(torch.tril_indices(len(shapes), len(shapes), -1))].mean()])
+
+
+def mean_shapes(train_data):
+    """{class_id: (n, n, n) bool}: the one mean voxel grid of each class of a training set."""
+    return {class_id: mean_shape(train_data.voxels(np.flatnonzero(train_data.object_class == c)))[0]
+            for c, class_id in enumerate(train_data.class_ids)}
+
+
+def codes_of(name, model, data, numbers):
+    """Codes (M, d), poses (M,) and objects (M,) of the images with these numbers (M,)."""
+    progress = Progress(f"encoding {label(name)}", len(numbers), " images")
+    codes, poses, objects = [], [], []
+    for first in range(0, len(numbers), 256):
+        batch = data.gather(numbers[first:first + 256])
+        codes.append(model.encode(batch.images).float().cpu())
+        poses.append(batch.poses)
+        objects.append(batch.objects)
+        progress.update(min(first + 256, len(numbers)))
+    return torch.cat(codes), torch.cat(poses), torch.cat(objects)
+
+
+def mmd_codes(options):
+    """How many codes of each class MMD is taken of, None for all of them."""
+    return options.mmd_batches and options.mmd_batches * options.batch_size
+
+
+def protocol_of(options, model, data):
+    """What figures of a split are of and how its MMD is taken: here and in --mode=MMD, which gives the same."""
+    objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
+    views = sorted({len(data.images_of_class(i)) // n for i, n in enumerate(objects.values())})
+    taken = "all objects of the split" if options.mmd_batches is None else (
+        f"the first {mmd_codes(options)} codes ({options.mmd_batches} batches of {options.batch_size}) of the split, "
+        "object by object, or all where there are fewer")
+    return {"dataset": model.dataset.name,
+            "data_dir": os.path.abspath(options.data_dir or model.options["data_dir"]),
+            "split": data.split, "checkpoint": options.eval_flag, "objects": objects,
+            "views": f"every view of every object ({', '.join(map(str, views))})",
+            "mmd": "squared, mean over pairs of poses, then over classes; 5 Gaussian kernels, bandwidth by pair, "
+                   f"biased; {taken}, each class by itself",
+            "mmd_codes": mmd_codes(options),
+            "mmd_shuffled": f"the same with pose labels permuted, seed {options.seed}"}
+
+
+def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "objects", "voxel_rule",
+                                             "mmd_codes")):
+    """Refuse figures of different things side by side."""
+    first = protocols[0]
+    for folder, protocol in zip(folders, protocols):
+        for key in keys:
+            if protocol.get(key) != first.get(key):
+                raise InputError(f"{folders[0]} and {folder} were evaluated with different {key}: "
+                                 f"{first.get(key)} and {protocol.get(key)}")
+
+
+def undefined(figures):
+    """Why some figures, {name: {class_id: number}}, are not numbers: a sentence for each reason."""
+    found = {}
+    for key, title in COLUMNS:
+        classes = tuple(c for c, value in figures.get(key, {}).items() if not math.isfinite(value))
+        if classes:
+            found.setdefault((classes, UNDEFINED.get(key, "not finite")), []).append(title)
+    return [f"no {', no '.join(titles)} of {', '.join(classes)}: {why}" for (classes, why), titles in found.items()]
+
+
+def number(value, digits=4):
+    """As tables have it; `undefined` tells why there is none."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
+def step_of(step):
+    """A step as tables have it: a state dict does not tell its own."""
+    return "?" if step is None else step
