@@ -12,11 +12,31 @@ from images import list_images, load_input
 from inference import need_model, open_model, open_split
 from pictures import IMAGE, OUTPUT, draw, on_paper, people_mesh, sheet, straight, to_image, write_glb, write_obj, \
     write_turntable
+from readers.base import tell_left_out
+
+
+def _read_images(paths, model, options):
+    """(paths, images, {path: sentence}); the last of images that cannot be used, with --skip_bad."""
+    good, images, bad = [], [], {}
+    for path in paths:
+        try:
+            images.append(load_input(path, model.options["img_size"], model.dataset.channels, options.mask))
+            good.append(path)
+        except InputError as error:
+            if not options.skip_bad:
+                more = "; --skip_bad goes on without such images" if len(paths) > 1 else ""
+                raise InputError(f"{error}{more}") from None
+            bad[path] = str(error)
+    tell_left_out(list(bad.values()), _say)
+    if not good:
+        raise InputError(f"--skip_bad leaves no image of --load_im={options.load_im}")
+    return good, images, bad
 
 
 def run(options, device):
-    """Write an OBJ, a GLB, a sheet of views and a turntable for each image; for a folder also contact sheets and a page
-    of all."""
+    """Write an OBJ, a GLB, a sheet of views and a turntable for each image; for a folder also contact sheets, a page of
+    all, and `reconstructions.json`, which lists them and the images that --skip_bad left out."""
+    left_out = {}
     need_model(options)
     folder = options.sample_dir
     if options.load_im:
@@ -24,7 +44,7 @@ def run(options, device):
         if options.mask and len(paths) > 1:
             raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
         model = open_model(options, device)
-        images = [load_input(p, model.options["img_size"], model.dataset.channels, options.mask) for p in paths]
+        paths, images, left_out = _read_images(paths, model, options)
     else:
         if options.mask:
             raise InputError(f"--mask={options.mask} goes with --load_im, one image; images of a split have masks")
@@ -34,7 +54,7 @@ def run(options, device):
         _say(f"{len(paths)} images of {data.split}, without --load_im" + (
             f": {data.num_objects} objects, one image of each (of {len(data)} in all)"
             if len(paths) < options.n_images else ""))
-    together = _sheets(len(paths)) + [PAGE] if len(paths) > 1 or os.path.isdir(options.load_im or "") else []
+    together = _sheets(len(paths)) + [LIST, PAGE] if len(paths) > 1 or os.path.isdir(options.load_im or "") else []
     stems = _distinct_stems(paths, together)
     ours = {os.path.join(folder, name) for stem in stems for name in _results(stem)}
     ours |= {os.path.join(folder, name) for name in together}
@@ -63,6 +83,10 @@ def run(options, device):
         names = [os.path.basename(path) for path in paths]
         _contact_sheets(folder, model, names, images, meshes)
         _page(folder, options.eval_flag, model, names, stems, images, meshes)
+        disk.write_json(os.path.join(folder, LIST), {
+            "images": {stem: os.fsencode(path).decode("utf-8", "replace") for stem, path in zip(stems, paths)},
+            "left_out": {os.fsencode(path).decode("utf-8", "replace"): said for path, said in left_out.items()},
+            "count": len(paths), "count_left_out": len(left_out)})
         _say(f"all together: {os.path.join(folder, PAGE)}, {', '.join(together[:-1])}")
     return 0
 
@@ -80,8 +104,8 @@ def _say(line):
     print(line.encode("utf-8", "replace").decode())
 
 
-# Written for a folder: one page, and contact sheets of at most ON_A_SHEET images.
-PAGE, SHEET, ON_A_SHEET = "reconstructions.html", "reconstructions{}.png", 60
+# Written for a folder: one page, contact sheets of at most ON_A_SHEET images, and the list.
+PAGE, SHEET, ON_A_SHEET, LIST = "reconstructions.html", "reconstructions{}.png", 60, "reconstructions.json"
 
 
 def _sheets(count):

@@ -53,7 +53,8 @@ class Batch:
         return dataclasses.replace(self, images=images, silhouettes=silhouettes)
 
 
-SKIP_BAD = {"skip_bad": dict(action="store_true", help="go on without objects whose files are broken, and list them")}
+SKIP_BAD = {"skip_bad": dict(action="store_true", help=(
+    "go on without objects, meshes or images whose files are broken, and list them"))}
 
 
 def table(**columns):
