@@ -57,12 +57,14 @@ def lighting(faces, textures, intensity_ambient=0.5, intensity_directional=0.5,
              color_ambient=(1, 1, 1), color_directional=(1, 1, 1), direction=(0, 1, 0)):
     """Textures (B, F, T, T, T, 3) under the light on the fronts of `faces` (B, F, 3, 3).
 
-    See `face_light`. A new tensor; the original program overwrote its input.
+    Textures (B, F, 3, 3) are colours of corners, as `vertices_to_faces` makes them of colours of vertices. See `face_light`. A new tensor; the original program overwrote its input.
     """
     light = face_light(faces, intensity_ambient, intensity_directional, color_ambient,
                        color_directional, direction)[:, :, 0]
+    if isinstance(textures, torch.Tensor) and textures.dim() == 4 and textures.shape == faces.shape:
+        return textures * light[:, :, None]
     if not isinstance(textures, torch.Tensor) or textures.dim() != 6 or textures.shape[:2] != light.shape[:2] \
             or textures.shape[5] != 3:
         raise ValueError(f"textures must be a float tensor of shape ({light.shape[0]}, {light.shape[1]}, T, T, T, "
-                         f"3), got {describe(textures)}")
+                         f"3), or {tuple(faces.shape)} for colours of corners, got {describe(textures)}")
     return textures * light[:, :, None, None, None]
