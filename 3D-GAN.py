@@ -84,7 +84,8 @@ def parser():
                         "all as published)")
 
     g.add_argument("--skip_bad", action="store_true",
-                   help="go on without objects whose files are broken, and list them (NIPS17, Pascal3D, MESH_DIR)")
+                   help="go on without objects whose files are broken, and list them (NIPS17, Pascal3D, MESH_DIR, the "
+                        "images of --load_im)")
     g.add_argument("--wAzimuth", type=number(0, above=True), metavar="DEG", help="width of NIPS17's pose bins")
     g.add_argument("--wElevation", type=number(0, above=True), metavar="DEG", help="... in elevation")
     g.add_argument("--split_file", metavar="JSON", help="NIPS17: {class: {train, val, test: [objects]}} (default: "

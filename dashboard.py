@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import threading
+import urllib.parse
 from array import array
 
 import numpy as np
@@ -74,15 +75,23 @@ def _client(env, server, port):
     import requests
     import visdom
     session = requests.Session()
+    if _is_loopback(server):
+        session.trust_env = False  # a proxy would look for it on its own machine
 
     def post(url, data=None):
         reply = session.post(url, data=data, timeout=TIMEOUT)
+        client.answered = "" if reply.ok else f"{reply.status_code} {reply.reason}"
         reply.raise_for_status()
         return reply.text
     client = visdom.Visdom(server, port=port, env=env, raise_exceptions=True, use_incoming_socket=False,
                            offline=True, log_to_filename=os.devnull)
     client.offline, client.log_to_filename, client._handle_post = False, None, post
     return client
+
+
+def _is_loopback(server):
+    host = urllib.parse.urlsplit(server if "//" in server else "//" + server).hostname or ""
+    return host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")
 
 
 class Follower:
@@ -201,7 +210,8 @@ class Follower:
     def _mesh(self):
         """The newest mesh; the files have y up, the browser z."""
         try:
-            vertices, faces = nr.load_obj(os.path.join(self.sample_dir, self.latest["mesh"]), normalization=False)
+            vertices, faces = nr.load_obj(os.path.join(self.sample_dir, self.latest["mesh"]), normalization=False,
+                                         device="cpu")
         except (OSError, ValueError, KeyError):
             return
         self.client.mesh(vertices.cpu().numpy()[:, [0, 2, 1]] * (1, -1, 1), faces.cpu().numpy(), win="mesh",
@@ -220,7 +230,9 @@ class Follower:
             self.push()
         except Exception as error:  # the dashboard must not cost a run, whatever is wrong with it
             if not self.lost:
-                reason = "does not answer" if isinstance(error, ConnectionError) else \
+                answered = getattr(self.client, "answered", "")
+                reason = f"answers {answered}" if answered and isinstance(error, ConnectionError) else \
+                    "does not answer" if isinstance(error, ConnectionError) else \
                     f"cannot be used ({type(error).__name__}: {error})"
                 _say(f"warning: the visdom server {self.url} {reason}; what it misses is sent when it is back")
             self.lost, self.pending = True, set(EVERYTHING)
@@ -286,7 +298,10 @@ def dashboard(options, _device):
     try:
         follower.push()
     except ConnectionError:
-        print(f"error: no visdom server answers at {follower.url}; one starts with python -m visdom.server "
+        answered = getattr(follower.client, "answered", "")
+        print(f"error: {follower.url} answered {answered}, which is not what a visdom server answers: does it need a "
+              "login, or stand below another path?" if answered else
+              f"error: no visdom server answers at {follower.url}; one starts with python -m visdom.server "
               f"-bind_local -port {options.visdom_port}", file=sys.stderr)
         return 1
     print(f"{options.ckpt_dir} -> {follower.url}/env/{options.visdom_env}")

@@ -1,5 +1,6 @@
 """Pictures that people have of objects, as the networks take them."""
 import os
+import sys
 import warnings
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 from errors import InputError
+from readers.base import is_of_a_system
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 64_000_000
@@ -15,8 +17,8 @@ MAX_PIXELS = 64_000_000
 def load_image(path, size, mask_path=None):
     """Any picture of one object as (4, size, size) float in [0, 1]: square, on black.
 
-    The object is where alpha says; without alpha, where `mask_path` (white on black) says; without
-    either, where the picture differs from the one colour of its border. Colours are multiplied by the
+    The object is where `mask_path` (white on black) says; without one, where alpha says; where alpha says
+    (nearly) nothing, where the picture differs from the one colour of its border. Colours are multiplied by the
     mask, as in the training images, and everything is resized with anti-aliasing.
 
     Raises InputError, naming the file, if it cannot be read or no object can be told from its ground.
@@ -27,10 +29,13 @@ def load_image(path, size, mask_path=None):
     rgb, alpha, shown_by = rgba[..., :3], rgba[..., 3], "alpha"
     if mask_path:
         alpha, shown_by = _mask_of(mask_path, image, path), "mask"
-    elif not has_alpha or alpha.min() == 1:
+    elif not has_alpha or not _says_something(alpha):
         alpha, shown_by = _ground(rgb, path), "difference from its background"
     if alpha.max() < 0.5:
         raise InputError(f"{path} shows no object: its {shown_by} is empty")
+    if all((side >= 0.5).any() for side in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])):
+        print(f"warning: in {path} the object touches all four borders, by its {shown_by}: it may be cut off, or the "
+              "whole picture be taken for it", file=sys.stderr)
     premultiplied = np.concatenate([rgb * alpha[..., None], alpha[..., None]], 2)
     height, width = alpha.shape
     side = max(height, width)
@@ -57,8 +62,8 @@ def load_photo(path, size, mask_path=None, margin=0.15):
     rows, columns = (np.flatnonzero((alpha >= 0.5).any(axis)) for axis in (1, 0))
     if not len(rows):
         raise InputError(f"{path} shows no object: its {'mask' if mask_path else 'alpha'} is empty")
-    shown = rgba[..., :3] * rgba[..., 3:]
-    if alpha.min() < 0.5:
+    shown = rgba[..., :3] * rgba[..., 3:] if _says_something(rgba[..., 3]) else rgba[..., :3]
+    if _says_something(alpha):
         (top, bottom), (left, right) = (_widened(n[0], n[-1] + 1, margin) for n in (rows, columns))
         shown = shown[top:bottom, left:right]
     tensor = torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1)[None]
@@ -91,7 +96,14 @@ def _mask_of(mask_path, image, path):
     if mask.size != image.size:
         raise InputError(f"--mask={mask_path} is {mask.size[0]}x{mask.size[1]}, the image {path} is "
                          f"{image.size[0]}x{image.size[1]}")
-    return _unit_rgba(mask)[..., :3].mean(2)
+    rgba = _unit_rgba(mask)
+    return rgba[..., :3].mean(2) * rgba[..., 3]  # white everywhere, the object in its alpha, is a mask too
+
+
+def _says_something(alpha, least=0.002):
+    """Whether alpha tells an object from its ground: not if it is (nearly) the same everywhere, nor if all but a few
+    pixels are opaque. Zero everywhere says that there is none."""
+    return alpha.max() < 0.02 or alpha.max() - alpha.min() > 0.02 and (alpha < 0.5).mean() >= least
 
 
 def _open_image(path):
@@ -131,7 +143,12 @@ def _ground(rgb, path, tolerance=0.06):
 def list_images(path):
     """The image files of a folder, sorted, or the one file."""
     if os.path.isdir(path):
-        found = sorted(f for f in os.listdir(path) if f.lower().endswith(IMAGE_ENDINGS))
+        names = os.listdir(path)
+        of_systems = [name for name in names if is_of_a_system(name)]
+        if of_systems:
+            print(f"passed over in {path}: {len(of_systems)} hidden files and files of systems ({min(of_systems)}"
+                  f"{', ...' if len(of_systems) > 1 else ''})")
+        found = sorted(f for f in names if f.lower().endswith(IMAGE_ENDINGS) and not is_of_a_system(f))
         if not found:
             raise InputError(f"--load_im={path} is a folder without images ({', '.join(IMAGE_ENDINGS)})")
         return [os.path.join(path, f) for f in found]

@@ -34,7 +34,7 @@ def load_template(path=None):
     if path is None:
         return icosphere(3)
     try:
-        vertices, faces = nr.load_obj(path, normalization=False)
+        vertices, faces = nr.load_obj(path, normalization=False, device="cpu")
     except (OSError, ValueError) as error:
         raise InputError(f"--obj_dir={path} is not a template mesh that can be read: {error}") from None
     return vertices, faces.long()

@@ -14,7 +14,8 @@ from datasets import CVPR18, DATASETS
 from engine import disk, strict_json
 from errors import InputError
 from monitor import Progress
-from readers.base import tell_left_out
+from readers.base import is_of_a_system, tell_left_out
+from readers.meshes import read_mesh
 from writers import WRITERS
 
 SPLITS = ("train", "val", "test")
@@ -132,36 +133,15 @@ def load_mesh(path, up="y"):
     them, grey elsewhere. Materials and pictures are left alone; what else a file consists of (the buffers of
     a glTF) must lie in its folder or below.
     """
-    import trimesh
-    try:
-        mesh = trimesh.load_mesh(path, process=False, skip_materials=True,
-                                 resolver=trimesh.resolvers.FilePathResolver(path, allow_anywhere=False))
-        vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
-        colors = _face_colors(mesh, len(faces))
-    except Exception as error:  # trimesh lets many kinds of errors of its parsers through
-        raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
-    if not len(faces):
-        raise InputError(f"{path} has no faces")
-    if not 0 <= faces.min() <= faces.max() < len(vertices):
-        raise InputError(f"{path} has a face that names a vertex from {faces.min()} to {faces.max()} of "
-                         f"{len(vertices)}")
+    vertices, faces, colors = read_mesh(path)
     used = vertices[faces]
-    if not np.isfinite(used).all():
-        raise InputError(f"{path} has a vertex that is not finite")
     low, high = used.min((0, 1)), used.max((0, 1))
     if not (high - low).max() > 0:
         raise InputError(f"{path} is a single point")
     vertices = (vertices - (low + high) / 2) / (high - low).max() @ np.array(UP[up], np.float64).T
     vertices = np.where(np.isfinite(vertices), vertices, 0)  # corners of no face
     vertices *= _scale_to_fit(vertices[np.unique(faces)])
-    return _tensors(vertices, faces, colors)
-
-
-def _face_colors(mesh, count):
-    grey = np.full((count, 3), 0.7)
-    if getattr(mesh.visual, "kind", None) not in ("face", "vertex"):
-        return grey
-    return np.asarray(mesh.visual.face_colors, np.float64)[:, :3] / 255
+    return _tensors(vertices, faces, np.full((len(faces), 3), 0.7) if colors is None else colors)
 
 
 def _scale_to_fit(vertices, margin=0.97):
@@ -185,8 +165,14 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
                          "for each class")
     found = {}
     for class_id in sorted(os.listdir(mesh_dir)):
-        files = sorted(os.path.join(root, f) for root, _, names in os.walk(os.path.join(mesh_dir, class_id))
-                       for f in names if f.lower().endswith(MESH_ENDINGS))
+        if is_of_a_system(class_id):
+            continue
+        files = []
+        for root, folders, names in os.walk(os.path.join(mesh_dir, class_id)):
+            folders[:] = [name for name in folders if not is_of_a_system(name)]
+            files += [os.path.join(root, f) for f in names
+                      if f.lower().endswith(MESH_ENDINGS) and not is_of_a_system(f)]
+        files.sort()
         if files:
             found[class_id] = files
     if not found:

@@ -14,6 +14,7 @@ from images import list_images, load_input, load_pair
 from inference import open_model, open_split
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
+from readers.base import tell_left_out
 
 PAPER = (1.0, 1.0, 1.0)
 CLAY = (0.86, 0.66, 0.45)
@@ -133,15 +134,34 @@ def _write_gif(path, pictures):
 
 # ---- the modes -----------------------------------------------------------------------------------
 
+def _read_images(paths, model, options):
+    """(paths, images, {path: sentence}); the last of images that cannot be used, with --skip_bad."""
+    good, images, bad = [], [], {}
+    for path in paths:
+        try:
+            images.append(load_input(path, model.options["img_size"], model.dataset.channels, options.mask))
+            good.append(path)
+        except InputError as error:
+            if not options.skip_bad:
+                more = "; --skip_bad goes on without such images" if len(paths) > 1 else ""
+                raise InputError(f"{error}{more}") from None
+            bad[path] = str(error)
+    tell_left_out(list(bad.values()), _say)
+    if not good:
+        raise InputError(f"--skip_bad leaves no image of --load_im={options.load_im}")
+    return good, images, bad
+
+
 def reconstruct(options, device):
     """Meshes from images: OBJ, GLB, a grid of the dataset's views and a turntable of each; of a folder also
-    one sheet and one page of all."""
+    one sheet, one page of all and `reconstructions.json`, which lists them and the images left out by --skip_bad."""
+    left_out = {}
     if options.load_im:
         paths = list_images(options.load_im)
         if options.mask and len(paths) > 1:
             raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
         model = open_model(options, device)
-        images = [load_input(p, model.options["img_size"], model.dataset.channels, options.mask) for p in paths]
+        paths, images, left_out = _read_images(paths, model, options)
     else:
         if options.mask:
             raise InputError(f"--mask={options.mask} goes with --load_im, one image; images of a split have masks")
@@ -151,7 +171,7 @@ def reconstruct(options, device):
         _say(f"{len(paths)} images of {options.split}, without --load_im" + (
             f": {data.num_objects} objects, one image of each (of {len(data)} in all)"
             if len(paths) < options.n_images else ""))
-    together = _sheets(len(paths)) + [PAGE] if len(paths) > 1 or os.path.isdir(options.load_im or "") else []
+    together = _sheets(len(paths)) + [LIST, PAGE] if len(paths) > 1 or os.path.isdir(options.load_im or "") else []
     stems = _distinct_stems(paths, together)
     ours = {os.path.join(options.sample_dir, name) for stem in stems for name in _results(stem)}
     ours |= {os.path.join(options.sample_dir, name) for name in together}
@@ -180,6 +200,10 @@ def reconstruct(options, device):
         names = [os.path.basename(path) for path in paths]
         _contact_sheets(options.sample_dir, model, names, images, meshes)
         _page(options, model, names, stems, images, meshes)
+        disk.write_json(os.path.join(options.sample_dir, LIST), {
+            "images": {stem: os.fsencode(path).decode("utf-8", "replace") for stem, path in zip(stems, paths)},
+            "left_out": {os.fsencode(path).decode("utf-8", "replace"): said for path, said in left_out.items()},
+            "count": len(paths), "count_left_out": len(left_out)})
         _say(f"all together: {os.path.join(options.sample_dir, PAGE)}, {', '.join(together[:-1])}")
     return 0
 
@@ -200,7 +224,7 @@ def _say(line):
 
 
 # Of a folder: one page, and sheets of at most so many images.
-PAGE, SHEET, ON_A_SHEET = "reconstructions.html", "reconstructions{}.png", 60
+PAGE, SHEET, ON_A_SHEET, LIST = "reconstructions.html", "reconstructions{}.png", 60, "reconstructions.json"
 
 
 def _sheets(count):

@@ -39,6 +39,8 @@ def read(path, part):
     for key, value in state.items():
         if not torch.isfinite(value).all():
             raise InputError(f"--load_{part}={path}: {key} is not finite")
+    while all(key.startswith("module.") for key in state):  # of torch.nn.DataParallel
+        state = {key.removeprefix("module."): value for key, value in state.items()}
     return {key: value for key, value in state.items() if not key.startswith(UNUSED)}, run
 
 
@@ -162,6 +164,8 @@ def start_from(modules, options, dataset):
 def load_resnet(encoder, path):
     """torchvision's published file; tensors are all that is read from it."""
     state = open_safely(path, f"--resnet_weights={path}")
+    if isinstance(state, dict) and state and all(str(key).startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
         encoder.load_torchvision(state)
     except (RuntimeError, ValueError, AttributeError, TypeError) as error:

@@ -297,6 +297,11 @@ def check_folder(data_dir, example):
         raise InputError(f"--data_dir={data_dir} is not a folder; expected one with {example}")
 
 
+def is_of_a_system(name):
+    """Whether a file or folder is hidden, or one that systems leave in folders: .DS_Store, ._car.png, Thumbs.db."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "@eadir")
+
+
 def tell_left_out(problems, say):
     if problems:
         say(f"left out, for their files are broken ({len(problems)}):")

@@ -238,6 +238,21 @@ def test_check_data_shows_a_wrong_axis(files, tmp_path, capsys, layout):
     assert "an axis of the voxels or of the camera is not as published" in said and "1 thing is wrong:" in said
 
 
+def test_check_data_measures_every_split(files, tmp_path, capsys):
+    """Also where the voxels of the last one alone have other axes."""
+    shutil.copytree(files["Pascal3D"], tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
+    (tmp_path / "val").mkdir()
+    for path in (tmp_path / "data").glob("*_val*.npz"):
+        shutil.move(path, tmp_path / "val" / path.name)
+    swapped(tmp_path / "val", "Pascal3D")
+    for path in (tmp_path / "val").iterdir():
+        shutil.move(path, tmp_path / "data" / path.name)
+    assert call("--mode=check_data", "--dataset=Pascal3D", "--data_dir", tmp_path / "data", "--sample_dir",
+                tmp_path) == 1
+    said = capsys.readouterr().out
+    assert ", val: voxels overlap better" in said and ", train: voxels overlap better" not in said
+
+
 def test_check_data_names_what_is_missing_or_broken(files, tmp_path, capsys, refused):  # noqa: F811
     data = tmp_path / "data"
     shutil.copytree(files["NIPS17"], data, ignore=shutil.ignore_patterns(".cache"))

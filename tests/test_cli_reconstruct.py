@@ -168,7 +168,7 @@ def folder_of_images(ae, car, tmp_path_factory):
 def test_a_folder_of_images(folder_of_images):
     """Two of one name, whose results are told apart by the ending; what is no image is passed over."""
     names = sorted(p.name for p in folder_of_images[1].iterdir())
-    assert names == sorted(["reconstructions.html", "reconstructions.png"] + [
+    assert names == sorted(["reconstructions.html", "reconstructions.json", "reconstructions.png"] + [
         stem + end for stem in ("a_png", "a_jpg", "b")
         for end in (".png", "_out.obj", "_out.glb", "_out.png", "_out.gif")])
 

@@ -28,7 +28,7 @@ def test_names_and_the_order_of_arguments():
         assert positional(getattr(nr.Renderer, name)) == ["vertices", "faces", "textures", *camera]
     for name in ("render_silhouettes", "render_depth"):
         assert positional(getattr(nr.Renderer, name)) == ["vertices", "faces", *camera]
-    assert positional(nr.load_obj)[:6] == ("filename normalization texture_size load_texture texture_wrapping "
+    assert positional(nr.load_obj)[:6] == ("filename_obj normalization texture_size load_texture texture_wrapping "
                                            "use_bilinear").split()
     assert positional(nr.save_obj) == ["filename", "vertices", "faces", "textures"]
     assert positional(nr.lighting) == ("faces textures intensity_ambient intensity_directional color_ambient "

@@ -50,7 +50,7 @@ def test_one_point_is_no_division_by_zero(tmp_path):
     assert vertices.tolist() == [[0, 0, 0]] * 3
 
 
-@pytest.mark.parametrize("line", ["v 1 2", "v 1 2 x", "v nan 0 0", "v 1e999 0 0", "f 1 2", "f 1 2 a",
+@pytest.mark.parametrize("line", ["v 1 2", "v 1 2 x", "v nan 0 0\nf 1 2 5", "v 1e999 0 0\nf 1 5 2", "f 1 2 a",
                                   "f 1 2 0", "f 1 2 -5", "f 1 2 5", "f 1 2 99999999999999999999",
                                   "f 1.5 2 3", "f / 2 3"])
 def test_errors_name_file_and_line(line, tmp_path):

@@ -5,8 +5,10 @@
 // cannot reach from the border through faces of cells. Thickens thin parts; published IoU figures
 // are this rule's.
 //
-// Solid rule: a cell is solid where its centre has a non-zero winding number, counted along each of
-// the three axes and decided by two of them, which also makes sense of open meshes.
+// Solid rule: a cell is solid where its centre is inside along at least two of the three axes. Along a line, inside is
+// where the winding number is not zero, if it ends at zero and the mesh is turned outwards for the most part; else
+// where the line has crossed the surface an odd number of times, which no orientation changes. Faces that stand twice
+// count once there.
 #pragma once
 
 #include <cstdint>

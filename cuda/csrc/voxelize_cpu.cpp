@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -35,10 +36,19 @@ class BitGrid {
 };
 NR_INLINE void set_bit(uint64_t* bits, int64_t cell) { bits[cell >> 6] |= 1ull << (cell & 63); }
 
+// Where a line meets a triangle: the line's number, the height, and the first centre of a cell at or beyond it.
+struct Crossing {
+  int64_t line;
+  double at;
+  int first;
+};
+
 struct alignas(kApart) VoxelScratch {
   BitGrid crossings[3], solid, outside;
   std::vector<char> stale;
   std::vector<int32_t> steps;
+  std::vector<double> length;
+  std::vector<Crossing> met;
 };
 
 // Eight triangles in voxels side by side: most meet only a handful of grid lines, so vectors run over
@@ -459,43 +469,129 @@ bool all_finite(const T* values, int64_t count, int n) {
   return odd == 0.0;
 }
 
+// Calls meet(line, crossing, first, sign) where a line through the centres of cells along an axis meets a triangle:
+// its number u n + v, the height, the first centre at or beyond (moved by t > 0, like the line), and which way.
+template <class T, class Meet>
+NR_INLINE void for_crossings(const T* triangles, int64_t F, int n, int axis, Meet meet) {
+  for (int64_t f = 0; f < F; ++f) {
+    const ColumnTriangle t = along_axis(triangles + 9 * f, n, axis);
+    if (t.det == 0.0) continue;
+    const int u0 = first_in(min3(t.u[0], t.u[1], t.u[2]) - 0.5, n);
+    const int u1 = last_in(max3(t.u[0], t.u[1], t.u[2]) - 0.5, n);
+    const int v0 = first_in(min3(t.v[0], t.v[1], t.v[2]) - 0.5, n);
+    const int v1 = last_in(max3(t.v[0], t.v[1], t.v[2]) - 0.5, n);
+    for (int u = u0; u <= u1; ++u)
+      for (int v = v0; v <= v1; ++v) {
+        double e[3];
+        if (!owns_line(t, u + 0.5, v + 0.5, e)) continue;
+        const double at = crossing_at(t, e);
+        meet(static_cast<int64_t>(u) * n + v, at, first_in(at - 0.5, n), t.det > 0.0 ? 1 : -1);
+      }
+  }
+}
+
+// Crossings closer than this, in voxels, are one: of faces that stand twice, in another order of corners.
+NR_INLINE double same_place(int n) { return 1e-9 * n; }
+
+// Votes of the lines along one axis by their winding numbers. Counts those that turn, and of these the consistent
+// ones, whose winding number ends at zero. True if a line of others, or of crossings that cancel in place, was met.
+template <class T>
+bool vote_by_winding(const T* triangles, int64_t F, int n, int axis, uint8_t* voxels, VoxelScratch& scratch,
+                     int64_t& turning, int64_t& consistent, std::vector<char>& kept) {
+  const int64_t strides[3] = {static_cast<int64_t>(n) * n, n, 1}, lines = strides[0];
+  const int64_t su = strides[(axis + 1) % 3], sv = strides[(axis + 2) % 3], sw = strides[axis];
+  std::vector<int32_t>& steps = scratch.steps;  // of the winding number, along each line
+  std::vector<double>& length = scratch.length; // between crossings of opposite signs
+  steps.assign(static_cast<size_t>(lines) * (n + 1), 0);
+  length.assign(lines, 0.0);
+  kept.assign(lines, 0);
+  for_crossings(triangles, F, n, axis, [&](int64_t line, double at, int first, int sign) NR_LAMBDA_INLINE {
+    steps[line * (n + 1) + first] += sign;
+    length[line] += sign * at;
+    kept[line] = 1;
+  });
+  bool others = false;
+  for (int64_t line = 0; line < lines; ++line) {
+    if (!kept[line]) continue;
+    const int32_t* step = steps.data() + line * (n + 1);
+    uint8_t* cells = voxels + line / n * su + line % n * sv;
+    int32_t winding = 0;
+    bool turns = false;
+    for (int w = 0; w < n; ++w) {
+      winding += step[w];
+      cells[w * sw] += winding != 0;
+      turns |= winding != 0;
+    }
+    winding += step[n];
+    turning += turns || winding != 0;
+    consistent += turns && winding == 0;
+    kept[line] = winding == 0 && (turns || std::abs(length[line]) > same_place(n));
+    others |= !kept[line];
+  }
+  return others;
+}
+
+// Votes of one line by parity, from its sorted crossings: those at one place count once; where that makes them odd
+// in number, each for itself, as at a flat closed part; where that is odd too, the surface is open.
+NR_INLINE void vote_by_parity(const Crossing* crossing, int64_t count, int n, uint8_t* cells, int64_t stride) {
+  int64_t places = 0;
+  for (int64_t k = 0; k < count; ++k) places += k == 0 || crossing[k].at - crossing[k - 1].at > same_place(n);
+  const bool each = places % 2 == 1 && count % 2 == 0;
+  bool inside = false;
+  int w = 0;
+  for (int64_t k = 0; k < count; ++k) {
+    if (!each && k > 0 && !(crossing[k].at - crossing[k - 1].at > same_place(n))) continue;
+    for (; w < crossing[k].first; ++w) cells[w * stride] += inside;
+    inside = !inside;
+  }
+  for (; w < n; ++w) cells[w * stride] += inside;
+}
+
 template <class T>
 bool solid_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScratch& scratch) {
   if (!all_finite(triangles, F * 9, n)) return false;
-  const int64_t strides[3] = {static_cast<int64_t>(n) * n, n, 1};
-  std::fill(voxels, voxels + strides[0] * n, uint8_t(0));
-  std::vector<int32_t>& steps = scratch.steps;  // of the winding number, along each line
-  for (int axis = 0; axis < 3; ++axis) {
-    steps.assign(static_cast<size_t>(n) * n * (n + 1), 0);
-    for (int64_t f = 0; f < F; ++f) {
-      const ColumnTriangle t = along_axis(triangles + 9 * f, n, axis);
-      if (t.det == 0.0) continue;
-      // Lines through the centres of cells: u + 1/2.
-      const int u0 = first_in(min3(t.u[0], t.u[1], t.u[2]) - 0.5, n);
-      const int u1 = last_in(max3(t.u[0], t.u[1], t.u[2]) - 0.5, n);
-      const int v0 = first_in(min3(t.v[0], t.v[1], t.v[2]) - 0.5, n);
-      const int v1 = last_in(max3(t.v[0], t.v[1], t.v[2]) - 0.5, n);
-      for (int u = u0; u <= u1; ++u)
-        for (int v = v0; v <= v1; ++v) {
-          double e[3];
-          if (!owns_line(t, u + 0.5, v + 0.5, e)) continue;
-          // The first centre at or beyond the crossing: moved by t > 0, like the line.
-          const int first = first_in(crossing_at(t, e) - 0.5, n);
-          steps[(static_cast<int64_t>(u) * n + v) * (n + 1) + first] += t.det > 0.0 ? 1 : -1;
-        }
-    }
-    const int64_t su = strides[(axis + 1) % 3], sv = strides[(axis + 2) % 3], sw = strides[axis];
-    for (int u = 0; u < n; ++u)
-      for (int v = 0; v < n; ++v) {
-        const int32_t* step = steps.data() + (static_cast<int64_t>(u) * n + v) * (n + 1);
+  const int64_t strides[3] = {static_cast<int64_t>(n) * n, n, 1}, cells = strides[0] * n;
+  std::fill(voxels, voxels + cells, uint8_t(0));
+  int64_t turning = 0, consistent = 0;
+  bool others = false;
+  std::vector<char> kept[3];
+  for (int axis = 0; axis < 3; ++axis)
+    others |= vote_by_winding(triangles, F, n, axis, voxels, scratch, turning, consistent, kept[axis]);
+  if (others) {
+    // Not closed and turned outwards everywhere. Where most lines say it is, the others alone vote by parity.
+    const bool oriented = 4 * consistent >= 3 * turning;
+    std::fill(voxels, voxels + cells, uint8_t(0));
+    std::vector<Crossing>& met = scratch.met;
+    for (int axis = 0; axis < 3; ++axis) {
+      const int64_t su = strides[(axis + 1) % 3], sv = strides[(axis + 2) % 3], sw = strides[axis];
+      std::vector<int32_t>& steps = scratch.steps;
+      steps.assign(static_cast<size_t>(strides[0]) * (n + 1), 0);
+      met.clear();
+      for_crossings(triangles, F, n, axis, [&](int64_t line, double at, int first, int sign) {
+        if (oriented && kept[axis][line])
+          steps[line * (n + 1) + first] += sign;
+        else
+          met.push_back({line, at, first});
+      });
+      std::sort(met.begin(), met.end(), [](const Crossing& a, const Crossing& b) {
+        return a.line != b.line ? a.line < b.line : a.at != b.at ? a.at < b.at : a.first < b.first;
+      });
+      for (size_t k = 0, end; k < met.size(); k = end) {
+        for (end = k; end < met.size() && met[end].line == met[k].line;) ++end;
+        vote_by_parity(met.data() + k, end - k, n, voxels + met[k].line / n * su + met[k].line % n * sv, sw);
+      }
+      for (int64_t line = 0; line < strides[0]; ++line) {
+        if (!oriented || !kept[axis][line]) continue;
+        const int32_t* step = steps.data() + line * (n + 1);
         int32_t winding = 0;
         for (int w = 0; w < n; ++w) {
           winding += step[w];
-          voxels[u * su + v * sv + w * sw] += winding != 0;
+          voxels[line / n * su + line % n * sv + w * sw] += winding != 0;
         }
       }
+    }
   }
-  for (int64_t i = 0; i < strides[0] * n; ++i) voxels[i] = voxels[i] >= 2;
+  for (int64_t i = 0; i < cells; ++i) voxels[i] = voxels[i] >= 2;
   return true;
 }
 

@@ -1,4 +1,4 @@
-"""Wavefront OBJ: geometry, materials and texture pictures, in and out."""
+"""Wavefront OBJ as tensors, in and out: `load_obj` and `save_obj`. `wavefront` and `materials` read the files."""
 import os
 import warnings
 
@@ -6,242 +6,114 @@ import numpy as np
 import torch
 
 from . import textures as cubes
+from .materials import materials_of, named_file
+from .wavefront import read_obj
 
-GREY = 0.5  # the colour of faces without a material, as the original has it
-
-
-class _Damaged(ValueError):
-    """A line that cannot be read; the reader adds which."""
-
-
-def _lines(filename):
-    """(number, words, text) of every line that says something; a backslash joins it to the next."""
-    with open(filename, encoding="utf-8", errors="replace") as lines:
-        joined = ""
-        for number, line in enumerate(lines, 1):
-            line = joined + line.rstrip("\r\n")
-            if line.endswith("\\"):
-                joined = line[:-1] + " "
-                continue
-            joined, words = "", line.split()
-            if words and not words[0].startswith("#"):
-                yield number, words, line.strip()
-
-
-def _numbers(words, count, kind):
-    try:
-        values = [float(w) for w in words[:count]]
-    except ValueError as error:
-        raise _Damaged(error) from None
-    if len(values) < count or not np.isfinite(np.float32(values)).all():
-        raise _Damaged(f"a {kind} needs {count} finite numbers")
-    return values
-
-
-def _index(text, count):
-    """0-based index: positive ones count from the first, negative ones from the last read so far."""
-    try:
-        value = int(text)
-    except ValueError as error:
-        raise _Damaged(error) from None
-    index = value - 1 if value > 0 else count + value
-    if value == 0 or not 0 <= index < 2 ** 31:
-        raise _Damaged("index out of range")
-    return index
-
-
-class _Geometry:
-    """What stands in an OBJ file. Faces are triangles: polygons become fans."""
-
-    def __init__(self, filename, with_uv):
-        self.filename, self.with_uv = filename, with_uv
-        self.vertices, self.uv = [], []
-        self.faces, self.uv_faces, self.materials = [], [], []  # a face without uv has -1
-        self.libraries = []
-        self._material = None
-        self._highest = {"vertex": (-1, 0), "vt": (-1, 0)}  # index and line
-        for number, words, text in _lines(filename):
-            try:
-                self._read(number, words, text)
-            except _Damaged as error:
-                raise ValueError(f"{filename}, line {number}: cannot read {text[:60]!r} ({error})") from None
-        self._check()
-
-    def _read(self, number, words, text):
-        if words[0] == "v":
-            self.vertices.append(_numbers(words[1:], 3, "vertex"))
-        elif words[0] == "f":
-            self._face(number, words[1:])
-        elif self.with_uv and words[0] == "vt":
-            self.uv.append(_numbers(words[1:] + ["0"], 2, "vt"))  # one number alone is u
-        elif self.with_uv and words[0] == "usemtl":
-            self._material = text[6:].strip()
-        elif self.with_uv and words[0] == "mtllib":
-            self.libraries.append(text[6:].strip())
-
-    def _face(self, number, words):
-        corners, uv = [], []
-        for word in words:
-            parts = word.split("/")
-            corners.append(_index(parts[0], len(self.vertices)))
-            if self.with_uv:
-                uv.append(_index(parts[1], len(self.uv)) if len(parts) > 1 and parts[1] else -1)
-        if len(corners) < 3:
-            raise _Damaged("a face needs three corners")
-        self._highest["vertex"] = max(self._highest["vertex"], (max(corners), number))
-        fan = range(1, len(corners) - 1)
-        self.faces += [(corners[0], corners[k], corners[k + 1]) for k in fan]
-        if self.with_uv:
-            self._highest["vt"] = max(self._highest["vt"], (max(uv), number))
-            self.uv_faces += [(uv[0], uv[k], uv[k + 1]) for k in fan]
-            self.materials += [self._material] * len(fan)
-
-    def _check(self):
-        if not self.vertices or not self.faces:
-            raise ValueError(f"{self.filename} holds {len(self.vertices)} vertices and {len(self.faces)} "
-                             "faces; a mesh needs both")
-        for kind, count in (("vertex", len(self.vertices)), ("vt", len(self.uv))):
-            index, line = self._highest[kind]
-            if index >= count:
-                raise ValueError(f"{self.filename}, line {line}: a face names {kind} {index + 1} of {count}")
-
-
-def _named_file(name, source, root):
-    """Path of a file that the file `source` names; it must lie in `root`, whatever links say."""
-    if "\0" in name:
-        raise ValueError(f"{source} names {name!r}, which no file is called")
-    path = os.path.normpath(os.path.join(os.path.dirname(source), name.replace("\\", "/")))
-    top = os.path.realpath(root)
-    if name[1:2] == ":" or os.path.commonpath([top, os.path.realpath(path)]) != top:
-        raise ValueError(f"{source} names {name!r}, which is outside {os.path.abspath(root)}; if you trust the "
-                         "file, give load_obj a texture_root that holds both")
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{source} names {name!r}, but there is no file {path}")
-    return path
-
-
-class _Material:
-    """Kd and map_Kd of an .mtl file, the source; uv are scaled and moved before the picture is looked up."""
-
-    def __init__(self, source):
-        self.source, self.colour, self.image = source, None, None
-        self.scale, self.offset = np.ones(2), np.zeros(2)
-
-    def read_map(self, words, text):
-        """`map_Kd [-s u [v [w]]] [-o u [v [w]]] name`, where the name may hold spaces."""
-        text = text.split(None, 1)[1] if words else ""
-        while text.startswith("-"):
-            option, _, text = text.partition(" ")
-            if option not in ("-s", "-o"):
-                raise _Damaged(f"the option {option} of map_Kd is not supported")
-            values = []
-            while len(values) < 3:
-                word, _, rest = text.strip().partition(" ")
-                try:
-                    values.append(float(word))
-                except ValueError:
-                    break
-                text = rest
-            values = _numbers(values, min(len(values), 2) or 1, "option " + option)
-            setattr(self, "scale" if option == "-s" else "offset",
-                    np.array((values + [option == "-s"])[:2], float))
-            text = text.strip()
-        if not text:
-            raise _Damaged("map_Kd names no file")
-        self.image = text
-
-
-def _read_materials(filename):
-    """{name: _Material} of an .mtl file; of each only Kd and map_Kd."""
-    materials, material = {}, None
-    for number, words, text in _lines(filename):
-        keyword = words[0].lower()
-        try:
-            if keyword == "newmtl":
-                material = materials[text[6:].strip()] = _Material(filename)
-            elif keyword in ("kd", "map_kd"):
-                if material is None:
-                    raise _Damaged("no newmtl stands before it")
-                if keyword == "kd":  # one number alone is a grey
-                    material.colour = _numbers(words[1:] * 3 if len(words) == 2 else words[1:], 3, "colour")
-                else:
-                    material.read_map(words[1:], text)
-        except _Damaged as error:
-            raise ValueError(f"{filename}, line {number}: cannot read {text[:60]!r} ({error})") from None
-    return materials
+GREY = 0.5        # the colour of faces without a material, as the original has it
+FARTHEST = 2e9    # texture coordinates beyond are no places on a picture
 
 
 def _load_textures(obj, T, wrapping, bilinear, root):
-    """(F, T, T, T, 3) float32 of the faces of a _Geometry."""
-    if not obj.libraries:
-        raise ValueError(f"{obj.filename} names no material library (mtllib), so it has no textures to load")
+    """(F, T, T, T, 3) float32 of the faces of a wavefront.Geometry."""
+    used, of_face = materials_of(obj, root)
+    out, lost = np.full((len(obj.faces), T, T, T, 3), GREY, np.float32), 0
     root = os.path.dirname(obj.filename) or "." if root is None else root
-    materials = {}
-    for name in obj.libraries:
-        one = os.path.isfile(os.path.join(os.path.dirname(obj.filename), name))  # else several, by spaces
-        for part in [name] if one else name.split():
-            materials.update(_read_materials(_named_file(part, obj.filename, root)))
-    out = np.full((len(obj.faces), T, T, T, 3), GREY, np.float32)
-    uv, uv_faces = np.array(obj.uv).reshape(-1, 2), np.array(obj.uv_faces)
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(obj.materials))}
-    of_face = np.array([numbers[name] for name in obj.materials])
-    numbers.pop(None, None)
-    for name, i in numbers.items():
+    for i, material in enumerate(used):
         faces = np.flatnonzero(of_face == i)
-        if name not in materials:
-            warnings.warn(f"{obj.filename} uses the material {name!r}, which its library does not have: "
-                          f"{len(faces)} faces stay grey", stacklevel=3)
-            continue
-        material = materials[name]
         if material.colour is not None:
             out[faces] = material.colour
-        faces = faces[(uv_faces[faces] >= 0).all(1)]
-        if material.image is not None and len(faces):
-            corners = uv[uv_faces[faces]] * material.scale + material.offset
-            image = cubes.read_image(_named_file(material.image, material.source, root))
-            out[faces] = cubes.bake(image, corners, T, wrapping, bilinear)
+        faces = faces[(obj.uv_faces[faces] >= 0).all(1)]
+        if material.image is None or not len(faces):
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            corners = obj.uv[obj.uv_faces[faces]] * material.scale + material.offset
+            usable = (np.abs(corners) < FARTHEST).all((1, 2))
+        lost += int((~usable).sum())
+        image = cubes.read_image(named_file(material.image, material.source, root))
+        colours = cubes.bake(image, corners[usable], T, "CLAMP_TO_EDGE" if material.clamp else wrapping, bilinear)
+        if (material.base, material.gain) != (0, 1):
+            colours = np.clip(material.base + material.gain * colours, 0, 1)
+        out[faces[usable]] = colours
+    if lost:
+        warnings.warn(f"{obj.filename}: texture coordinates (vt) of {lost} faces are not finite; these faces show the "
+                      "colour of their material instead of its picture", stacklevel=3)
     return out
 
 
-def load_obj(filename, normalization=True, texture_size=4, load_texture=False,
-             texture_wrapping="REPEAT", use_bilinear=True, texture_root=None):
+def _vertex_colours(obj):
+    """(V, 3) float32 of a wavefront.Geometry whose vertices have colours."""
+    colours, missing = obj.colours, ~np.isfinite(obj.colours).all(1)
+    if np.abs(colours[~missing]).max(initial=0) > 1:
+        colours = colours / 255
+        warnings.warn(f"{obj.filename}: the colours of vertices are taken as numbers up to 255", stacklevel=3)
+    if missing.any():
+        warnings.warn(f"{obj.filename}: {int(missing.sum())} vertices have no colour and stay grey", stacklevel=3)
+    return np.where(missing[:, None], GREY, np.clip(colours, 0, 1)).astype(np.float32)
+
+
+def load_obj(filename_obj, normalization=True, texture_size=4, load_texture=False,
+             texture_wrapping="REPEAT", use_bilinear=True, texture_root=None, vertex_colors=None, device=None):
     """Vertices (V, 3) float32 and faces (F, 3) int32 of an OBJ file, and its textures if asked for.
 
-    Polygons become fans; negative indices count from the last one read, as the format says.
+    Faces of more than three corners become triangles: fans, or, where a fan would not cover them, by ear clipping,
+    which needs the package mapbox_earcut. Negative indices count from the last one read, as the format says. Faces
+    of one or two corners are left out, with a warning. Vertices that are not finite become 0 where no face uses them.
 
     Parameters
     ----------
-    normalization : centre the bounding box and make its longest side 2.
+    normalization : centre the bounding box and make its longest side 2, in float64.
     load_texture : also return textures (F, T, T, T, 3) float32 in [0, 1], T = texture_size: from the
         pictures (map_Kd) of the materials where a face has texture coordinates, else their colour (Kd),
-        else grey. `neural_renderer.textures` says what a texel holds. Needs Pillow.
+        else grey. `neural_renderer.textures` says what a texel holds. Needs Pillow. A file that names no material
+        library (mtllib), but has colours of its vertices (`v x y z r g b`), gives these, (V, 3) float32.
     texture_wrapping : 'REPEAT', 'MIRRORED_REPEAT', 'CLAMP_TO_EDGE' or 'CLAMP_TO_BORDER' (black); what lies
-        beyond [0, 1]^2, as in OpenGL.
+        beyond [0, 1]^2, as in OpenGL. `map_Kd -clamp on` is 'CLAMP_TO_EDGE'.
     use_bilinear : interpolate between pixels, else take the nearest.
     texture_root : folder in which material libraries and pictures must lie; default the OBJ's own. For
         ShapeNet v2, whose pictures are in ../images, the folder above.
+    vertex_colors : with load_texture, True takes the colours of vertices also where there are materials, False never
+        takes them.
+    device : of the tensors; default the current CUDA device where there is one, else the CPU.
 
     Raises
     ------
-    FileNotFoundError that names the file, or ValueError that names the file and the line.
+    FileNotFoundError that names the file, or ValueError that names the file and the line. ImportError where Pillow
+    or mapbox_earcut is needed and missing.
     """
-    filename = os.fspath(filename)
+    filename = os.fspath(filename_obj)
     if texture_wrapping not in cubes.WRAPPINGS:
         raise ValueError(f"texture_wrapping must be one of {', '.join(cubes.WRAPPINGS)}, got {texture_wrapping!r}")
     if load_texture and (isinstance(texture_size, bool) or not isinstance(texture_size, (int, np.integer))
                          or not 1 <= texture_size <= 256):
         raise ValueError(f"texture_size must be an integer from 1 to 256, got {texture_size!r}")
-    obj = _Geometry(filename, load_texture)
-    vertices = np.array(obj.vertices, np.float32)
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    obj = read_obj(filename, load_texture)
+    tensors = [_placed(obj, normalization), obj.faces.astype(np.int32)]
+    if load_texture:
+        by_vertex = obj.colours is not None and not obj.libraries if vertex_colors is None else vertex_colors
+        if by_vertex and obj.colours is None:
+            raise ValueError(f"{filename} has no colours of vertices (v x y z r g b)")
+        if not by_vertex and not obj.libraries:
+            raise ValueError(f"{filename} names no material library (mtllib), so it has no textures to load")
+        tensors.append(_vertex_colours(obj) if by_vertex else _load_textures(
+            obj, int(texture_size), texture_wrapping, use_bilinear, texture_root))
+    return tuple(torch.from_numpy(array).to(device) for array in tensors)
+
+
+def _placed(obj, normalization):
+    """(V, 3) float32; rounded after it is centred, for far from the origin float32 is coarse."""
+    vertices = obj.vertices
+    finite = np.isfinite(vertices).all(1)
     if normalization:
-        low, high = vertices.min(0), vertices.max(0)
+        low, high = vertices[finite].min(0), vertices[finite].max(0)
         extent = (high - low).max()
-        vertices = (vertices - (low + high) / 2) * (2 / extent if extent > 0 else 1)
-    mesh = torch.from_numpy(vertices), torch.from_numpy(np.array(obj.faces, np.int32))
-    if not load_texture:
-        return mesh
-    textures = _load_textures(obj, int(texture_size), texture_wrapping, use_bilinear, texture_root)
-    return *mesh, torch.from_numpy(textures)
+        vertices = (vertices - (low / 2 + high / 2)) * (2 / extent if 0 < extent < np.inf else 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        vertices = np.where(finite[:, None], vertices, 0).astype(np.float32)
+    if not np.isfinite(vertices).all():
+        raise ValueError(f"{obj.filename} has coordinates that are too large for float32")
+    return vertices
 
 
 def _replace_all(writers):
@@ -275,8 +147,9 @@ def _array(value):
 def save_obj(filename, vertices, faces, textures=None):
     """Write vertices (V, 3) and faces (F, 3) as an OBJ with 8 decimals.
 
-    With textures (F, T, T, T, 3) in [0, 1], also NAME.mtl and NAME.png beside NAME.obj: one picture with a
-    tile for every face (`neural_renderer.textures.atlas`). All files appear whole, or none does.
+    Textures (V, 3) in [0, 1], colours of vertices, are written as `v x y z r g b`. With textures (F, T, T, T, 3) in
+    [0, 1], also NAME.mtl and NAME.png beside NAME.obj: one picture with a tile for every face
+    (`neural_renderer.textures.atlas`). All files appear whole, or none does.
     """
     vertices, faces = _array(vertices), _array(faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or vertices.dtype.kind not in "fiu":
@@ -292,12 +165,19 @@ def save_obj(filename, vertices, faces, textures=None):
     filename = os.fspath(filename)
     # A name may hold anything, also the end of a line: ascii() writes it on one.
     head = [f"# {ascii(os.path.basename(filename))[1:-1]}\n#\n\ng mesh\n\n"]
-    body = ["v %.8f %.8f %.8f\n" % tuple(v) for v in vertices] + ["\n"]
-    if textures is None:
+    textures = None if textures is None else _array(textures)
+    coloured = textures is not None and textures.ndim == 2
+    if coloured:
+        if textures.dtype.kind != "f" or textures.shape != vertices.shape or not np.isfinite(textures).all():
+            raise ValueError(f"textures of vertices must be finite floats of shape {vertices.shape}, got "
+                             f"{textures.dtype} of shape {textures.shape}")
+        vertices = np.concatenate([vertices, np.clip(textures, 0, 1)], 1)
+    row = "v " + " ".join(["%.8f"] * vertices.shape[1]) + "\n"
+    body = [row % tuple(v) for v in vertices] + ["\n"]
+    if textures is None or coloured:
         triangles = ["f %d %d %d\n" % tuple(f) for f in faces + 1]
         return _replace_all({filename: _text(head + body + triangles)})
 
-    textures = _array(textures)
     if textures.ndim != 5 or textures.dtype.kind != "f" or textures.shape[0] != len(faces) or \
             textures.shape[4] != 3 or not 1 <= textures.shape[1] == textures.shape[2] == textures.shape[3]:
         raise ValueError(f"textures must be floats of shape ({len(faces)}, T, T, T, 3), got {textures.dtype} of "

@@ -118,11 +118,21 @@ def voxelize(faces, size, normalize=False, dtype=torch.int32):
 
 
 def voxelize_solid(faces, size, dtype=torch.int32):
-    """Occupancy by winding number: a cell is solid if its centre is inside, whatever the surface.
+    """Occupancy that is exact: a cell is solid if its centre is inside, whatever way the faces are turned.
 
-    The winding number of each centre is counted along each of the three axes, and the majority
-    decides, so that holes in a mesh do little harm and self-intersections none. Lines through edges
-    and corners are settled by simulation of simplicity (Edelsbrunner & Muecke 1990).
+    Lines through the centres run along each of the three axes, and the majority of the axes decides. Along a line,
+    a centre is inside
+
+    - where the winding number is not zero, if that ends at zero behind the mesh, and on three quarters of the lines
+      that meet the mesh it does so: the mesh is turned consistently. Parts that overlap are then their union.
+    - elsewhere by parity: where an odd number of crossings lies before it. Crossings at one place, of faces that
+      stand twice, count once, except where this alone makes their number odd (a closed part without thickness).
+      Orientation is of no account; where parts overlap, the overlap is hollow.
+
+    A closed mesh is exact by the first; the same mesh with faces doubled or turned at random, by the second, if its
+    parts do not overlap. An open mesh is filled as far as two axes agree: a hole costs nothing where only lines along
+    one axis pass it; a sheet alone is not solid where lines of two axes do not see both its sides. Lines through
+    edges and corners are settled by simulation of simplicity (Edelsbrunner & Muecke 1990).
 
     Shapes, range and errors as for `voxelize`.
     """

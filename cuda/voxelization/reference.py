@@ -65,28 +65,58 @@ def _floor(value, n):
 def solid(triangles, n):
     """(F, 3, 3) triangles in [0, 1] to (n, n, n) bool, by the rule of `voxelization.voxelize_solid`."""
     corners = np.asarray(triangles, np.float64).reshape(-1, 3, 3) * n
-    votes = np.zeros((n, n, n), int)
-    centres = np.arange(n) + 0.5
+    lines = {}  # (axis, u, v): [(height, sign)]
     for axis in range(3):
-        iu, iv = (axis + 1) % 3, (axis + 2) % 3
-        winding = np.zeros((n, n, n), int)  # [u, v, w]
         for t in corners:
-            u, v, w = t[:, iu], t[:, iv], t[:, axis]
-            det = (u[1] - u[0]) * (v[2] - v[0]) - (u[2] - u[0]) * (v[1] - v[0])
-            if det == 0:
-                continue
-            sign = np.sign(det)
-            iu_, iv_ = (np.flatnonzero((centres >= x.min()) & (centres <= x.max())) for x in (u, v))
-            cu, cv = np.meshgrid(centres[iu_], centres[iv_], indexing="ij")
-            inside, e = np.ones(cu.shape, bool), []
-            for a, b in ((1, 2), (2, 0), (0, 1)):
-                value = sign * ((u[b] - u[a]) * (cv - v[a]) - (v[b] - v[a]) * (cu - u[a]))
-                du, dv = sign * (u[b] - u[a]), sign * (v[b] - v[a])
-                inside &= (value > 0) | ((value == 0) & (dv < 0 or (dv == 0 and du > 0)))
-                e.append(value)
-            height = w[0] + (e[1] * (w[1] - w[0]) + e[2] * (w[2] - w[0])) / abs(det)
-            beyond = inside[..., None] & (centres >= height[..., None])
-            winding[np.ix_(iu_, iv_)] += int(sign) * beyond
-        grid = np.moveaxis(winding != 0, [0, 1, 2], [iu, iv, axis])
-        votes += grid
+            for u, v, height, sign in _crossings(t, axis, n):
+                lines.setdefault((axis, u, v), []).append((height, sign))
+    by_winding, turning, consistent = {}, 0, 0
+    for line, met in lines.items():
+        winding = _running(met, n)
+        end = sum(sign for _, sign in met)
+        turning += winding.any() or end != 0
+        consistent += winding.any() and end == 0
+        if end == 0 and (winding.any() or abs(sum(sign * height for height, sign in met)) > 1e-9 * n):
+            by_winding[line] = winding != 0
+    oriented = 4 * consistent >= 3 * turning
+    votes = np.zeros((n, n, n), int)
+    for (axis, u, v), met in lines.items():
+        inside = by_winding.get((axis, u, v)) if oriented else None
+        np.moveaxis(votes, [(axis + 1) % 3, (axis + 2) % 3, axis], [0, 1, 2])[u, v] += (
+            _parity(met, n) if inside is None else inside)
     return votes >= 2
+
+
+def _crossings(t, axis, n):
+    """(u, v, height, sign) of the lines along an axis, through centres of cells, that a triangle owns."""
+    centres = np.arange(n) + 0.5
+    u, v, w = t[:, (axis + 1) % 3], t[:, (axis + 2) % 3], t[:, axis]
+    det = (u[1] - u[0]) * (v[2] - v[0]) - (u[2] - u[0]) * (v[1] - v[0])
+    if det == 0:
+        return []
+    sign = int(np.sign(det))
+    iu, iv = (np.flatnonzero((centres >= x.min()) & (centres <= x.max())) for x in (u, v))
+    cu, cv = np.meshgrid(centres[iu], centres[iv], indexing="ij")
+    inside, e = np.ones(cu.shape, bool), []
+    for a, b in ((1, 2), (2, 0), (0, 1)):
+        value = sign * ((u[b] - u[a]) * (cv - v[a]) - (v[b] - v[a]) * (cu - u[a]))
+        du, dv = sign * (u[b] - u[a]), sign * (v[b] - v[a])
+        inside &= (value > 0) | ((value == 0) & (dv < 0 or (dv == 0 and du > 0)))
+        e.append(value)
+    height = w[0] + (e[1] * (w[1] - w[0]) + e[2] * (w[2] - w[0])) / abs(det)
+    return [(iu[i], iv[j], height[i, j], sign) for i, j in np.argwhere(inside)]
+
+
+def _running(met, n):
+    """Sum of the signs of the crossings at or before each centre of a line."""
+    centres = np.arange(n) + 0.5
+    return sum(sign * (centres >= height) for height, sign in met)
+
+
+def _parity(met, n):
+    """Whether the centres of a line lie behind an odd number of crossings: of those at one place one counts; where
+    they are odd in number, all, if these are not."""
+    heights = np.sort([height for height, _ in met])
+    once = heights[np.diff(heights, prepend=-np.inf) > 1e-9 * n]
+    chosen = heights if len(once) % 2 and len(heights) % 2 == 0 else once
+    return _running([(height, 1) for height in chosen], n) % 2 == 1

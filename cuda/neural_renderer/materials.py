@@ -1,0 +1,183 @@
+"""Materials of OBJ files: MTL libraries, and the pictures they name. Of each material Kd and map_Kd are read."""
+import os
+import warnings
+
+import numpy as np
+
+from .wavefront import Damaged, line_error, lines, numbers, readings, shown
+
+# How many values follow an option of map_Kd; those of a range count as long as they are numbers.
+OPTIONS = {b"-blendu": 1, b"-blendv": 1, b"-bm": 1, b"-boost": 1, b"-cc": 1, b"-clamp": 1, b"-imfchan": 1, b"-mm": 2,
+           b"-texres": 1, b"-type": 1, b"-o": range(1, 4), b"-s": range(1, 4), b"-t": range(1, 4)}
+
+
+class Material:
+    """Kd and map_Kd of an MTL file, the source.
+
+    Attributes
+    ----------
+    source : path of the MTL file
+    colour : three numbers in [0, 1], or None
+    image : bytes, as the file has them, of the picture's name (`named_file` finds it), or None
+    scale, offset : (2,) numbers; the picture is looked up at uv * scale + offset
+    base, gain : the picture's values become base + gain * value
+    clamp : bool, the picture goes on with its edge instead of repeating
+    """
+
+    def __init__(self, source):
+        self.source, self.colour, self.image = source, None, None
+        self.scale, self.offset = np.ones(2), np.zeros(2)
+        self.base, self.gain, self.clamp = 0.0, 1.0, False
+
+    def read_colour(self, words):
+        words = words * 3 if len(words) == 1 else words  # one number alone is a grey
+        self.colour = np.clip(numbers(words, 3, "colour"), 0, 1).tolist()
+
+    def read_map(self, text):
+        """`map_Kd [-option value ...] name`, where the name may hold spaces. What does not change a colour (-bm,
+        -boost, -texres, ...) is passed over."""
+        while text.startswith(b"-"):
+            option, *rest = text.split(None, 1)
+            if option.lower() not in OPTIONS:
+                raise Damaged(f"the option {shown(option)} of map_Kd is not known")
+            option, count = option.lower(), OPTIONS[option.lower()]
+            words, text = [], rest[0] if rest else b""
+            most = count if isinstance(count, int) else count[-1]
+            while len(words) < most and text:
+                word, *rest = text.split(None, 1)
+                if not isinstance(count, int) and not _is_number(word):
+                    break
+                words.append(word)
+                text = rest[0] if rest else b""
+            if not words:
+                raise Damaged(f"a value of {shown(option)} is missing")
+            self._set(option, words)
+        if not text:
+            raise Damaged("map_Kd names no file")
+        self.image = text
+
+    def _set(self, option, words):
+        if option == b"-mm":
+            self.base, self.gain = numbers(words, 2, "-mm")
+        elif option == b"-clamp":
+            self.clamp = words[0].lower() == b"on"
+        elif option in (b"-o", b"-s"):
+            values = numbers(words, min(len(words), 2), "option " + shown(option)) + [float(option == b"-s")]
+            setattr(self, "scale" if option == b"-s" else "offset", np.array(values[:2]))
+
+
+def _is_number(word):
+    try:
+        numbers([word], 1, "option", finite=False)
+    except Damaged:
+        return False
+    return True
+
+
+def read_mtl(filename):
+    """{name as bytes: `Material`} of an MTL file.
+
+    Raises
+    ------
+    OSError, or ValueError that names the file and the line.
+    """
+    materials, material = {}, None
+    for number, words, text in lines(filename):
+        keyword = words[0].lower()
+        try:
+            if keyword == b"newmtl":
+                material = materials[text[6:].strip()] = Material(filename)
+            elif keyword in (b"kd", b"map_kd"):
+                if material is None:
+                    raise Damaged("no newmtl stands before it")
+                if keyword == b"kd":
+                    material.read_colour(words[1:])
+                else:
+                    material.read_map(text[6:].strip())
+        except Damaged as error:
+            raise line_error(filename, number, text, error) from None
+    return materials
+
+
+def named_file(name, source, root):
+    """Path of a file that the file `source` names, in bytes; it must lie in `root`, whatever links say.
+
+    Tried in turn: the name as it is and without what looks like a comment (` #`), its bytes as those of the disk and as
+    Latin-1, its letters in any case.
+    """
+    if b"\0" in name:
+        raise ValueError(f"{source} names {shown(name)!r}, which no file is called")
+    top, folder = os.path.realpath(root), os.path.dirname(source)
+    written = [some.replace(b"\\", b"/") for some in readings(name)]
+    paths = [os.path.normpath(os.path.join(folder, text)) for some in written
+             for text in dict.fromkeys((os.fsdecode(some), some.decode("latin-1")))]
+    for path in paths + [other for path in paths for other in _in_another_case(path)]:
+        if written[0][1:2] == b":" or os.path.commonpath([top, os.path.realpath(path)]) != top:
+            raise ValueError(f"{source} names {shown(name)!r}, which is outside {os.path.abspath(root)}; if you trust "
+                             "the file, give load_obj a texture_root that holds both")
+        if os.path.isfile(path):
+            return path
+    raise FileNotFoundError(f"{source} names {shown(readings(name)[-1])!r}, but there is no file "
+                            f"{shown(os.fsencode(paths[-1]))}")
+
+
+def _in_another_case(path):
+    folder, name = os.path.split(path)
+    try:
+        found = [other for other in os.listdir(folder or ".") if other.casefold() == name.casefold()]
+    except OSError:
+        return []
+    return [os.path.join(folder, found[0])] if len(found) == 1 else []
+
+
+def materials_of(geometry, root=None):
+    """The materials that the faces of a `wavefront.Geometry` use.
+
+    Faces that name none take the only one there is. What is missing is warned of.
+
+    Returns
+    -------
+    list of `Material`, and (F,) int64 indices into it, -1 where a face has none.
+    """
+    root = os.path.dirname(geometry.filename) or "." if root is None else root
+    there = {}
+    for name in geometry.libraries:
+        for part in _libraries(name, geometry.filename):
+            there.update(read_mtl(named_file(part, geometry.filename, root)))
+    used, index = [], np.full(len(geometry.names) + 1, -1)  # the last one: of faces that name none
+    for k, name in enumerate(geometry.names):
+        material = _called(name, there)
+        if material is not None:
+            index[k] = len(used)
+            used.append(material)
+            continue
+        count = int((geometry.materials == k).sum())
+        if count:
+            warnings.warn(f"{geometry.filename} uses the material {shown(name)!r}, which its library does not have: "
+                          f"{count} faces stay grey", stacklevel=4)
+    count = int((geometry.materials == -1).sum())
+    if count and len(there) == 1:
+        index[-1] = len(used)
+        used += there.values()
+    elif count and there:
+        warnings.warn(f"{geometry.filename} has {count} faces before the first usemtl, and its library {len(there)} "
+                      "materials: those faces stay grey", stacklevel=4)
+    return used, index[geometry.materials]
+
+
+def _libraries(name, source):
+    """One file whose name may hold spaces, or several."""
+    folder = os.fsencode(os.path.dirname(source))
+    for whole in readings(name):
+        if os.path.isfile(os.path.join(folder, whole)):
+            return [whole]
+    return readings(name)[-1].split()
+
+
+def _called(name, there):
+    """The material of a name: the same bytes, ` #` and all, or the same but for comments."""
+    for some in readings(name):
+        if some in there:
+            return there[some]
+    short = readings(name)[-1]
+    return next((material for other, material in there.items() if readings(other)[-1] == short), None)
