@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import reference
 from .backend import _kernels, get_backend
-from .checks import check_faces, check_vertices, describe, real
+from .checks import check_faces, check_vertices, describe, integers, real
 from .transforms import differentiable, forward_mode_refused, second_derivatives_refused
 from .unseen import warn_if_unseen
 
@@ -261,6 +261,7 @@ def _mesh(vertices, faces, checked):
     check_vertices(vertices)
     if vertices.dtype not in (torch.float32, torch.float64):
         vertices = vertices.float()
+    faces = integers(faces)
     checked = checked or check_faces(faces, vertices)
     if faces.dim() == 2:
         faces = faces[None].expand(vertices.shape[0], -1, -1)
