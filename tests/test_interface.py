@@ -1,43 +1,9 @@
 """What programs written for the original package rely on beside the pictures themselves."""
-import inspect
-
 import neural_renderer as nr
 import numpy as np
 import pytest
 import torch
 from solids import box, icosphere
-
-NAMES = {"Mesh", "Rasterize", "Renderer", "get_points_from_angles", "lighting", "load_obj", "look", "look_at",
-         "perspective", "projection", "rasterize", "rasterize_depth", "rasterize_rgbad", "rasterize_silhouettes",
-         "save_obj", "vertices_to_faces"}
-
-
-def positional(function):
-    return [p for p in inspect.signature(function).parameters if p != "self"]
-
-
-def test_names_and_the_order_of_arguments():
-    assert NAMES <= set(nr.__all__) <= set(dir(nr))
-    camera = "K R t dist_coeffs orig_size".split()
-    assert positional(nr.Renderer) == (
-        "image_size anti_aliasing background_color fill_back camera_mode K R t dist_coeffs orig_size perspective "
-        "viewing_angle camera_direction near far light_intensity_ambient light_intensity_directional "
-        "light_color_ambient light_color_directional light_direction").split()
-    assert positional(nr.Renderer.forward) == ["vertices", "faces", "textures", "mode", *camera]
-    for name in ("render", "render_rgb"):
-        assert positional(getattr(nr.Renderer, name)) == ["vertices", "faces", "textures", *camera]
-    for name in ("render_silhouettes", "render_depth"):
-        assert positional(getattr(nr.Renderer, name)) == ["vertices", "faces", *camera]
-    assert positional(nr.load_obj)[:6] == ("filename_obj normalization texture_size load_texture texture_wrapping "
-                                           "use_bilinear").split()
-    assert positional(nr.save_obj) == ["filename", "vertices", "faces", "textures"]
-    assert positional(nr.lighting) == ("faces textures intensity_ambient intensity_directional color_ambient "
-                                       "color_directional direction").split()
-    assert positional(nr.projection)[:6] == ["vertices", *camera]
-    assert positional(nr.Mesh) == ["vertices", "faces", "textures", "texture_size"]
-    assert positional(nr.Mesh.fromobj) == ["filename", "normalization", "load_texture", "texture_size"]
-    assert positional(nr.Rasterize) == ("image_size near far eps background_color return_rgb return_alpha "
-                                        "return_depth").split()
 
 
 # ---- Renderer is a module -------------------------------------------------------------------------

@@ -86,7 +86,7 @@ WRONG = [
     ("vertices", torch.zeros(2, 5, 2)), ("vertices", torch.zeros(5, 3)),
     ("vertices", torch.zeros(2, 5, 3, dtype=torch.int64)), ("vertices", [[0.0, 0, 0]]),
     ("vertices", torch.zeros(2, 5, 3, dtype=torch.complex64)), ("vertices", None),
-    ("faces", torch.zeros(2, 3, 3)), ("faces", torch.zeros(2, 3, 3, dtype=torch.bool)),
+    ("faces", torch.full((2, 3, 3), 0.5)), ("faces", torch.zeros(2, 3, 3, dtype=torch.bool)),
     ("faces", torch.zeros(2, 3, 4, dtype=torch.int64)), ("faces", torch.zeros(3, dtype=torch.int64)),
     ("faces", torch.zeros(1, 3, 3, dtype=torch.int64)), ("faces", [[0, 1, 2]]), ("faces", None),
     ("faces", torch.zeros(2, 3, 3, dtype=torch.int64, device="meta")),
@@ -156,7 +156,7 @@ def test_wrong_background_colour(background):
 @pytest.mark.parametrize("name, value", [
     ("vertices", torch.zeros(5, 3)), ("vertices", torch.zeros(2, 5, 3, dtype=torch.int32)),
     ("vertices", None), ("vertices", torch.zeros(2, 5, 2)),
-    ("faces", torch.zeros(2, 3, 3)), ("faces", None), ("faces", [[0, 1, 2]]),
+    ("faces", torch.full((2, 3, 3), 0.5)), ("faces", None), ("faces", [[0, 1, 2]]),
     ("faces", torch.zeros(1, 3, 3, dtype=torch.int64)),
     ("faces", torch.zeros(2, 3, 4, dtype=torch.int64)),
     ("faces", torch.zeros(3, dtype=torch.int64))])
