@@ -173,8 +173,8 @@ def load_weights(load_E, load_G=None, device="cpu", settings=None):
     """The `Model` of an encoder and a decoder file: state dicts of the published program, or run files.
 
     load_G : without it the model has no decoder, it only encodes.
-    settings : dict, options that a state dict does not tell: dataset (CVPR18 if there is none), obj_dir (the template; an
-        icosphere). A run file tells them itself.
+    settings : dict, options that a state dict does not tell: dataset (CVPR18 if there is none), obj_dir (the
+        template; an icosphere). A run file tells them itself.
     """
     settings = settings or {}
     encoder, run = weights.read_encoder(load_E, DATASETS[settings.get("dataset") or DEFAULT])

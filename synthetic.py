@@ -15,14 +15,8 @@ from engine import disk, strict_json
 from engine.arguments import integer
 from engine.monitor import Progress
 from errors import InputError
-<<<<<<< HEAD
-from readers.base import tell_left_out
-=======
-from monitor import Progress
 from readers.base import is_of_a_system, tell_left_out
 from readers.meshes import read_mesh
-from writers import WRITERS
->>>>>>> files
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "synthetic")  # of the embedded data
 SIZES = {"n_train": 300, "n_val": 40, "n_test": 40}  # objects of a class
@@ -123,7 +117,8 @@ def _begin(folder, settings, layout):
 
 def _command(settings, layout):
     """What makes a dataset of these settings elsewhere."""
-    plain = {"made_by": settings["made_by"], **SIZES, "palette": "own", "data_seed": 0, "up": "y", "train_views": _views(layout, None)}
+    plain = {"made_by": settings["made_by"], **SIZES, "palette": "own", "data_seed": 0, "up": "y",
+             "train_views": _views(layout, None)}
     given = [f" --{name}={shlex.quote(str(value))}" for name, value in settings.items() if value != plain.get(name)]
     return "--mode=make_dataset --data_dir=OTHER" + "".join(given)
 

@@ -70,7 +70,8 @@ def run(options, device):
 def _of_split(data, count):
     """Names and images of a split, spread evenly over its objects, and over the views of these."""
     objects, chosen = data.spread(count)
-    names = [f"{data.class_ids[data.object_class[o]]}_{data.split}_{o:04d}_image_{n:05d}" for o, n in zip(objects, chosen)]
+    names = [f"{data.class_ids[data.object_class[o]]}_{data.split}_{o:04d}_image_{n:05d}"
+             for o, n in zip(objects, chosen)]
     return names, list(data.gather(chosen).images)
 
 

@@ -126,8 +126,8 @@ def _check(options, dataset):
         raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
                          f"{' or '.join(map(str, dataset.img_sizes))} px")
     if options.img_size == RESNET_SIZE and options.latent_dim != 8 * options.enc_width:
-        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px images "
-                         f"is its last feature, 8 times --enc_width={options.enc_width}: {8 * options.enc_width}")
+        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px "
+                         f"images is its last feature, 8 times --enc_width={options.enc_width}: {8 * options.enc_width}")
     if options.resnet_weights and options.img_size != RESNET_SIZE:
         raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
                          f"is a ResNet; here --img_size={options.img_size}")

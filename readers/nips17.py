@@ -51,7 +51,8 @@ class NIPS17(Dataset):
                 "val, test: [objects]}}")
     source = "https://github.com/akar43/lsm"
     class_names = SHAPENET
-    options = {"mask_from": dict(choices=("depth", "alpha"), help="NIPS17: where an image shows the object"), **SKIP_BAD}
+    options = {"mask_from": dict(choices=("depth", "alpha"), help="NIPS17: where an image shows the object"),
+               **SKIP_BAD}
     taken_by_all = {
         "wAzimuth": dict(type=number(0, above=True), metavar="DEG", help="width of NIPS17's pose bins"),
         "wElevation": dict(type=number(0, above=True), metavar="DEG", help="... in elevation"),
