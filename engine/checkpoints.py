@@ -19,12 +19,6 @@ NEWEST_FIRST = LAST, LAST_NEW, PREVIOUS  # what a run can go on from
 NEXT = "next.pt"  # whole, but the log may lack what it knows: no run goes on from it
 
 
-def save_last(folder, state, keep=0):
-    """Write `last.pt`; the one before it stays as `last.prev.pt`. `keep` so many also as `step-*.pt`."""
-    write_next(folder, state)
-    name_last(folder, state["step"], keep)
-
-
 def write_next(folder, state):
     """Write a checkpoint as `next.pt`; nobody reads it before it gets another name."""
     with written_whole(os.path.join(folder, NEXT), "wb") as out:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import voxelization
-from readers import writers
 from datasets import CVPR18
+from readers import writers
 from solids import box
 
 DISTANCE, ELEVATION, HALF_ANGLE = 2.732, math.radians(30), math.radians(15)

@@ -9,10 +9,10 @@ import pytest
 import synthetic
 import torch
 import trimesh
-from readers import writers
 from command import call
 from datasets import CVPR18
 from errors import InputError
+from readers import writers
 from solids import box
 from test_conventions import BARS, agreement, distance_to
 

@@ -8,9 +8,9 @@ import pytest
 import shapes
 import synthetic
 import torch
-from readers import writers
 from datasets import CVPR18
 from errors import InputError, WriteError
+from readers import writers
 from test_conventions import agreement, distance_to
 
 SOFA, TABLE = "04256520", "04379243"

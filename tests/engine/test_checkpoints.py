@@ -8,10 +8,10 @@ import threading
 import time
 
 import pytest
-from engine import runs
 import torch
-from engine import checkpoints
+from engine import checkpoints, runs
 from errors import InputError
+from saving import save_last
 
 OPTIONS = {"lr": 1e-4, "class_ids": ["02958343"], "n_iters": 10}
 
@@ -35,7 +35,7 @@ def weight_bytes(path, step):
 
 def test_save_last_keeps_the_one_before(tmp_path):
     for step in (1, 2, 3):
-        checkpoints.save_last(tmp_path, state(step))
+        save_last(tmp_path, state(step))
     assert sorted(os.listdir(tmp_path)) == ["last.prev.pt", "last.pt"]
     for name, step in (("last.pt", 3), ("last.prev.pt", 2)):
         read = checkpoints.load(tmp_path / name)
@@ -49,21 +49,21 @@ def test_save_last_keeps_the_one_before(tmp_path):
 
 
 def test_a_full_disk_while_saving_leaves_both_checkpoints(tmp_path, monkeypatch):
-    checkpoints.save_last(tmp_path, state(1))
-    checkpoints.save_last(tmp_path, state(2))
+    save_last(tmp_path, state(1))
+    save_last(tmp_path, state(2))
 
     def fill(_, out):
         out.write(b"PK half")
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(torch, "save", fill)
     with pytest.raises(OSError, match="No space"):
-        checkpoints.save_last(tmp_path, state(3))
+        save_last(tmp_path, state(3))
     assert sorted(os.listdir(tmp_path)) == ["last.prev.pt", "last.pt"]
     assert checkpoints.load_last(tmp_path)["step"] == 2 and checkpoints.load(tmp_path / "last.prev.pt")["step"] == 1
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
-    checkpoints.save_last(tmp_path, state(1))
+    save_last(tmp_path, state(1))
     replace = os.replace
 
     def killed(source, target):
@@ -72,7 +72,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
         replace(source, target)
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        checkpoints.save_last(tmp_path, state(2))
+        save_last(tmp_path, state(2))
     assert not (tmp_path / "last.pt").exists()
     assert checkpoints.load_last(tmp_path)["step"] == 2
     monkeypatch.undo()
@@ -83,12 +83,12 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
 
 def test_a_reader_never_meets_less_than_a_whole_checkpoint(tmp_path):
     """While checkpoints are saved without a pause, each reading gives one of the newest two, without a word."""
-    checkpoints.save_last(tmp_path, state(0))
+    save_last(tmp_path, state(0))
     enough = threading.Event()
 
     def save():
         for step in itertools.takewhile(lambda _: not enough.is_set(), itertools.count(1)):
-            checkpoints.save_last(tmp_path, state(step))
+            save_last(tmp_path, state(step))
     writer = threading.Thread(target=save)
     writer.start()
     seen, end = [], time.monotonic() + 60
@@ -107,8 +107,8 @@ def test_a_reader_never_meets_less_than_a_whole_checkpoint(tmp_path):
 def test_a_reader_of_a_running_training_hears_no_warning(tmp_path, capsys, monkeypatch):
     """last.pt moves away just before it is opened, as it does when a training saves."""
     for step in (1, 2):
-        checkpoints.save_last(tmp_path, state(step))
-    load, moves = checkpoints.load, iter([lambda: checkpoints.save_last(tmp_path, state(3))])
+        save_last(tmp_path, state(step))
+    load, moves = checkpoints.load, iter([lambda: save_last(tmp_path, state(3))])
 
     def disturbed(path):
         next(moves, lambda: None)()
@@ -139,7 +139,7 @@ damages = pytest.mark.parametrize("damage", [cut, empty, flip_a_weight, write_te
 
 def test_a_checkpoint_that_the_log_does_not_know_yet_is_no_place_to_go_on_from(tmp_path):
     """Killed between the writing of a checkpoint and of its record."""
-    checkpoints.save_last(tmp_path, state(1))
+    save_last(tmp_path, state(1))
     checkpoints.write_next(tmp_path, state(2))
     checkpoints.name_best(tmp_path)
     os.remove(tmp_path / "last.pt")
@@ -151,7 +151,7 @@ def test_a_checkpoint_that_the_log_does_not_know_yet_is_no_place_to_go_on_from(t
 @pytest.mark.parametrize("call", ["link", "replace", "fsync"])
 def test_a_second_name_that_fails_leaves_the_first_whole(call, tmp_path, monkeypatch):
     """The names are of one file: what goes wrong with the second must not be written into the first."""
-    checkpoints.save_last(tmp_path, state(1))
+    save_last(tmp_path, state(1))
     checkpoints.write_next(tmp_path, state(2))
 
     def refuse(*_):
@@ -170,11 +170,11 @@ def test_a_second_name_that_fails_leaves_the_first_whole(call, tmp_path, monkeyp
 def test_torchs_own_words_do_not_hide_those_of_the_disk(tmp_path):
     """Where writing fails half way, torch raises another error of its own."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    checkpoints.save_last(tmp_path, state(1))
+    save_last(tmp_path, state(1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (40000, limits[1]))
     try:
         with pytest.raises(OSError, match="cannot write .*next.pt: File too large"):
-            checkpoints.save_last(tmp_path, {**state(2), "models": {"E": {"w": torch.rand(99999)}}})
+            save_last(tmp_path, {**state(2), "models": {"E": {"w": torch.rand(99999)}}})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path) == ["last.pt"] and checkpoints.load_last(tmp_path)["step"] == 1
@@ -182,8 +182,8 @@ def test_torchs_own_words_do_not_hide_those_of_the_disk(tmp_path):
 
 @damages
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, damage, capsys):
-    checkpoints.save_last(tmp_path, state(1))
-    checkpoints.save_last(tmp_path, state(2))
+    save_last(tmp_path, state(1))
+    save_last(tmp_path, state(2))
     damage(tmp_path / "last.pt")
     with pytest.raises(InputError, match="last.pt"):
         checkpoints.load(tmp_path / "last.pt")
@@ -230,7 +230,7 @@ def test_no_flipped_byte_goes_unnoticed_or_ends_in_another_error(tmp_path, mask)
 
 def test_what_stands_before_a_zip_file_is_not_read(tmp_path):
     """A pickle in front: as zip files the two are one whole one, torch would take the pickle."""
-    checkpoints.save_last(tmp_path, state(1))
+    save_last(tmp_path, state(1))
     path = tmp_path / "last.pt"
     path.write_bytes(pickle.dumps(state(1)["options"]) + path.read_bytes())
     with pytest.raises(InputError, match="last.pt is damaged at its beginning"):

@@ -5,9 +5,9 @@ import json
 import math
 import resource
 
-from engine import monitor
 import numpy as np
 import pytest
+from engine import monitor
 from engine.monitor import Monitor, Progress, duration
 
 

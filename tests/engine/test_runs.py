@@ -7,10 +7,10 @@ import re
 
 import numpy as np
 import pytest
-from engine import runs
 import torch
-from engine import checkpoints, disk
+from engine import checkpoints, disk, runs
 from errors import InputError
+from saving import save_last
 
 OPTIONS = {"lr": 1e-4, "class_ids": ["02958343"], "n_iters": 10, "lambda_adv": 1.0, "resume": False}
 
@@ -79,7 +79,7 @@ def test_make_folder_says_why_it_cannot(tmp_path):
 
 
 def run_folder(tmp_path, lines, step=20):
-    checkpoints.save_last(tmp_path, state(step))
+    save_last(tmp_path, state(step))
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     return tmp_path
 
@@ -131,7 +131,7 @@ def test_a_run_of_an_older_program_had_the_defaults_of_options_that_came_later(t
 
 @pytest.mark.parametrize("value, off", [(None, True), (False, True), (0, False), (0.5, False), ("a", False)])
 def test_an_option_that_is_gone_must_have_been_off(tmp_path, value, off):
-    checkpoints.save_last(tmp_path, {**state(20), "options": {**OPTIONS, "gone": value}})
+    save_last(tmp_path, {**state(20), "options": {**OPTIONS, "gone": value}})
     if off:
         assert runs.start(tmp_path, OPTIONS, resume=True)["step"] == 20
     else:
@@ -163,7 +163,7 @@ def test_resume_forgets_what_will_be_done_again(tmp_path, lines, kept):
 
 
 def test_resume_after_a_damaged_checkpoint_forgets_back_to_the_one_before(tmp_path, capsys):
-    checkpoints.save_last(tmp_path, state(10))
+    save_last(tmp_path, state(10))
     run_folder(tmp_path, [record(s) for s in (5, 10, 15, 20, 25)])
     os.truncate(tmp_path / "last.pt", 700)
     assert runs.start(tmp_path, OPTIONS, resume=True)["step"] == 10

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import requests
 from command import SCRIPT, TINY, call, environment, metrics, start
-
 from engine import dashboard
 
 # `python -m visdom.server` fetches JavaScript first, which only a browser needs, and ends without internet.

@@ -1,6 +1,5 @@
 """Pictures of meshes, in the eyes of every dataset's cameras."""
 import pytest
-import torch
 from datasets import DATASETS
 from models import icosphere
 from pictures import draw

@@ -9,19 +9,16 @@ import zlib
 from types import SimpleNamespace
 
 import command
-from modes import compare
-from engine import dashboard
 import images
 import inference
 import neural_renderer as nr
 import numpy as np
-from engine import runs
 import synthetic
 import torch
-from engine import weights
-from engine import checkpoints, lock
+from engine import checkpoints, dashboard, lock, runs, weights
 from errors import InputError
 from models import Encoder, ResNetEncoder
+from modes import compare
 from PIL import Image
 from readers import cache, nips17, nips17_files, pascal3d_files
 

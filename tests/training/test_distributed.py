@@ -1,6 +1,5 @@
 """Several processes, here two of them on the CPU: the steps, files and figures of one."""
 import json
-import os
 import shutil
 import signal
 import socket
