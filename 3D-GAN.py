@@ -14,7 +14,7 @@ import sys
 import synthetic
 from datasets import DATASETS, DEFAULT
 from engine import devices, distributed
-from engine.arguments import integer
+from engine.arguments import Names, integer
 from errors import DeviceError, Divergence, InputError, Stopped, WriteError
 from methods import METHODS, refused
 from modes import (check_data, compare, dashboard, evaluation, interpolation, make_dataset, mmd, reconstruct, t_sne,
@@ -68,6 +68,7 @@ def parser():
     g.add_argument("--resume", action="store_true", help="go on with the run that CKPT_DIR holds, exactly")
     g.add_argument("--eval_flag", type=checkpoint_name, default="last", metavar="WHICH",
                    help="checkpoint to use: last, best, or the step of one that KEEP_LAST kept")
+    g.add_argument("--prefix", metavar="TEXT", help="passed over: the published program takes it and does not use it")
     g.add_argument("--seed", type=integer(0), default=0, help="of weights and data order")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     g.add_argument("--device_id", type=integer(0), metavar="N", help="the published way to say --device=cuda:N")
@@ -84,8 +85,8 @@ def parser():
     g.add_argument("--data_dir", metavar="DIR", help="the dataset's files (default: data/synthetic, made if "
                                                      "it is not there; evaluation: that of the run)")
     g.add_argument("--cache_dir", metavar="DIR", help="images, unpacked (default: DATA_DIR/.cache)")
-    g.add_argument("--class_ids", "--class_id", nargs="+", metavar="ID",
-                   help="classes of ONE model, e.g. 02958343 for cars (default: all of DATA_DIR)")
+    g.add_argument("--class_ids", "--class_id", action=Names, nargs="+", metavar="ID",
+                   help="classes of ONE model, A B or A,B, e.g. 02958343 for cars (default: all of DATA_DIR)")
     g.add_argument("--trainViews", type=integer(1), metavar="N",
                    help="views used of each training object: CVPR18 draws them by DATA_SEED (default: all); "
                         "NIPS17 takes the first (default: 1; check_data: all)")
@@ -148,9 +149,9 @@ def parse(arguments=None):
     """The options, settled."""
     p, arguments = parser(), list(sys.argv[1:] if arguments is None else arguments)
     for i, argument in enumerate(arguments[:-1]):
-        if argument == "--up":  # argparse takes -z for an option
-            arguments[i:i + 2] = [f"--up={arguments[i + 1]}"]
-            break
+        if argument in ("--up", "--front"):  # argparse takes -z for an option
+            arguments[i:i + 2] = [f"{argument}={arguments[i + 1]}", None]
+    arguments = [argument for argument in arguments if argument is not None]
     options, not_given = p.parse_args(arguments), object()
     seen = p.parse_args(arguments, argparse.Namespace(**{a.dest: not_given for a in p._actions}))
     given = [name for name, value in vars(seen).items() if value is not not_given]
@@ -186,18 +187,31 @@ def unread(options, given):
             return f"--{name} is an option of --dataset={' and '.join(readers)}, not of {options.dataset}"
         if refused(options, name):
             return refused(options, name)
+    if options.preset == "best" and not trains:
+        return f"--preset is an option of --mode={' and '.join(METHODS)}, not of {options.mode}"
+    if options.preset == "best" and options.confusion == "log2" and "confusion" in given:
+        return "--preset=best excludes --confusion=log2, which throws standardised codes to infinity; leave it out"
+    if options.preset == "best" and options.lambda_adv == 0:
+        return ("--preset=best excludes --lambda_adv=0: it is a method's with its adversary; give the losses of the plain "
+                "autoencoder one by one, such as --lambda_pressure=1e-4")
+    if options.lr_schedule == "cosine" and trains:
+        for name in ("decay_batch", "decay_every", "decay_order"):
+            if name in given:
+                return f"--{name} is of --lr_schedule=constant; cosine falls to nothing at --n_iters by itself"
     return None
 
 
 # ---- settle -----------------------------------------------------------------------------------------
 
 def settled(options, given):
-    """The options with the values of the dataset's published run where none were given. A dataset that was not given
+    """The options with the values of --preset, and then of the dataset's published run, where none were given. A dataset that was not given
     is None in modes that take it from a run."""
     defaults = dict(DATASETS[options.dataset].defaults(vars(options)))
     if options.mode == "check_data":
         defaults.pop("trainViews", None)
-    values = {name: defaults.get(name) if value is None else value for name, value in vars(options).items()}
+    preset = METHODS[options.mode].best if options.preset == "best" else {}
+    values = {name: preset[name] if name in preset and name not in given else defaults.get(name) if value is None else value
+              for name, value in vars(options).items()}
     if "dataset" not in given and options.mode not in (*METHODS, "check_data"):
         values["dataset"] = None
     return argparse.Namespace(**values)
@@ -227,6 +241,8 @@ def run(options):
         more["defaults"] = vars(parse([f"--mode={options.mode}", f"--dataset={options.dataset}"]))
     try:
         with distributed.joined(options.mode, SEVERAL), devices.failures_told(options, trains):
+            if options.prefix is not None and distributed.main():
+                print(f"note: --prefix={options.prefix} is passed over; the published program does not use it either")
             return mode.run(options, devices.resolve(options, trains), **more)
     except (InputError, Divergence, WriteError, DeviceError) as error:
         if distributed.first_to_tell():

@@ -23,8 +23,15 @@ class Sampler:
     A pure function of the seed and the step, so that a resumed run sees what it would have seen.
     """
 
-    def __init__(self, count, batch_size, seed):
+    def __init__(self, count, batch_size, seed, objects=None):
+        """objects : (count,) int, of the images: then each image is followed by another of the same object, and an
+        object's images are all taken before one of them comes again, except that an odd one goes with the first."""
         self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.groups = None
+        if objects is not None:
+            order = np.argsort(objects, kind="stable")
+            self.groups = np.split(order, np.flatnonzero(np.diff(np.asarray(objects)[order])) + 1)
+            self.count = sum(len(group) + len(group) % 2 for group in self.groups)
         self._epoch = self._order = None
 
     def batch(self, step):
@@ -42,8 +49,16 @@ class Sampler:
     def _shuffled(self, epoch):
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+            rng = np.random.default_rng([self.seed, epoch])
+            self._order = rng.permutation(self.count) if self.groups is None else self._pairs(rng)
         return self._order
+
+    def _pairs(self, rng):
+        pairs = []
+        for group in self.groups:
+            mixed = rng.permutation(group)
+            pairs.append(np.concatenate([mixed, mixed[:len(mixed) % 2]]).reshape(-1, 2))
+        return rng.permutation(np.concatenate(pairs)).reshape(-1)
 
 
 class Loop:
@@ -59,7 +74,7 @@ class Loop:
         self.trainer, self.data, self.validation = trainer, data, validation
         self.options, self.constant = trainer.options, constant
         self.folder = self.options.ckpt_dir
-        self.first, self.best, elapsed, skipped, unrecorded = 0, -math.inf, 0.0, 0, {}
+        self.first, self.best, elapsed, skipped, unrecorded = self.options.batches_done, -math.inf, 0.0, 0, {}
         if resumed:
             try:
                 trainer.load(resumed)
@@ -70,6 +85,7 @@ class Loop:
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
                 raise InputError(f"the checkpoint in {self.folder} cannot be gone on from: "
                                  f"{type(error).__name__}: {str(error).splitlines()[0]}") from None
+        self.saved = bool(resumed)
         self.watch = Watch(self.options.on_nan, skipped, unrecorded)
         self.main = distributed.main()
         records = os.path.join(self.folder, runs.METRICS) if self.main else os.devnull
@@ -81,7 +97,8 @@ class Loop:
     def _say_what(self, resumed):
         data, modules = self.data, self.trainer.modules.values()
         parameters = sum(p.numel() for m in modules for p in m.parameters())
-        kind = "resuming" if resumed else "nothing to resume: a new run" if self.options.resume else "training"
+        kind = "resuming" if resumed else "nothing to resume: a new run" if self.options.resume else \
+            f"training from iteration {self.first} on" if self.first else "training"
         self.monitor.say(f"{kind} in {self.folder}: {', '.join(data.class_name(c) for c in data.class_ids)}; "
                          f"{len(data)} images of {data.num_objects} objects; {parameters / 1e6:.1f} M parameters; "
                          f"{self.trainer.device}")
@@ -92,7 +109,7 @@ class Loop:
         if self.first >= o.n_iters:
             self.monitor.say(f"the run has its {self.first} iterations already; a higher --n_iters goes on")
             return 0
-        sampler = Sampler(len(self.data), o.batch_size, o.seed)
+        sampler = Sampler(len(self.data), o.batch_size, o.seed, self.data.all_objects().numpy() if o.pairs == 2 else None)
         sheet = self.validation.gather(self.validation.spread(8)[1])
         feed = open_feed(self.data, sampler, self.trainer.device, distributed.part(o.batch_size), o.data_on)
         if feed.told:
@@ -108,7 +125,7 @@ class Loop:
                     stop = distributed.highest(int(interruption.wanted or 0))  # all of them, or none
                     self._after(step, last, sheet, stop)
                 except Divergence as error:
-                    saved = self.first or self.best > -math.inf
+                    saved = self.saved or self.best > -math.inf
                     raise Divergence(f"step {error.step or step}: {error}; " + (
                         f"the last good checkpoint stays in {self.folder}" if saved
                         else "there was no checkpoint yet")) from None

@@ -14,7 +14,7 @@ from metrics import mean_shape, pairwise_iou, pose_mmd, shared_bins, voxel_iou
 
 MMD = {"mmd_batches": dict(type=integer(1), metavar="N", help=(
     "MMD of the first N batches of BATCH_SIZE codes of each class, object by object; the published program took 96 of "
-    "128, on CVPR18 512 objects x 24 views (default: all codes)"))}
+    "128, of one class on CVPR18 512 objects x 24 views (default: all codes)"))}
 COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
            ("view_agreement", "agreement"), ("mmd", "MMD"), ("mmd_shuffled", "MMD shuffled"))
 _FEW_POSES = "fewer than two poses show two objects or more"

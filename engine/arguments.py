@@ -51,6 +51,16 @@ def number(least, above=False):
     return convert
 
 
+class Names(argparse.Action):
+    """Names apart by blanks, with nargs='+', or by commas, as in the published program."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        names = [name.strip() for value in values for name in value.split(",") if name.strip()]
+        if not names:
+            raise argparse.ArgumentError(self, f"{' '.join(values)!r} names nothing")
+        setattr(namespace, self.dest, names)
+
+
 def need(options, name):
     """Refuse options of a mode that lack one."""
     if getattr(options, name) is None:

@@ -22,7 +22,7 @@ OPTIONS, METRICS = "options.json", "metrics.jsonl"
 # A resumed run must agree with its checkpoint in everything but these.
 MAY_CHANGE = {"n_iters", "log_step", "ckpt_step", "sample_step", "sample_dir", "device", "device_id",
               "resume", "data_dir", "cache_dir", "ckpt_dir", "threads", "visdom_env", "visdom_server",
-              "visdom_port", "follow", "keep_last", "on_nan", "data_on", "cuda_graph"}
+              "visdom_port", "follow", "prefix", "batches_done", "keep_last", "on_nan", "data_on", "cuda_graph"}
 
 
 def versions():
@@ -83,7 +83,8 @@ def _begun_with(folder):
 def _same_options(folder, before, now, defaults):
     """Refuse options that are not those of the run. One that is newer than the run had its default there; one
     that this program has no more must have been off there: None or False."""
-    for name in sorted((set(before) | set(now)) - MAY_CHANGE):
+    fixed = {"n_iters"} if now.get("lr_schedule") == "cosine" else set()  # its rates depend on their number
+    for name in sorted((set(before) | set(now)) - (MAY_CHANGE - fixed)):
         then = before.get(name, defaults.get(name))
         if name in now and then != now[name]:
             raise InputError(f"the run in {folder} was trained with --{name}={then}, now --{name}={now[name]}; "

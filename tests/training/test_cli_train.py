@@ -108,13 +108,13 @@ def test_all_that_can_be_switched_on(data, template, tmp_path):
                       "--decay_batch=2", "--decay_every=1", "--G_every=3", "--log_step=1", "--resume")
     assert call(*options, "--n_iters=2") == 0 and call(*options, "--n_iters=4") == 0
     rows = metrics(tmp_path / "run")
-    assert [r["lr"] for r in rows] == pytest.approx([1e-4, 1e-5, 1e-6, 1e-7])
-    assert [r["lr_D"] for r in rows] == pytest.approx([1e-3, 1e-4, 1e-5, 1e-6])
+    assert [r["lr"] for r in rows] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-6])
+    assert [r["lr_D"] for r in rows] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])
     assert [("confusion" in r, "discriminator" in r) for r in rows] == [
         (False, True), (False, True), (True, False), (False, True)]
     assert all(r["laplacian"] > 0 and r["edge"] > 0 for r in rows)
     rates = {k: o["param_groups"][0]["lr"] for k, o in checkpoint(tmp_path / "run")["optimizers"].items()}
-    assert rates == pytest.approx({"E": 1e-7, "G": 1e-7, "D": 1e-6})
+    assert rates == pytest.approx({"E": 1e-6, "G": 1e-6, "D": 1e-5})
 
 
 def test_published_options_are_accepted(capsys):
@@ -128,20 +128,57 @@ def test_published_options_are_accepted(capsys):
         "--lambda_Gprior": "1", "--lambda_adv": "1", "--lambda_Lap": "0.1", "--lambda_edge": "0.1",
         "--eval_flag": "best", "--data_dir": "d", "--split_file": "s", "--img_size": "64",
         "--sample_dir": "s", "--ckpt_dir": "c", "--visdom_env": "v", "--load_G": "g", "--load_D": "d",
-        "--load_E": "e", "--load_im": "i", "--load_im1": "i", "--obj_dir": "o", "--prefix": "p"}
+        "--load_E": "e", "--load_im": "i", "--load_im1": "i", "--obj_dir": "o", "--prefix": "p", "--batches_done": "7"}
     known = script().parser()._option_string_actions
     for name, value in published.items():
-        if name in known:
-            assert call("--mode=train", name, value, "--dry_run") == 0, name
-            said = json.loads(capsys.readouterr().out)[known[name].dest]
-            said = said[0] if isinstance(said, list) else said
-            assert str(said) == value or said == float(value), name
+        assert call("--mode=train", name, value, "--dry_run") == 0, name
+        said = json.loads(capsys.readouterr().out)[known[name].dest]
+        said = said[0] if isinstance(said, list) else said
+        assert str(said) == value or said == float(value), name
     assert {"--dataset", "--class_id", "--device_id", "--eval_flag", "--obj_dir", "--trainViews"} <= set(known)
     assert call("--mode=train", "--dry_run") == 0
     assert json.loads(capsys.readouterr().out)["lambda_Gprior"] == 1  # of the published run
 
 
+@pytest.mark.parametrize("given", [["A", "B"], ["A,B"], ["A,", "B"], ["A, B"], ["=A,B"]], ids=" ".join)
+def test_classes_apart_by_blanks_or_commas(given, capsys):
+    words = [f"--class_ids{given[0]}"] if given[0].startswith("=") else ["--class_ids", *given]
+    assert call("--mode=train", *words, "--dry_run") == 0
+    assert json.loads(capsys.readouterr().out)["class_ids"] == ["A", "B"]
+
+
+def test_no_class_between_commas(refused):
+    assert "names nothing" in refused("--mode=train", "--class_ids", ",", usage=True)
+
+
 # ---- resume ----------------------------------------------------------------------------------------
+
+def test_going_on_as_the_published_program_does(data, featgan, tmp_path, refused, capsys):
+    """--batches_done=3 --n_iters=3 after three iterations is --resume --n_iters=6; --prefix costs a line."""
+    folder = tmp_path / "run"
+    more = (*SHORT[1:], "--n_iters=3")
+    assert call(*command(data, folder, *more)) == 0
+    assert "has 3 iterations; give --batches_done=3" in refused(*command(data, folder, *more, "--batches_done=2"))
+    capsys.readouterr()
+    assert call(*command(data, folder, *more, "--batches_done=3", "--prefix=car")) == 0
+    assert "note: --prefix=car is passed over" in capsys.readouterr().out
+    assert_same_run(folder, featgan)
+    assert call(*command(data, folder, *SHORT[1:], "--n_iters=4", "--batches_done=3", "--resume")) == 0
+    assert checkpoint(folder)["step"] == 7
+
+
+def test_going_on_from_weights_as_the_published_program_does(data, ae, template, tmp_path, refused):
+    """Numbers go on from N, the rate with them; the run that comes of it is one like others."""
+    options = command(data, tmp_path / "run", "--obj_dir", template, "--lambda_adv=0", *SHORT[1:], "--n_iters=2",
+                      "--decay_batch=5", "--batches_done=4")
+    assert "holds no run to go on with" in refused(*options)
+    options = (*options, "--load_E", ae / "last.pt", "--load_G", ae / "last.pt")
+    assert call(*options) == 0
+    assert [(r["step"], r["lr"]) for r in metrics(tmp_path / "run")] == [(5, 1e-4), (6, pytest.approx(1e-5))]
+    assert "has 6 iterations; give --batches_done=6" in refused(*options)
+    assert call(*options, "--n_iters=3", "--resume") == 0
+    assert [r["step"] for r in metrics(tmp_path / "run")] == [5, 6, 7]
+
 
 def test_resume_is_exact(data, featgan, tmp_path):
     """Six steps in one go, or three and, in another process, three more."""
