@@ -22,8 +22,8 @@ import time
 import torch
 
 import common
-from engine import dashboard
 import synthetic
+from engine import dashboard
 from modes.train import run as train_run
 from training_step import options
 

@@ -19,9 +19,8 @@ import time
 import torch
 
 import common
-from engine import runs
 import synthetic
-from engine import checkpoints
+from engine import checkpoints, runs
 from loop import Loop, Sampler
 from training import Trainer
 from training_step import options

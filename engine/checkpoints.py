@@ -19,12 +19,6 @@ NEWEST_FIRST = LAST, LAST_NEW, PREVIOUS  # a run can resume from these
 NEXT = "next.pt"  # complete, but its records may not be on disk yet: never resumed from
 
 
-def save_last(folder, state, keep=0):
-    """Write `last.pt`; the one before it stays as `last.prev.pt`. `keep` so many also as `step-*.pt`."""
-    write_next(folder, state)
-    name_last(folder, state["step"], keep)
-
-
 def write_next(folder, state):
     """Write a checkpoint as `next.pt`, which no one reads until it has another name."""
     with written_whole(os.path.join(folder, NEXT), "wb") as out:
