@@ -238,7 +238,6 @@ def test_check_data_shows_a_wrong_axis(files, tmp_path, capsys, layout):
     assert "an axis of the voxels or of the camera is not as published" in said and "1 thing is wrong:" in said
 
 
-<<<<<<< HEAD:tests/test_cli_datasets.py
 def test_check_data_measures_every_split(files, tmp_path, capsys):
     """Also where the voxels of the last one alone have other axes."""
     shutil.copytree(files["Pascal3D"], tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
@@ -254,10 +253,7 @@ def test_check_data_measures_every_split(files, tmp_path, capsys):
     assert ", val: voxels overlap better" in said and ", train: voxels overlap better" not in said
 
 
-def test_check_data_names_what_is_missing_or_broken(files, tmp_path, capsys, refused):  # noqa: F811
-=======
 def test_check_data_names_what_is_missing_or_broken(files, tmp_path, capsys, refused):
->>>>>>> house:tests/data/test_cli_datasets.py
     data = tmp_path / "data"
     shutil.copytree(files["NIPS17"], data, ignore=shutil.ignore_patterns(".cache"))
     (data / "renders" / CHAIR / "train_00002" / "view.txt").unlink()
