@@ -200,8 +200,8 @@ def unread(options, given):
     if options.preset == "best" and options.confusion == "log2" and "confusion" in given:
         return "--preset=best excludes --confusion=log2, which throws standardised codes to infinity; leave it out"
     if options.preset == "best" and options.lambda_adv == 0:
-        return ("--preset=best excludes --lambda_adv=0: it is a method's with its adversary; give the losses of the plain "
-                "autoencoder one by one, such as --lambda_pressure=1e-4")
+        return ("--preset=best excludes --lambda_adv=0: it is a method's with its adversary; give the losses of the "
+                "plain autoencoder one by one, such as --lambda_pressure=1e-4")
     if options.lr_schedule == "cosine" and trains:
         for name in ("decay_batch", "decay_every", "decay_order"):
             if name in given:
@@ -212,13 +212,14 @@ def unread(options, given):
 # ---- settle -----------------------------------------------------------------------------------------
 
 def settled(options, given):
-    """The options, completed with those of --preset and then of the dataset's published run. If --dataset was not given,
-    it is None in modes that take the dataset from a run."""
+    """The options, completed with those of --preset and then of the dataset's published run. If --dataset was not
+    given, it is None in modes that take the dataset from a run."""
     defaults = dict(DATASETS[options.dataset].defaults(vars(options)))
     if options.mode == "check_data":
         defaults.pop("trainViews", None)
     preset = METHODS[options.mode].best if options.preset == "best" else {}
-    values = {name: preset[name] if name in preset and name not in given else defaults.get(name) if value is None else value
+    values = {name: preset[name] if name in preset and name not in given
+              else defaults.get(name) if value is None else value
               for name, value in vars(options).items()}
     if "dataset" not in given and options.mode not in (*METHODS, "check_data"):
         values["dataset"] = None

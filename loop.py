@@ -110,7 +110,8 @@ class Loop:
         if self.first >= o.n_iters:
             self.monitor.say(f"the run has its {self.first} iterations already; a higher --n_iters goes on")
             return 0
-        sampler = Sampler(len(self.data), o.batch_size, o.seed, self.data.all_objects().numpy() if o.pairs == 2 else None)
+        sampler = Sampler(len(self.data), o.batch_size, o.seed,
+                          self.data.all_objects().numpy() if o.pairs == 2 else None)
         sheet = self.validation.gather(self.validation.spread(8)[1])
         feed = open_feed(self.data, sampler, self.trainer.device, distributed.part(o.batch_size), o.data_on)
         if feed.told:
@@ -189,7 +190,8 @@ class Loop:
         record["val_inside_out"] = float(np.mean(list(scores["inside_out"].values())))
         for class_id, spread in scores["code_spread"].items():
             if spread < measures.COLLAPSED and self.main:
-                self.monitor.say(f"step {step}: collapsed: all validation images of {self.validation.class_name(class_id)} "
+                name = self.validation.class_name(class_id)
+                self.monitor.say(f"step {step}: collapsed: all validation images of {name} "
                                  "give one code and one shape; an MMD of nearly 0 is no merit then")
         better = record["val_iou"] > self.best
         self.best = state["best"] = max(record["val_iou"], self.best)

@@ -46,7 +46,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     object) and `code_spread` (see `measures`); with `full` also
     `iou_wrong_object` (each prediction against up to 20 other objects of its class),
     `view_agreement` (IoU of the shapes predicted from any two views of one object), `mean_shape_iou`,
-    `mmd_shuffled` (pose labels permuted), `own_view` and `new_view` (IoU of drawn and real silhouettes, from the input's
+    `mmd_shuffled` (pose labels permuted), `own_view` and `new_view` (IoU of drawn and real silhouettes, the input's
     view and from another one of the object), and `pose_probe`, `pose_degrees`, `pose_chance` (`measures.pose_probe`).
     """
     result = {key: {} for key in ("iou", "mmd", "inside_out", "code_spread") + (

@@ -11,7 +11,8 @@ def run(options, _device):
     folder = options.data_dir or synthetic.FOLDER
     if options.mesh_dir:
         synthetic.make_from_meshes(folder, options.mesh_dir, options.up, options.data_seed, options.train_views,
-                                   options.layout, options.skip_bad, options.class_ids, options.front, options.split_file,
+                                   options.layout, options.skip_bad, options.class_ids, options.front,
+                                   options.split_file,
                                    options.grid_surface, options.voxels, options.workers)
     else:
         synthetic.make_synthetic(folder, options.class_ids or list(synthetic.MAIN_CLASSES), options.n_train,

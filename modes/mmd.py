@@ -39,7 +39,8 @@ def _measured(options, folder, model, data, classes):
         figures[class_id] = {
             "mean": mean, "mean_shuffled": pose_mmd(mine, seen, bins, options.seed)[1], "codes": len(mine),
             "pose_probe": measures.pose_probe(mine, seen, of, data.pose_angle, options.seed),
-            "code_spread": measures.code_spread(mine), "poses": bins, "poses_left_out": [p for p in range(data.num_poses) if p not in bins],
+            "code_spread": measures.code_spread(mine), "poses": bins,
+            "poses_left_out": [p for p in range(data.num_poses) if p not in bins],
             "matrix": matrix.tolist()}
     means = {key: float(np.mean([f[key] for f in figures.values()])) for key in ("mean", "mean_shuffled")}
     return {"run": folder, "step": model.step, **means, "codes": len(codes), "classes": figures}
@@ -98,7 +99,8 @@ def _print_mmd(protocol, results, data):
     print(f"squared MMD of shape codes; {protocol['dataset']} {protocol['split']} of {protocol['data_dir']}, "
           f"{protocol['views']}\n{protocol['mmd']}\nshuffled: {protocol['mmd_shuffled']}\nprobe: share of poses "
           "that a fresh network of two layers reads from codes of objects that it has not learnt from")
-    print(f"{'run':<40}{'step':>8}  {'class':<22}{'objects':>8}{'codes':>8}{'MMD':>10}{'shuffled':>10}{'probe':>10}{'chance':>10}{'degrees':>10}")
+    print(f"{'run':<40}{'step':>8}  {'class':<22}{'objects':>8}{'codes':>8}"
+          + "".join(f"{title:>10}" for title in ("MMD", "shuffled", "probe", "chance", "degrees")))
     for r in results:
         start = f"{r['run'][-39:]:<40}{step_of(r['step']):>8}  "
         for class_id, f in r["classes"].items():

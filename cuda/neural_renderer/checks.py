@@ -32,7 +32,8 @@ def check_faces(faces, vertices):
     """Raise ValueError unless faces is an integer tensor (F, 3) or (B, F, 3) on vertices' device, and
     IndexError if an index is out of range. Returns whether the indices are known to be right.
 
-    Where nothing can be looked at (torch.compile, vmap over faces) they are not. On a GPU, looking at the indices makes the host wait for the device: it happens once for each tensor,
+    Where nothing can be looked at (torch.compile, vmap over faces) they are not. On a GPU, looking at the indices makes
+    the host wait for the device: it happens once for each tensor,
     not while a CUDA graph is captured, and the kernels draw faces that are out of range as nothing.
     """
     B, V = vertices.shape[:2]

@@ -65,7 +65,8 @@ def lighting(faces, textures, intensity_ambient=0.5, intensity_directional=0.5,
              color_ambient=(1, 1, 1), color_directional=(1, 1, 1), direction=(0, 1, 0)):
     """Textures (B, F, T, T, T, 3) under the light on the fronts of `faces` (B, F, 3, 3).
 
-    Textures (B, F, 3, 3) are colours of corners, as `vertices_to_faces` makes them of colours of vertices. See `face_light`. A new tensor; the original program overwrote its input.
+    Textures (B, F, 3, 3) are colours of corners, as `vertices_to_faces` makes them of colours of vertices. See
+    `face_light`. A new tensor; the original program overwrote its input.
     """
     light = face_light(faces, intensity_ambient, intensity_directional, color_ambient,
                        color_directional, direction)[:, :, 0]

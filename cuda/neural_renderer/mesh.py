@@ -12,7 +12,8 @@ class Mesh:
     ----------
     vertices : (V, 3) float
     faces : (F, 3) integer
-    textures : (F, T, T, T, 3) float, or (V, 3), colours of vertices; where none were given a Parameter of small random numbers, to be
+    textures : (F, T, T, T, 3) float, or (V, 3), colours of vertices; where none were given a Parameter of small random
+        numbers, to be
         optimised
     num_vertices, num_faces, texture_size : int (texture_size None with colours of vertices)
     """

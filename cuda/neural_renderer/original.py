@@ -2,8 +2,8 @@
 
 There `neural_renderer.projection` is a module and `neural_renderer.projection` a function: its modules are called as
 what they hold, and the package then puts the functions over them. A file for each would double this folder, and `import
-neural_renderer.projection` would put the module over the function. So the modules are made here, all from one table, and
-entered into `sys.modules`, where the import statement looks first; the package's attributes stay functions.
+neural_renderer.projection` would put the module over the function. So the modules are made here, all from one table,
+and entered into `sys.modules`, where the import statement looks first; the package's attributes stay functions.
 """
 import os
 import sys
@@ -40,8 +40,8 @@ def load_textures(filename_obj, filename_mtl, texture_size, texture_wrapping="RE
 
 
 def create_texture_image(textures, texture_size_out=16):
-    """One picture (H, W, 3) float32 in [0, 1], row 0 on top, of textures (F, T, T, T, 3), and where the corners of faces
-    lie on it, (F, 3, 2) in [0, 1] from the lower left. A face has a square of `texture_size_out` pixels a side."""
+    """One picture (H, W, 3) float32 in [0, 1], row 0 on top, of textures (F, T, T, T, 3), and where the corners of
+    faces lie on it, (F, 3, 2) in [0, 1] from the lower left. A face has a square of `texture_size_out` pixels a side."""
     if not isinstance(textures, torch.Tensor) or textures.dim() != 5 or not textures.is_floating_point() or \
             not 1 <= textures.shape[1] == textures.shape[2] == textures.shape[3] or textures.shape[4] != 3:
         raise ValueError(f"textures must be a float tensor of shape (F, T, T, T, 3), got {describe(textures)}")
@@ -72,8 +72,8 @@ RAW = {
 
 def _absent(module, name):
     def raw(*args, **kwargs):
-        raise RuntimeError(f"neural_renderer.cuda.{module}.{name} is a kernel of the original package and not here. Use "
-                           "neural_renderer.rasterize or rasterize_rgbad, which have their gradients, "
+        raise RuntimeError(f"neural_renderer.cuda.{module}.{name} is a kernel of the original package and not here. "
+                           "Use neural_renderer.rasterize or rasterize_rgbad, which have their gradients, "
                            "rasterize_face_index or Renderer.render_face_index for which face a pixel shows and its "
                            "barycentric weights, and load_textures or create_texture_image")
     raw.__name__ = raw.__qualname__ = name

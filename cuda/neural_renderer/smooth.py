@@ -117,7 +117,8 @@ def _over_meshes(call):
     """vmap: edges are shared by a batch, so that only one over the vertices folds into it."""
     def rule(info, in_dims, vertices, wings, eps):
         if in_dims[1] is not None:
-            raise RuntimeError("neural_renderer.smoothness shares its wings between meshes: vmap goes over vertices only")
+            raise RuntimeError("neural_renderer.smoothness shares its wings between meshes: vmap goes over vertices "
+                               "only")
         return folded(lambda v: call(v, wings, eps))(info, in_dims[:1], vertices)
     return rule
 

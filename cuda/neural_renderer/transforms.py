@@ -1,4 +1,4 @@
-"""What torch's transforms of functions make of the operators: vmap folds into the batch, the rest is refused in words."""
+"""What torch's transforms of functions make of the operators: vmap folds into the batch, the others are refused."""
 import torch
 from torch.autograd import forward_ad
 
