@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from command import CAR, TINY, call
-
 from loop import Sampler, learning_rate
 from models import PoseDiscriminator, ViewDiscriminator
 

@@ -7,7 +7,6 @@ from losses import priors
 import pytest
 import torch
 from command import CAR, TINY, call, checkpoint, differences, script
-
 from datasets import CVPR18, DATASETS
 from errors import InputError
 from losses import MeshTopology
