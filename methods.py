@@ -103,7 +103,10 @@ class FeatGAN(Method):
         return {"confusion": losses.confusion_loss(self.discriminator(step.codes), self.confusion)}
 
     def discriminator_losses(self, step):
-        return {"discriminator": self.discriminator.loss(step.codes.detach(), step.poses)}
+        codes = step.codes.detach()
+        if self.discriminator.replays:
+            return {"discriminator": self.discriminator.loss(codes, step.poses)}
+        return {"discriminator": losses.discriminator_loss(self.discriminator(codes), step.poses)}
 
 
 class ViewPriorLearning(Method):
