@@ -164,7 +164,7 @@ class Oracle:
 
     def predict(self, images):
         return SimpleNamespace(vertices=self.vertices.expand(len(images), -1, -1), faces=torch.tensor(FACES),
-                               codes=torch.rand(len(images), 3))
+                               codes=torch.rand(len(images), 3), outward=1)
 
 
 @pytest.mark.parametrize("layout", DATASETS)
