@@ -12,7 +12,8 @@ from engine import distributed
 from errors import DeviceError, InputError
 
 ENGINE = os.path.dirname(os.path.abspath(__file__))
-ROOMS = os.path.dirname(ENGINE), ENGINE  # messages name functions of these folders only
+ROOT = os.path.dirname(ENGINE)
+ROOMS = ROOT, ENGINE, *(os.path.join(ROOT, name) for name in ("losses", "metrics", "modes"))  # whose functions are named
 
 
 def keep_freed_memory():
@@ -92,7 +93,7 @@ def _no_room(error, place, options, training):
     free = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", str(error))
     frames = [f for f in traceback.extract_tb(error.__traceback__)
               if os.path.dirname(os.path.abspath(f.filename)) in ROOMS and f.filename != __file__]
-    asker = f"{frames[-1].name} of {os.path.basename(frames[-1].filename)}" if frames else "the program"
+    asker = f"{frames[-1].name} of {os.path.relpath(frames[-1].filename, ROOT)}" if frames else "the program"
     if any(f.filename.endswith("feed.py") for f in frames) and options.data_on == "device":
         advice = "give --data_on=host"
     elif training:
