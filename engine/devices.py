@@ -13,7 +13,7 @@ from errors import DeviceError, InputError
 
 ENGINE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(ENGINE)
-ROOMS = ROOT, ENGINE, *(os.path.join(ROOT, name) for name in ("losses", "metrics", "modes"))  # whose functions are named
+ROOMS = ROOT, ENGINE, *(os.path.join(ROOT, name) for name in ("losses", "metrics", "modes"))  # functions named
 
 
 def keep_freed_memory():
