@@ -20,8 +20,10 @@ def run(monkeypatch, tmp_path, capsys):
         monkeypatch.delitem(sys.modules, "common", raising=False)
         out = tmp_path / "out.gif"
         monkeypatch.setattr(sys, "argv", [f"example{number}.py", "--out", str(out), *map(str, arguments)])
-        runpy.run_path(str(EXAMPLES / f"example{number}.py"), run_name="__main__")
-        monkeypatch.delitem(sys.modules, "common", raising=False)
+        try:
+            runpy.run_path(str(EXAMPLES / f"example{number}.py"), run_name="__main__")
+        finally:
+            sys.modules.pop("common", None)  # for good: monkeypatch would put the examples' back, over the benchmarks'
         with Image.open(out) as animation:
             frames = []
             for i in range(animation.n_frames):
