@@ -149,9 +149,9 @@ def parse(arguments=None):
     """The options, settled."""
     p, arguments = parser(), list(sys.argv[1:] if arguments is None else arguments)
     for i, argument in enumerate(arguments[:-1]):
-        if argument == "--up":  # argparse takes -z for an option
-            arguments[i:i + 2] = [f"--up={arguments[i + 1]}"]
-            break
+        if argument in ("--up", "--front"):  # argparse takes -z for an option
+            arguments[i:i + 2] = [f"{argument}={arguments[i + 1]}", None]
+    arguments = [argument for argument in arguments if argument is not None]
     options, not_given = p.parse_args(arguments), object()
     seen = p.parse_args(arguments, argparse.Namespace(**{a.dest: not_given for a in p._actions}))
     given = [name for name, value in vars(seen).items() if value is not not_given]

@@ -5,6 +5,7 @@ The datasets' writers make the files (readers/writers.py).
 import itertools
 import os
 import shlex
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,10 +14,15 @@ import shapes
 from datasets import CVPR18, DATASETS, DEFAULT
 from engine import disk, strict_json
 from engine.arguments import integer
-from engine.monitor import Progress
 from errors import InputError
-from readers.base import is_of_a_system, tell_left_out
+from making.grids import SURFACES, turn_grid
+from making.workers import in_order
+from readers.base import VOXEL_GRID, is_of_a_system, tell_left_out
+from readers.cache import fingerprint
 from readers.meshes import read_mesh
+from readers.nips17_files import objects_of_split, read_splits
+from readers.voxel_files import ENDINGS as GRID_ENDINGS
+from readers.voxel_files import read_voxels
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "synthetic")  # of the embedded data
 SIZES = {"n_train": 300, "n_val": 40, "n_test": 40}  # objects of a class
@@ -41,10 +47,23 @@ def _tensors(vertices, faces, colors):
             torch.from_numpy(np.ascontiguousarray(colors)).float())
 
 
+@dataclass
+class Procedural:
+    """What makes the objects of an embedded class."""
+    class_id: str
+    palette: str
+    seed: int
+
+    def __call__(self, split, i):
+        rng = np.random.default_rng([self.seed, int(self.class_id), SPLITS.index(split), i])
+        return _tensors(*shapes.make_object(self.class_id, rng, self.palette))
+
+
 # ---- procedural shapes --------------------------------------------------------------------------
 
 def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_val=SIZES["n_val"],
-                   n_test=SIZES["n_test"], train_views=None, palette="own", seed=0, layout=DEFAULT):
+                   n_test=SIZES["n_test"], train_views=None, palette="own", seed=0, layout=DEFAULT,
+                   workers=None):
     """Make the embedded dataset, or complete it: classes that are there already are kept.
 
     Object i of a split is a function of the seed, the class, the split and i alone.
@@ -63,12 +82,9 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_v
         if class_id in done:
             continue
 
-        def make(split, i):
-            rng = np.random.default_rng([seed, int(class_id), SPLITS.index(split), i])
-            return _tensors(*shapes.make_object(class_id, rng, palette))
-
-        DATASETS[layout].writer(folder, class_id, _sizes(layout, n_train, n_val, n_test), make, train_views,
-                                seed, f"{class_id} {shapes.CLASSES[class_id]}")
+        DATASETS[layout].writer(folder, class_id, _sizes(layout, n_train, n_val, n_test),
+                                Procedural(class_id, palette, seed), train_views, seed,
+                                f"{class_id} {shapes.CLASSES[class_id]}", workers)
         done.append(class_id)
         _describe(folder, settings, done)
     return folder
@@ -134,14 +150,69 @@ def _describe(folder, settings, done):
 
 # ---- meshes of people ---------------------------------------------------------------------------
 
-# Rows: where x, y, z of the dataset's frame come from, for meshes whose up axis is the key. Rotations,
-# never reflections: an object keeps its hand.
-UP = {"y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)), "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
-      "x": ((0, -1, 0), (1, 0, 0), (0, 0, 1)), "-y": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
-      "-z": ((1, 0, 0), (0, 0, -1), (0, 1, 0)), "-x": ((0, 1, 0), (-1, 0, 0), (0, 0, 1))}
+FRONT = {"y": "+z", "z": "-y", "x": "+z", "-y": "+z", "-z": "+y", "-x": "+z"}  # what UP takes for the front
 
 
-def load_mesh(path, up="y"):
+def orientation(up="y", front=None):
+    """(3, 3) rotation to the frame of people, y up and the front along +z, of files whose up axis is `up` and whose
+    objects look along `front` ('+x', '-z', ...; default: FRONT[up])."""
+    front = front or FRONT[up]
+    axes = [np.eye(3)["xyz".index(name[-1])] * (-1 if name[0] == "-" else 1) for name in (up, front)]
+    if axes[0] @ axes[1]:
+        raise InputError(f"--front={front} and --up={up} lie along one axis: an object looks to a side of what is up")
+    return np.stack([np.cross(*axes), *axes])
+
+
+def load_grid(path, up="y", front=None, surface="smooth", keep=True):
+    """(vertices, faces, colors) of a file of one voxel grid, as `load_mesh` gives them; and, with `keep`, of a grid of
+    32^3 cells the grid itself, (32, 32, 32) bool in the frame of people.
+
+    A kept grid spans [-1/2, 1/2] of each coordinate, so that its object is as large as the grid says and is not moved.
+    `surface` is 'smooth' (marching cubes and Taubin's smoothing) or 'cubes'.
+    """
+    grid = turn_grid(read_voxels(path).grid, orientation(up, front))  # where a file places it does not matter here
+    if not grid.any():
+        raise InputError(f"{path} has no occupied cell")
+    vertices, faces = SURFACES[surface](grid)
+    colors = np.full((len(faces), 3), 0.7)
+    if keep and grid.shape == (VOXEL_GRID,) * 3:
+        return *_tensors(vertices / VOXEL_GRID - 0.5, faces, colors), torch.from_numpy(grid)
+    low, high = vertices.min(0), vertices.max(0)
+    vertices = (vertices - (low + high) / 2) / (high - low).max()
+    return _tensors(vertices * _scale_to_fit(vertices), faces, colors)
+
+
+@dataclass
+class FromFiles:
+    """What makes the objects of a class of files: paths {split: [path]}, and how they are read."""
+    paths: dict
+    up: str
+    front: str | None
+    grid_surface: str
+    keep_grid: bool
+    stamp: str = ""  # of the files' sizes and times: what was made of others is not gone on with
+
+    def __call__(self, split, i):
+        try:
+            return self.load(self.paths[split][i])
+        except InputError as error:
+            raise InputError(f"{error}; --skip_bad goes on without such meshes") from None
+
+    def load(self, path):
+        if path.lower().endswith(GRID_ENDINGS):
+            return load_grid(path, self.up, self.front, self.grid_surface, self.keep_grid)
+        return load_mesh(path, self.up, self.front)
+
+    def problem(self, path):
+        """Why a file cannot be used, or None."""
+        try:
+            self.load(path)
+        except InputError as error:
+            return str(error)
+        return None
+
+
+def load_mesh(path, up="y", front=None):
     """(vertices, faces, colors) of a mesh file, upright, centred, its longest side 1.
 
     Made smaller where a corner would leave one of the 24 pictures. Face colours where the file has
@@ -153,7 +224,7 @@ def load_mesh(path, up="y"):
     low, high = used.min((0, 1)), used.max((0, 1))
     if not (high - low).max() > 0:
         raise InputError(f"{path} is a single point")
-    vertices = (vertices - (low + high) / 2) / (high - low).max() @ np.array(UP[up], np.float64).T
+    vertices = (vertices - (low + high) / 2) / (high - low).max() @ orientation(up, front).T
     vertices = np.where(np.isfinite(vertices), vertices, 0)  # corners of no face
     vertices *= _scale_to_fit(vertices[np.unique(faces)])
     return _tensors(vertices, faces, np.full((len(faces), 3), 0.7) if colors is None else colors)
@@ -168,13 +239,20 @@ def _scale_to_fit(vertices, margin=0.97):
 
 
 def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=DEFAULT, skip_bad=False,
-                     class_ids=None):
-    """Make a dataset from a folder of meshes: each subfolder, or each that class_ids name, is a class.
+                     class_ids=None, front=None, split_file=None, grid_surface="smooth", voxels=None, workers=None):
+    """Make a dataset from a folder of meshes and voxel grids: each subfolder, or each that class_ids name, is a class.
 
     Classes of fewer than 3 meshes are left out, with a line that names them. A tenth of the objects of a
     class (at least one) validates, two tenths (at least one) test. With skip_bad, meshes that cannot be used are
-    left out and listed, here and in `<class>_objects.json`.
+    left out and listed, here and in `<class>_objects.json`. A split_file, {class: {train, val, test: [objects]}} or
+    [{taxonomy_id, train, val, test}], splits them instead; an object is a folder or a file of the class, without its
+    ending. voxels: 'given' keeps grids of 32^3 cells as they are (the default in CVPR18's layout), 'surface'
+    voxelises their surfaces, as it does meshes.
     """
+    orientation(up, front)
+    if voxels == "given" and layout != "CVPR18":
+        raise InputError(f"--voxels=given is for --layout=CVPR18: {layout}'s objects have sizes of their own")
+    keep = (voxels or "given") == "given" and layout == "CVPR18"
     if not mesh_dir or not os.path.isdir(mesh_dir):
         raise InputError(f"--mesh_dir={mesh_dir} is not a folder; expected one with a subfolder of meshes "
                          "for each class")
@@ -182,21 +260,19 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     for class_id in sorted(os.listdir(mesh_dir)):
         if is_of_a_system(class_id):
             continue
-        files = []
-        for root, folders, names in os.walk(os.path.join(mesh_dir, class_id)):
-            folders[:] = [name for name in folders if not is_of_a_system(name)]
-            files += [os.path.join(root, f) for f in names
-                      if f.lower().endswith(MESH_ENDINGS) and not is_of_a_system(f)]
-        files.sort()
-        if files:
+        if files := _files_of(os.path.join(mesh_dir, class_id)):
             found[class_id] = files
     if not found:
-        raise InputError(f"--mesh_dir={mesh_dir} has no subfolder with meshes ({', '.join(MESH_ENDINGS)})")
+        raise InputError(f"--mesh_dir={mesh_dir} has no subfolder with meshes or voxel grids "
+                         f"({', '.join(MESH_ENDINGS + GRID_ENDINGS)})")
     unknown = [c for c in class_ids or () if c not in found]
     if unknown:
         raise InputError(f"--class_ids={unknown[0]} is not a subfolder of --mesh_dir={mesh_dir} with meshes; there: "
                          f"{', '.join(found)}")
     found = {c: found[c] for c in class_ids or found}
+    planned = split_file and _planned(split_file, mesh_dir, found, class_ids, skip_bad)
+    if planned:
+        found = {c: list(itertools.chain(*splits.values())) for c, splits in planned.items()}
     small = [f"{c} ({len(f)})" for c, f in found.items() if len(f) < 3]
     classes = {c: f for c, f in found.items() if len(f) >= 3}
     if not classes:
@@ -207,6 +283,11 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     train_views = _views(layout, train_views)
     settings = {"made_by": "meshes", "mesh_dir": os.path.abspath(mesh_dir), "up": up, "data_seed": seed,
                 "train_views": train_views}
+    for option, value, plain in (("front", front, None), ("grid_surface", grid_surface, "smooth"),
+                                 ("voxels", voxels, None),
+                                 ("split_file", split_file and os.path.abspath(split_file), None)):
+        if value != plain:  # what is not said needs no mention
+            settings[option] = value
     done = _begin(folder, settings, layout)
     for class_id in [c for c in done if c in found or not class_ids]:
         _check_same_meshes(folder, class_id, mesh_dir, found.get(class_id, []))
@@ -215,18 +296,26 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
             continue
         bad = {}
         if skip_bad:
-            bad = _unusable(class_id, files, up)
+            loader = FromFiles({}, up, front, grid_surface, keep)
+            bad = {path: said for path, said in zip(files, in_order(loader.problem, files, workers)) if said}
             tell_left_out(list(bad.values()), print)
             files = [path for path in files if path not in bad]
             if len(files) < 3:
                 print(f"left out, for fewer than 3 of its meshes can be used: {class_id} ({len(files)})")
                 continue
-        order = np.random.default_rng(seed).permutation(len(files))
-        n_val, n_test = max(1, len(files) // 10), max(1, len(files) // 5)
-        split = {"val": order[:n_val], "test": order[n_val:n_val + n_test], "train": order[n_val + n_test:]}
-        DATASETS[layout].writer(folder, class_id, _sizes(layout, *(len(split[s]) for s in SPLITS)),
-                                lambda s, i: _load(files[split[s][i]], up), train_views, seed, class_id)
-        names = {**{s: [files[j] for j in split[s]] for s in SPLITS}, **({"left_out": list(bad)} if bad else {})}
+        if planned:
+            paths = {s: [path for path in planned[class_id][s] if path not in bad] for s in SPLITS}
+            if empty := next((s for s in DATASETS[layout].splits if not paths[s]), None):
+                raise InputError(f"--split_file={split_file} leaves no objects of {class_id} in {empty}")
+        else:
+            order = np.random.default_rng(seed).permutation(len(files))
+            n_val, n_test = max(1, len(files) // 10), max(1, len(files) // 5)
+            split = {"train": order[n_val + n_test:], "val": order[:n_val], "test": order[n_val:n_val + n_test]}
+            paths = {s: [files[j] for j in chosen] for s, chosen in split.items()}
+        make = FromFiles(paths, up, front, grid_surface, keep, fingerprint([], files))
+        DATASETS[layout].writer(folder, class_id, _sizes(layout, *map(len, paths.values())), make, train_views, seed,
+                                class_id, workers)
+        names = {**paths, **({"left_out": list(bad)} if bad else {})}
         disk.write_json(_list_of(folder, class_id),
                         {s: [os.path.relpath(path, mesh_dir) for path in paths] for s, paths in names.items()})
         done.append(class_id)
@@ -237,23 +326,56 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     return folder
 
 
-def _load(path, up):
-    try:
-        return load_mesh(path, up)
-    except InputError as error:
-        raise InputError(f"{error}; --skip_bad goes on without such meshes") from None
+def _files_of(folder):
+    """Meshes and voxel grids below a folder, sorted. A grid beside a mesh of its name is another form of it
+    (ShapeNetCore's model_normalized.solid.binvox) and is left alone."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_of_a_system(name)]
+        names = [name for name in names if not is_of_a_system(name)]
+        meshes = [name for name in names if name.lower().endswith(MESH_ENDINGS)]
+        stems = {name.split(".")[0] for name in meshes}
+        grids = [name for name in names if name.lower().endswith(GRID_ENDINGS) and name.split(".")[0] not in stems]
+        found += [os.path.join(root, name) for name in meshes + grids]
+    return sorted(found)
 
 
-def _unusable(class_id, files, up):
-    """{path: sentence} of the meshes that cannot be used."""
-    bad, progress = {}, Progress(f"  {class_id}: looking for broken ones", len(files), " meshes")
-    for k, path in enumerate(files):
-        try:
-            load_mesh(path, up)
-        except InputError as error:
-            bad[path] = str(error)
-        progress.update(k + 1)
-    return bad
+def _planned(split_file, mesh_dir, found, class_ids, skip_bad):
+    """{class: {split: [path]}} of the classes that a split file and the folder both have."""
+    splits = read_splits(mesh_dir, split_file)[0]
+    plan, missing = {}, []
+    for class_id in [c for c in found if c in splits or class_ids]:
+        by_name = {}
+        for path in found[class_id]:
+            first = os.path.relpath(path, os.path.join(mesh_dir, class_id)).split(os.sep)
+            by_name.setdefault(first[0] if len(first) > 1 else os.path.splitext(first[0])[0], []).append(path)
+        plan[class_id] = {}
+        for split in SPLITS:
+            names = objects_of_split(mesh_dir, [class_id], split, split_file)[class_id] \
+                if split in splits.get(class_id, SPLITS) else []
+            missing += [f"{class_id}/{name}" for name in names if name not in by_name]
+            several = next((name for name in names if len(by_name.get(name, ())) > 1), None)
+            if several:
+                raise InputError(f"--mesh_dir={mesh_dir} has {len(by_name[several])} files of {class_id}/{several}, which "
+                                 f"--split_file names once: {', '.join(map(os.path.basename, by_name[several][:3]))}")
+            plan[class_id][split] = [by_name[name][0] for name in names if name in by_name]
+        counts = {name: split for split in SPLITS for name in plan[class_id][split]}
+        if len(counts) < sum(map(len, plan[class_id].values())):
+            raise InputError(f"--split_file={split_file} names an object of {class_id} in two splits")
+        if unnamed := len(found[class_id]) - len(counts):
+            print(f"left out, for --split_file does not name them: {unnamed} of {class_id}")
+    if not plan:
+        raise InputError(f"--split_file={split_file} names no class of --mesh_dir={mesh_dir}: "
+                         f"{', '.join(sorted(splits))} against {', '.join(found)}")
+    if missing:
+        told = f"--split_file={split_file} names {len(missing)} objects that --mesh_dir={mesh_dir} lacks ({missing[0]}" \
+               f"{', ...' if len(missing) > 1 else ''})"
+        if not skip_bad:
+            raise InputError(f"{told}; --skip_bad goes on without them")
+        print(f"left out: {told}")
+    if others := [c for c in found if c not in plan]:
+        print(f"left out, for --split_file has no such class: {', '.join(others)}")
+    return plan
 
 
 def _list_of(folder, class_id):

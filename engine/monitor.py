@@ -29,6 +29,7 @@ class Progress:
         self.out = out or sys.stderr
         self.start = self.shown = time.monotonic()
         self.alive = self.out.isatty()
+        self.first = 0  # done before this began
 
     def update(self, done):
         now = time.monotonic()
@@ -36,7 +37,7 @@ class Progress:
         if not last and now - self.shown < (0.2 if self.alive else 10):
             return
         self.shown = now
-        rate = done / max(now - self.start, 1e-9)
+        rate = max(done - self.first, 0) / max(now - self.start, 1e-9)
         left = "done in " + duration(now - self.start) if last else \
             duration((self.total - done) / max(rate, 1e-9)) + " left"
         line = f"{self.what} {done}/{self.total}{self.unit}, {rate:.1f}/s, {left}"

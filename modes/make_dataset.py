@@ -1,7 +1,7 @@
-"""`--mode=make_dataset`: files in the published layouts, from the embedded shapes or from meshes."""
+"""`--mode=make_dataset`: files in the published layouts, from the embedded shapes or from meshes and voxel grids."""
 import synthetic
 from datasets import DATASETS, DEFAULT
-from engine.arguments import Mode, need
+from engine.arguments import Mode, integer, need
 
 
 def run(options, _device):
@@ -11,18 +11,27 @@ def run(options, _device):
     folder = options.data_dir or synthetic.FOLDER
     if options.mesh_dir:
         synthetic.make_from_meshes(folder, options.mesh_dir, options.up, options.data_seed, options.train_views,
-                                   options.layout, options.skip_bad, options.class_ids)
+                                   options.layout, options.skip_bad, options.class_ids, options.front, options.split_file,
+                                   options.grid_surface, options.voxels, options.workers)
     else:
         synthetic.make_synthetic(folder, options.class_ids or list(synthetic.MAIN_CLASSES), options.n_train,
                                  options.n_val, options.n_test, options.train_views, options.palette,
-                                 options.data_seed, options.layout)
+                                 options.data_seed, options.layout, options.workers)
     return 0
 
 
 MODE = Mode(run, "files in the published layouts from the embedded shapes or from MESH_DIR", options={
     "mesh_dir": dict(metavar="DIR", help=(
-        "meshes, a subfolder for each class (OBJ, OFF, PLY, STL, GLB); without it, the embedded shapes")),
+        "meshes, a subfolder for each class (OBJ, OFF, PLY, STL, GLB, and grids: BINVOX, NPY, NPZ); without it, the embedded shapes")),
     "up": dict(choices=("x", "y", "z", "-x", "-y", "-z"), default="y", help="up axis of the meshes"),
+    "front": dict(choices=[sign + axis for axis in "xyz" for sign in "+-"], metavar="AXIS", help=(
+        "axis of the files along which their objects look, +x ... -z (default: +z; with --up=z -y, with --up=-z +y)")),
+    "grid_surface": dict(choices=("smooth", "cubes"), default="smooth", help=(
+        "of voxel grids: marching cubes and a little smoothing, or bare cubes")),
+    "voxels": dict(choices=("given", "surface"), help=(
+        "of grids of 32^3 cells: the grid itself, or its surface voxelised as a mesh is (default: given; in other "
+        f"layouts than {DEFAULT} surface)")),
+    "workers": dict(type=integer(1), metavar="N", help="processes (default: one a core)"),
     "layout": dict(choices=[name for name, dataset in DATASETS.items() if dataset.writer], default=DEFAULT,
                    help="of the files"),
     **synthetic.EMBEDDED})

@@ -55,7 +55,7 @@ class NIPS17(Dataset):
     taken_by_all = {
         "wAzimuth": dict(type=number(0, above=True), metavar="DEG", help="width of NIPS17's pose bins"),
         "wElevation": dict(type=number(0, above=True), metavar="DEG", help="... in elevation"),
-        "split_file": dict(metavar="JSON", help="NIPS17: {class: {train, val, test: [objects]}} (default: "
+        "split_file": dict(metavar="JSON", help="NIPS17 and MESH_DIR: {class: {train, val, test: [objects]}} (default: "
                                                 "DATA_DIR/splits.json)")}
     writer = classmethod(write_nips17)
 

@@ -201,6 +201,9 @@ def read_splits(data_dir, split_file=None):
                          "--split_file") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from None
+    if isinstance(splits, list) and splits and all(isinstance(s, dict) and isinstance(s.get("taxonomy_id"), str)
+                                                   for s in splits):
+        splits = {s["taxonomy_id"]: s for s in splits}  # the form that goes with 3D-R2N2's files
     if not isinstance(splits, dict) or not all(isinstance(s, dict) for s in splits.values()):
         raise InputError(f"{path} must hold {{class: {{train, val, test: [objects]}}}}")
     return splits, path

@@ -6,7 +6,10 @@ frame of people, train_views the views kept of each training object (None: all),
 from our renderer through the dataset's camera, grids from our voxeliser in the dataset's axes.
 """
 import os
+import pickle
 import shutil
+import zipfile
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +17,9 @@ from PIL import Image
 
 from engine import disk
 from engine.monitor import Progress
-from errors import WriteError
+from errors import InputError, WriteError
+from making.grids import turn_grid
+from making.workers import Journal, in_order
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
 
@@ -59,27 +64,91 @@ def voxel_grid(dataset, vertices, faces):
     return dataset.voxelize(dataset.place(vertices)[None], faces)[0].numpy()
 
 
-def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name):
-    """`<class>_<split>_{images,voxels}.npz`, and `<class>_train_views.npz` for fewer than all views."""
-    progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
-    for number, (split, count) in enumerate(sizes.items()):
-        kept = train_views if split == "train" and train_views else dataset.num_views
-        images = np.empty((count, kept, 4, dataset.img_size, dataset.img_size), np.uint8)
-        voxels = np.empty((count,) + (VOXEL_GRID,) * 3, bool)
-        shown = np.empty((count, kept), np.uint8)
-        for i in range(count):
-            vertices, faces, colors = make(split, i)
-            rng = np.random.default_rng([seed, number, i])
-            shown[i] = np.sort(rng.permutation(dataset.num_views)[:kept])
-            views = torch.from_numpy(shown[i].astype(np.int64))
-            images[i] = draw_views(dataset, vertices, faces, colors, views)
-            voxels[i] = voxel_grid(dataset, vertices, faces)
-            done += 1
-            progress.update(done)
-        if split == "train" and kept < dataset.num_views:
-            _write_npz(folder, f"{class_id}_train_views", shown)
-        _write_npz(folder, f"{class_id}_{split}_images", images)
-        _write_npz(folder, f"{class_id}_{split}_voxels", voxels)
+@dataclass
+class CVPR18Object:
+    """What is kept of an object, as a dict of arrays: images (v, 4, 64, 64), voxels (32, 32, 32), shown (v,); and of
+    an object that is a grid, overlap, the IoU of its voxels and its surface's, and cut, whether a view cuts it off.
+
+    make : called with (split, i), gives (vertices, faces, colors) or, of a grid that is the truth, (..., grid).
+    """
+    dataset: type
+    make: object
+    train_views: int | None
+    seed: int
+
+    def __call__(self, item):
+        split, number, i = item
+        vertices, faces, colors, *grid = self.make(split, i)
+        kept = self.train_views if split == "train" and self.train_views else self.dataset.num_views
+        rng = np.random.default_rng([self.seed, number, i])
+        shown = np.sort(rng.permutation(self.dataset.num_views)[:kept])
+        record = {"images": draw_views(self.dataset, vertices, faces, colors, torch.from_numpy(shown)),
+                  "voxels": voxel_grid(self.dataset, vertices, faces), "shown": shown.astype(np.uint8)}
+        if grid:
+            given = dataset_grid(self.dataset, grid[0])
+            union = max(int((given | record["voxels"]).sum()), 1)
+            placed = self.dataset.place(vertices)[None].expand(len(shown), -1, -1)
+            seen = self.dataset.project(placed, torch.from_numpy(shown))
+            record |= {"overlap": (given & record["voxels"]).sum() / union, "voxels": given,
+                       "cut": bool(seen[..., :2].abs().max() > 1)}
+        return record
+
+
+def dataset_grid(dataset, grid):
+    """(32, 32, 32) bool in the dataset's axes of a grid in the frame of people, axis k along coordinate k."""
+    placed = turn_grid(grid, dataset.place(torch.eye(3)).T.numpy())
+    return dataset.grid_axes(torch.from_numpy(placed)).numpy()
+
+
+def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
+    """`<class>_<split>_{images,voxels}.npz`, and `<class>_train_views.npz` for fewer than all views.
+
+    Objects are kept in `<class>_<split>.part` until the class is complete: what was interrupted goes on there.
+    """
+    progress, done, first = Progress(f"  {name}", sum(sizes.values()), " objects"), 0, 0
+    one, journals, grids = CVPR18Object(dataset, make, train_views, seed), [], []
+    disk.make_folder(folder, "--data_dir")
+    key = pickle.dumps((one, sizes))
+    try:
+        for number, (split, count) in enumerate(sizes.items()):
+            journal = Journal(os.path.join(folder, f"{class_id}_{split}.part"), key)
+            journals.append(journal)
+            done, first = done + len(journal), first + len(journal)
+            progress.first = first
+            for record in in_order(one, [(split, number, i) for i in range(len(journal), count)], workers):
+                journal.append(record)
+                done += 1
+                progress.update(done)
+            kept = train_views if split == "train" and train_views else dataset.num_views
+            if split == "train" and kept < dataset.num_views:
+                _write_npz(folder, f"{class_id}_train_views", np.stack([record["shown"] for record in journal]))
+            for what, shape, dtype in (("images", (kept, 4, dataset.img_size, dataset.img_size), np.uint8),
+                                       ("voxels", (VOXEL_GRID,) * 3, bool)):
+                _write_rows(folder, f"{class_id}_{split}_{what}", (count, *shape), dtype,
+                            (record[what] for record in journal))
+            grids += [(float(record["overlap"]), bool(record["cut"])) for record in journal if "overlap" in record]
+    except BaseException as error:
+        for journal in journals:  # what is refused will be made of other files: nothing to go on with
+            journal.close() if len(journal) and not isinstance(error, InputError) else journal.remove()
+        raise
+    for journal in journals:
+        journal.remove()
+    if grids:
+        overlap, cut = np.mean(grids, 0)
+        print(f"  {name}: the voxels are the given grids, turned; their surfaces, voxelised by the published rule, "
+              f"overlap with them by {overlap:.3f}" + (f"; {cut:.1%} of the objects leave a picture at the grid's "
+                                                       "scale and are cut off there" if cut else ""))
+
+
+def _write_rows(folder, stem, shape, dtype, rows):
+    """An npz file of one array, compressed row by row: never all of it in memory."""
+    header = {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(np.dtype(dtype))}
+    with disk.written_whole(os.path.join(folder, stem + ".npz"), "wb") as out, \
+            zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, \
+            archive.open("arr_0.npy", "w", force_zip64=True) as array:
+        np.lib.format.write_array_header_1_0(array, header)
+        for row in rows:
+            array.write(np.ascontiguousarray(row, dtype).tobytes())
 
 
 def _write_npz(folder, stem, array=None, **arrays):
@@ -89,7 +158,7 @@ def _write_npz(folder, stem, array=None, **arrays):
 
 # ---- NIPS17 ---------------------------------------------------------------------------------------
 
-def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name, size=224):
+def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, size=224):
     """renders/, voxels/ and splits.json, each object's folder whole or not there; 20 random views of each
     object. Depth is 16-bit, 12000 a unit, 65535 where there is nothing."""
     import scipy.io
@@ -102,7 +171,7 @@ def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name
         os.makedirs(volumes, exist_ok=True)
         for number, (split, names) in enumerate(splits.items()):
             for i, name_of_object in enumerate(names):
-                vertices, faces, colors = make(split, i)
+                vertices, faces, colors = make(split, i)[:3]
                 vertices = within(vertices, 0.5)
                 rng = np.random.default_rng([seed, number, i])
                 count = train_views if split == "train" and train_views else dataset.count_of_views
@@ -146,14 +215,14 @@ def _write_views(dataset, folder, vertices, faces, colors, angles, size):
 PARTS = {"train": ("train", "imagenet"), "val": ("val",)}
 
 
-def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, name, side=224):
+def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, side=224):
     """`<word>_{train,imagenet,val}.npz`: photographs of sorts, an object on a coloured ground, of 160 to 400
     px; a quarter of the training objects in the file of ImageNet."""
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
     for number, (split, count) in enumerate(sizes.items()):
         items = []
         for i in range(count):
-            items.append(_photograph(dataset, *make(split, i), np.random.default_rng([seed, number, i]), side))
+            items.append(_photograph(dataset, *make(split, i)[:3], np.random.default_rng([seed, number, i]), side))
             done += 1
             progress.update(done)
         cut = count - count // 4 if split == "train" else count
