@@ -187,18 +187,31 @@ def unread(options, given):
             return f"--{name} is an option of --dataset={' and '.join(readers)}, not of {options.dataset}"
         if refused(options, name):
             return refused(options, name)
+    if options.preset == "best" and not trains:
+        return f"--preset is an option of --mode={' and '.join(METHODS)}, not of {options.mode}"
+    if options.preset == "best" and options.confusion == "log2" and "confusion" in given:
+        return "--preset=best excludes --confusion=log2, which throws standardised codes to infinity; leave it out"
+    if options.preset == "best" and options.lambda_adv == 0:
+        return ("--preset=best excludes --lambda_adv=0: it is a method's with its adversary; give the losses of the plain "
+                "autoencoder one by one, such as --lambda_pressure=1e-4")
+    if options.lr_schedule == "cosine" and trains:
+        for name in ("decay_batch", "decay_every", "decay_order"):
+            if name in given:
+                return f"--{name} is of --lr_schedule=constant; cosine falls to nothing at --n_iters by itself"
     return None
 
 
 # ---- settle -----------------------------------------------------------------------------------------
 
 def settled(options, given):
-    """The options with the values of the dataset's published run where none were given. A dataset that was not given
+    """The options with the values of --preset, and then of the dataset's published run, where none were given. A dataset that was not given
     is None in modes that take it from a run."""
     defaults = dict(DATASETS[options.dataset].defaults(vars(options)))
     if options.mode == "check_data":
         defaults.pop("trainViews", None)
-    values = {name: defaults.get(name) if value is None else value for name, value in vars(options).items()}
+    preset = METHODS[options.mode].best if options.preset == "best" else {}
+    values = {name: preset[name] if name in preset and name not in given else defaults.get(name) if value is None else value
+              for name, value in vars(options).items()}
     if "dataset" not in given and options.mode not in (*METHODS, "check_data"):
         values["dataset"] = None
     return argparse.Namespace(**values)

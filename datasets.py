@@ -11,7 +11,7 @@ import torch
 
 import neural_renderer as nr
 from errors import InputError
-from readers.base import SHAPENET, VOXEL_GRID, Batch, Dataset, check_folder, table
+from readers.base import SHAPENET, VOXEL_GRID, Batch, Dataset, apart, check_folder, table
 from readers.cache import open_npz
 from readers.nips17 import NIPS17
 from readers.pascal3d import Pascal3D
@@ -96,6 +96,19 @@ class CVPR18(Dataset):
         turn = torch.randint(1, cls.num_views, (len(cameras),)).to(cameras.device, non_blocking=True)
         others = (cameras + turn) % cls.num_views
         return others, others
+
+    @classmethod
+    def pose_angle(cls, a, b):
+        return apart(360 / cls.num_views * (a - b))
+
+    @classmethod
+    def mirror_planes(cls):
+        """Sums of the numbers of two views that see an object from both sides of its plane."""
+        return range(cls.num_views)
+
+    @classmethod
+    def mirrored(cls, cameras, plane):
+        return (plane - cameras) % cls.num_views
 
     @staticmethod
     def grid_axes(grid):

@@ -23,8 +23,15 @@ class Sampler:
     A pure function of the seed and the step, so that a resumed run sees what it would have seen.
     """
 
-    def __init__(self, count, batch_size, seed):
+    def __init__(self, count, batch_size, seed, objects=None):
+        """objects : (count,) int, of the images: then each image is followed by another of the same object, and an
+        object's images are all taken before one of them comes again, except that an odd one goes with the first."""
         self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.groups = None
+        if objects is not None:
+            order = np.argsort(objects, kind="stable")
+            self.groups = np.split(order, np.flatnonzero(np.diff(np.asarray(objects)[order])) + 1)
+            self.count = sum(len(group) + len(group) % 2 for group in self.groups)
         self._epoch = self._order = None
 
     def batch(self, step):
@@ -42,8 +49,16 @@ class Sampler:
     def _shuffled(self, epoch):
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+            rng = np.random.default_rng([self.seed, epoch])
+            self._order = rng.permutation(self.count) if self.groups is None else self._pairs(rng)
         return self._order
+
+    def _pairs(self, rng):
+        pairs = []
+        for group in self.groups:
+            mixed = rng.permutation(group)
+            pairs.append(np.concatenate([mixed, mixed[:len(mixed) % 2]]).reshape(-1, 2))
+        return rng.permutation(np.concatenate(pairs)).reshape(-1)
 
 
 class Loop:
@@ -94,7 +109,7 @@ class Loop:
         if self.first >= o.n_iters:
             self.monitor.say(f"the run has its {self.first} iterations already; a higher --n_iters goes on")
             return 0
-        sampler = Sampler(len(self.data), o.batch_size, o.seed)
+        sampler = Sampler(len(self.data), o.batch_size, o.seed, self.data.all_objects().numpy() if o.pairs == 2 else None)
         sheet = self.validation.gather(self.validation.spread(8)[1])
         feed = open_feed(self.data, sampler, self.trainer.device, distributed.part(o.batch_size), o.data_on)
         if feed.told:

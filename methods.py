@@ -7,6 +7,7 @@ import abc
 
 import losses
 from engine import distributed
+from engine.arguments import integer
 from errors import InputError
 from models import PoseDiscriminator, ViewDiscriminator
 
@@ -24,6 +25,7 @@ class Method(abc.ABC):
     help : of its mode, in a line.
     options : {name: keywords of argparse's add_argument} of those that are this method's own. Other methods, whose
         runs would not look at them, refuse them.
+    best : {option: value} of --preset=best.
     has_prior : whether the code's Gaussian prior is among its losses.
     wants_other_views : whether the shapes of a step are drawn from random other cameras, too: `step.views[title]`.
     discriminator : nn.Module, or None: then every iteration learns from LOSSES alone.
@@ -31,6 +33,7 @@ class Method(abc.ABC):
 
     title = help = None
     options = {}
+    best = {}
     has_prior = True
     wants_other_views = False
     discriminator = None
@@ -82,18 +85,25 @@ class FeatGAN(Method):
         "confusion": dict(choices=("log2", "ce"), default="log2",
                           help="log2: as published; ce: cross-entropy to the uniform distribution"),
         "standardize_code": dict(action="store_true",
-                                 help="standardise the code before the discriminator, which then learns")}
+                                 help="standardise the code before the discriminator, which then learns"),
+        "replay": dict(type=integer(0), default=0, metavar="N",
+                       help="the discriminator also learns from the codes of its last N batches")}
+
+    # What won on shapes of ShapeNet (benchmarks/claim.py).
+    best = {"lambda_pressure": 1e-4, "lambda_near": 0.5, "lambda_mirror": 0.5, "lambda_edge": 0.01,
+            "lambda_front": 10.0, "lambda_Gprior": 0.0, "confusion": "ce", "standardize_code": True, "lr_D": 1e-3}
 
     def __init__(self, options, num_poses, silhouette_size):
         self.discriminator = PoseDiscriminator(num_poses, options.latent_dim, options.standardize_code,
-                                               distributed.gathered)
+                                               distributed.gathered,
+                                               (options.replay, options.batch_size))
         self.confusion = options.confusion
 
     def encoder_losses(self, step):
         return {"confusion": losses.confusion_loss(self.discriminator(step.codes), self.confusion)}
 
     def discriminator_losses(self, step):
-        return {"discriminator": losses.discriminator_loss(self.discriminator(step.codes.detach()), step.poses)}
+        return {"discriminator": self.discriminator.loss(step.codes.detach(), step.poses)}
 
 
 class ViewPriorLearning(Method):
@@ -104,10 +114,13 @@ class ViewPriorLearning(Method):
     title = "VPL"
     help = "View Prior Learning (VPL), the compared method"
     has_prior = False
+    best = {"lambda_pressure": 1e-4}  # its paper has it; the program of Peng et al. leaves it out
+    options = {"disc_width": dict(type=integer(1), default=128,
+                                  help="channels of the first layer of VPL's discriminator; all others scale along")}
     wants_other_views = True
 
     def __init__(self, options, num_poses, silhouette_size):
-        self.discriminator = ViewDiscriminator(num_poses, silhouette_size)
+        self.discriminator = ViewDiscriminator(num_poses, silhouette_size, options.disc_width)
 
     @classmethod
     def check(cls, options, dataset, num_poses):

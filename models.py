@@ -174,20 +174,49 @@ class PoseDiscriminator(nn.Module):
 
     `standardize` takes each component's batch mean and deviation away first: the Gaussian prior
     shrinks the codes so much that the published discriminator hardly learns (README, settings).
-    `gathered` gives, where several processes share a batch, the codes of all of them.
+    `gathered` gives, where several processes share a batch, the codes of all of them. `replay` (N, B) keeps what
+    `loss` saw in its last N batches of B: it is part of the state, so that a resumed run has the same.
     """
 
-    def __init__(self, num_poses, latent_dim=512, standardize=False, gathered=lambda codes: codes):
+    def __init__(self, num_poses, latent_dim=512, standardize=False, gathered=lambda codes: codes, replay=(0, 0)):
         super().__init__()
         self.hidden_layer0 = nn.Linear(latent_dim, 256)
         self.hidden_layer1 = nn.Linear(256, 128)
         self.digit_layer = nn.Linear(128, num_poses)
         self.standardize, self.gathered = standardize, gathered
+        self.replays = replay[0] > 0
+        if self.replays:
+            self.register_buffer("replayed_codes", torch.zeros(*replay, latent_dim))
+            self.register_buffer("replayed_poses", torch.zeros(replay, dtype=torch.int64))
+            self.register_buffer("replayed", torch.zeros(replay[0]))  # 1 where a batch is kept
 
     def forward(self, codes):
-        if self.standardize:
-            everyones = self.gathered(codes)
-            codes = (codes - everyones.mean(0)) / (everyones.std(0, correction=0) + 1e-6)
+        return self._told(self._standardized(codes))
+
+    def loss(self, codes, poses):
+        """Negative log-likelihood of the true pose bins (B,), the mean over this batch and those kept."""
+        codes = self._standardized(codes)
+        if not self.replays:
+            return nn.functional.nll_loss(self._told(codes), poses)
+        # Copied, as what is kept changes before the gradient is taken.
+        weights = torch.cat([self.replayed.new_ones(1), self.replayed])
+        own = nn.functional.nll_loss(self._told(codes), poses)
+        kept = self._told(self.replayed_codes.flatten(0, 1).clone())
+        kept = nn.functional.nll_loss(kept, self.replayed_poses.flatten().clone(), reduction="none")
+        means = torch.cat([own[None], kept.view(self.replayed_poses.shape).mean(1)])
+        with torch.no_grad():
+            for buffer, newest in ((self.replayed_codes, self.gathered(codes.detach())),
+                                   (self.replayed_poses, self.gathered(poses)), (self.replayed, weights[0])):
+                buffer.copy_(torch.cat([newest[None].to(buffer.dtype), buffer[:-1]]))
+        return (weights * means).sum() / weights.sum()
+
+    def _standardized(self, codes):
+        if not self.standardize:
+            return codes
+        everyones = self.gathered(codes)
+        return (codes - everyones.mean(0)) / (everyones.std(0, correction=0) + 1e-6)
+
+    def _told(self, codes):
         x = torch.relu(self.hidden_layer0(codes))
         x = torch.relu(self.hidden_layer1(x))
         return torch.log_softmax(self.digit_layer(x), 1)
@@ -197,19 +226,19 @@ class ViewDiscriminator(nn.Module):
     """Silhouette (B, S, S) and view number (B,) to the logit (B,) of "seen from the input's view".
 
     View Prior Learning (Kato & Harada 2019): the view enters as K constant planes, one-hot, beside
-    the silhouette. The published sigmoid is left to the loss.
+    the silhouette. The published sigmoid is left to the loss. `width` (128) scales all channels.
     """
 
-    def __init__(self, num_views, img_size=64):
+    def __init__(self, num_views, img_size=64, width=128):
         super().__init__()
         self.num_views = num_views
         layers, before = [], 1 + num_views
-        for i, width in enumerate((128, 256, 512, 1024)):
-            layers.append(nn.Conv2d(before, width, 4, stride=2, padding=1))
+        for i in range(4):
+            layers.append(nn.Conv2d(before, width << i, 4, stride=2, padding=1))
             if i:
-                layers.append(nn.BatchNorm2d(width))
+                layers.append(nn.BatchNorm2d(width << i))
             layers.append(nn.LeakyReLU(0.2))
-            before = width
+            before = width << i
         self.convBlocks = _channels_last(nn.Sequential(*layers))
         self.digit_layer = nn.Linear(before * (img_size // 16) ** 2, 1)
 

@@ -1,6 +1,7 @@
 """A step of training, shared by all methods: networks, optimisers, losses, gradients."""
 import contextlib
 import functools
+import math
 import operator
 
 import torch
@@ -16,8 +17,11 @@ from methods import METHODS, AutoEncoder
 
 def learning_rate(step, options, base):
     """The rate of iteration `step`, the first being 1. When decay_batch iterations are done, and after every
-    decay_every more, it is multiplied by decay_order."""
+    decay_every more, it is multiplied by decay_order; or half a cosine from the first iteration to nothing after the
+    last (Loshchilov & Hutter 2017)."""
     done = step - 1
+    if options.lr_schedule == "cosine":
+        return base * (1 + math.cos(math.pi * done / options.n_iters)) / 2
     if done < options.decay_batch:
         return base
     return base * options.decay_order ** ((done - options.decay_batch) // options.decay_every + 1)
@@ -41,7 +45,7 @@ class Trainer:
         self.dataset = self.model.dataset
         silhouette_size = self.dataset.silhouette_size(options.img_size)
         self.renderer = self.dataset.renderer(silhouette_size)
-        self.topology = losses.MeshTopology(self.model.faces).to(device)
+        self.topology = losses.MeshTopology(self.model.faces, self.model.decoder.template).to(device)
         self.modules = self.model.modules()
         chosen = METHODS[options.mode]
         num_poses = data.num_poses if data is not None else self.dataset.count_poses(vars(options))
@@ -59,6 +63,11 @@ class Trainer:
         self.views = {loss.name: (loss.views, loss.silhouettes) for loss, _ in self.losses if loss.views}
         if self.method.wants_other_views:
             self.views[self.method.title] = _other_views, True
+        if options.pairs == 2:
+            self.views[losses.PAIR] = _views_of_pairs, True
+        # Weights of losses that begin later change where a graph reads them.
+        self.later = {loss.name: torch.zeros((), device=device) for loss, _ in self.losses
+                      if loss.begins and getattr(options, loss.begins) > 0}
         if distributed.size() > 1 and device.type == "cuda":  # on CPUs each process normalises its own part
             self.modules.update({name: torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
                                  for name, module in self.modules.items()})
@@ -81,6 +90,9 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             group, rate = optimizer.param_groups[0], learning_rate(step, self.options, self.rates[name])
             group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], torch.Tensor) else rate
+        for loss, weight in self.losses:
+            if loss.name in self.later:
+                self.later[loss.name].fill_(weight if step >= getattr(self.options, loss.begins) else 0.0)
         return self._turns[self.encoders_turn(step)](*self.inputs(batch))
 
     def encoders_turn(self, step):
@@ -125,9 +137,9 @@ class Trainer:
                     values[name] = value
                     total = total + self.options.lambda_adv * value
                 self._backward(total)
-            return values, learning
-        self._backward(total)
-        if "D" in self.modules:
+        else:
+            self._backward(total)
+        if "D" in self.modules and (self.options.D_always or not encoders_turn):
             own = self.method.discriminator_losses(step)
             self._backward(functools.reduce(operator.add, own.values()))
             values.update(own)
@@ -156,7 +168,8 @@ class Trainer:
     def total(self, step):
         """({name: value}, weighted sum) of the losses of LOSSES that this run takes."""
         values = {loss.name: loss.function(step) for loss, _ in self.losses}
-        terms = [values[loss.name] if loss.option is None else weight * values[loss.name]
+        terms = [values[loss.name] if loss.option is None else
+                 self.later.get(loss.name, weight) * values[loss.name]
                  for loss, weight in self.losses]
         return values, functools.reduce(operator.add, terms)
 
@@ -193,6 +206,10 @@ class Trainer:
 
 def _other_views(dataset, cameras, poses):
     return dataset.other_views(cameras, poses)
+
+
+def _views_of_pairs(dataset, cameras, poses):
+    return losses.exchanged(cameras), losses.exchanged(poses)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,8 @@ def _begun_with(folder):
 def _same_options(folder, before, now, defaults):
     """Refuse options that are not those of the run. One that is newer than the run had its default there; one
     that this program has no more must have been off there: None or False."""
-    for name in sorted((set(before) | set(now)) - MAY_CHANGE):
+    fixed = {"n_iters"} if now.get("lr_schedule") == "cosine" else set()  # its rates depend on their number
+    for name in sorted((set(before) | set(now)) - (MAY_CHANGE - fixed)):
         then = before.get(name, defaults.get(name))
         if name in now and then != now[name]:
             raise InputError(f"the run in {folder} was trained with --{name}={then}, now --{name}={now[name]}; "

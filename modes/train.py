@@ -3,6 +3,8 @@ import argparse
 import contextlib
 import os
 
+import torch
+
 import synthetic
 from datasets import DATASETS, DEFAULT
 from engine import checkpoints, dashboard, distributed, lock, runs, weights
@@ -16,6 +18,8 @@ from models import RESNET_SIZE
 from training import Trainer
 
 TRAINING = {
+    "preset": dict(choices=("published", "best"), default="published", help=(
+        "published: exactly the published run; best: what won on real shapes; an option that is given wins")),
     "n_iters": dict(type=integer(1), help="iterations in all; with BATCHES_DONE those to come"),
     "batches_done": dict(type=integer(0), default=0, metavar="N", help=(
         "the published way to go on after N iterations: with the run that CKPT_DIR holds, or from the weights that are "
@@ -31,9 +35,24 @@ TRAINING = {
     "lambda_adv": dict(type=number(0), help="weight of the adversarial confusion; 0 is the plain autoencoder (AE)"),
     "lambda_Lap": dict(type=number(0), default=0.0, help="weight of the Laplacian loss"),
     "lambda_edge": dict(type=number(0), default=0.0, help="weight of the edge length loss"),
+    "lambda_pressure": dict(type=number(0), default=0.0, help=(
+        "weight of internal pressure, which pushes every face outwards along its normal")),
+    "lambda_front": dict(type=number(0), default=0.0, help=(
+        "weight of surfaces that are inside out: fronts behind backs, seen from random directions")),
+    "lambda_near": dict(type=number(0), default=0.0, help=(
+        "weight of the silhouette from another view against the training set's nearest one of that view")),
+    "near_from": dict(type=integer(0), default=0, help="iteration from which LAMBDA_NEAR counts"),
+    "lambda_mirror": dict(type=number(0), default=0.0, help=(
+        "weight of the flipped silhouette, from the camera that is mirrored in the mirror plane of the class")),
     "G_every": dict(type=integer(1), default=2, help=(
         "every n-th iteration is the encoder's, the others are the discriminator's")),
     **{name: keywords for method in METHODS.values() for name, keywords in method.options.items()},
+    "D_always": dict(action="store_true", help="train the discriminator in the encoder's iterations, too"),
+    "pairs": dict(type=int, choices=(1, 2), default=1, help=(
+        "2: a batch has two images of each of its objects, and each shape learns from both silhouettes (Kato et al. "
+        "2018)")),
+    "lr_schedule": dict(choices=("constant", "cosine"), default="constant", help=(
+        "constant: with the steps of DECAY_BATCH; cosine: falls to nothing at N_ITERS")),
     "amp": dict(action="store_true", help="bfloat16 inside the networks"),
     "cuda_graph": dict(choices=("auto", "on", "off"), default="auto", help=(
         "start each step on the GPU as one recorded graph; auto: where one process trains on one")),
@@ -70,6 +89,7 @@ def run(options, device, defaults=None):
         with distributed.main_first():
             data = dataset.open(described, "train", trainViews=options.trainViews, seed=options.data_seed)
             validation = dataset.open(described, "val", seed=options.data_seed)
+        _check_pairs(options, data)
         trainer = Trainer(options, device, data)
         if not begun:
             weights.start_from(trainer.modules, options, dataset)
@@ -135,16 +155,21 @@ def _gone_on(options):
 
 def _check(options, dataset):
     """Refuse, before anything is loaded, what cannot train."""
-    if options.lambda_adv > 0 and options.G_every < 2:
+    if options.lambda_adv > 0 and options.G_every < 2 and not options.D_always:
         raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
                          "iteration would be the encoder's and the discriminator would never learn; "
-                         "give --G_every=2 or more, or --lambda_adv=0 for the plain autoencoder")
+                         "give --G_every=2 or more, --D_always, or --lambda_adv=0 for the plain autoencoder")
+    if options.lambda_mirror and not dataset.mirror_planes():
+        raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: {options.dataset} knows no mirrored cameras")
     if options.visdom_env is not None:
         dashboard.check(options.visdom_env, options.visdom_port)
     METHODS[options.mode].check(options, dataset, dataset.count_poses(vars(options)))
     if options.batch_size % distributed.size():
         raise InputError(f"--batch_size={options.batch_size} cannot be shared out equally to {distributed.size()} "
                          "processes: give a multiple of their number")
+    if options.batch_size % (options.pairs * distributed.size()):
+        raise InputError(f"--batch_size={options.batch_size} with --pairs={options.pairs}: give a multiple of "
+                         f"{options.pairs * distributed.size()}, whole pairs for every process")
     if options.img_size not in dataset.img_sizes:
         raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
                          f"{' or '.join(map(str, dataset.img_sizes))} px")
@@ -154,6 +179,15 @@ def _check(options, dataset):
     if options.resnet_weights and options.img_size != RESNET_SIZE:
         raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
                          f"is a ResNet; here --img_size={options.img_size}")
+
+
+def _check_pairs(options, data):
+    """Refuse pairs of a training split that has objects with one image."""
+    if options.pairs == 2:
+        alone = int((torch.bincount(data.all_objects(), minlength=data.num_objects) < 2).sum())
+        if alone:
+            raise InputError(f"--pairs=2 needs two images of every object; {alone} of {data.num_objects} training "
+                             "objects have one")
 
 
 MODE = Mode(run, None, options=synthetic.EMBEDDED, taken_by_all={**TRAINING, **dashboard.SERVER},

@@ -106,6 +106,10 @@ class Dataset(Conventions):
 
     class_ids = split = img_size = num_poses = rows = object_class = None
 
+    def pose_angle(self, a, b):
+        """(B,) degrees between pose bins (B,) and (B,), NaN where it is not known."""
+        return torch.full(a.shape, float("nan"))
+
     @classmethod
     def count_poses(cls, options):
         """Pose bins by the options (a dict) alone, None where the files decide."""
@@ -198,6 +202,11 @@ class Dataset(Conventions):
         """Numbers of all images of the c-th class, object by object. Objects of one class have equally
         many."""
         return np.flatnonzero(self.rows["class_number"] == c)
+
+
+def apart(degrees):
+    """Differences of angles, in degrees, as 0 ... 180."""
+    return ((degrees + 180) % 360 - 180).abs()
 
 
 def check_folder(data_dir, example):

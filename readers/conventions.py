@@ -48,6 +48,17 @@ class Conventions(abc.ABC):
     def turned(cls, cameras, turns):
         """Cameras that see the object turned further, by a number of whole turns."""
 
+    @classmethod
+    def mirror_planes(cls):
+        """Planes that objects may be symmetric in, as `mirrored` takes them; one alone is known to be theirs."""
+        return ()
+
+    @classmethod
+    def mirrored(cls, cameras, plane):
+        """Cameras (B, ...) from which an object that is symmetric in a plane looks like the flipped images of what the
+        given ones see. It runs inside CUDA graphs."""
+        raise ValueError(f"{cls.name} knows no mirrored cameras")
+
     @staticmethod
     def to_grid(vertices):
         """Renderer frame to [0, 1]^3, as `voxelize` needs it."""

@@ -8,7 +8,7 @@ import neural_renderer as nr
 from engine.arguments import number
 from errors import InputError
 
-from .base import SHAPENET, SKIP_BAD, Batch, Dataset, Rows, table, tell_left_out
+from .base import SHAPENET, SKIP_BAD, Batch, Dataset, Rows, apart, table, tell_left_out
 from .nips17_files import FILES, ClassReader, objects_of_split, read_splits
 from .writers import write_nips17
 
@@ -77,6 +77,21 @@ class NIPS17(Dataset):
     @classmethod
     def turned(cls, cameras, turns):
         return cameras + cameras.new_tensor([360 * turns, 0, 0])
+
+    def pose_angle(self, a, b):
+        """In azimuth."""
+        _, up = _bins(self.wAzimuth, self.wElevation)
+        return apart(self.wAzimuth * (a // up - b // up))
+
+    @classmethod
+    def mirror_planes(cls):
+        """Sums of two azimuths, in degrees, that see an object from both sides of its plane."""
+        return range(0, 360, 15)
+
+    @classmethod
+    def mirrored(cls, cameras, plane):
+        azimuth, *rest = cameras.unbind(-1)
+        return torch.stack([(plane - azimuth + 180) % 360 - 180, *rest], -1)
 
     @staticmethod
     def grid_axes(grid):

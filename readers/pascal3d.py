@@ -99,6 +99,17 @@ class Pascal3D(Dataset):
         turn = cameras.new_tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]])
         return cameras @ turn
 
+    @classmethod
+    def mirror_planes(cls):
+        """z = 0, the plane of its symmetric meshes."""
+        return (0,)
+
+    @classmethod
+    def mirrored(cls, cameras, plane):
+        """As `mirrored` below, in operators that a CUDA graph can record."""
+        flipped = torch.cat([-cameras[:, :1], cameras[:, 1:]], 1)
+        return torch.cat([flipped[..., :2], -flipped[..., 2:]], -1)
+
     @staticmethod
     def to_grid(vertices):
         return (vertices + 1) / 2

@@ -79,8 +79,9 @@ void draw(unsigned long seed) {
   s.V = integer(r, 1, 40);
   s.F = coin(r, 0.1) ? 0 : integer(r, 1, 50);
   s.H = side(r), s.W = side(r), s.S = integer(r, 1, 2);
-  const bool textured = coin(r), lit = textured && coin(r);
-  s.T = textured ? integer(r, 1, 4) : 0;
+  const bool textured = coin(r), lit = textured && coin(r), coloured = textured && coin(r, 0.4);  // by vertices
+  s.T = textured && !coloured ? integer(r, 1, 4) : 0;
+  s.perspective = coin(r, 0.8);
   s.fill_back = coin(r);
   s.near = kind == kStrange && coin(r) ? 1e-300 : real(r, 0.01, 0.5);
   s.far = coin(r, 0.3) ? 1e30 : real(r, 1, 100);
@@ -101,7 +102,9 @@ void draw(unsigned long seed) {
   auto textures = coordinates<T>(r, (one_texture ? 1 : s.B) * texels, kPlain, 0, 1);
   auto light = coordinates<T>(r, s.B * s.F * 6, kPlain, 0, 2);
   auto background = coordinates<T>(r, s.B * 3, kPlain, 0, 1);
-  const nr::RasterizeInputs<T> inputs{vertices.get(), textures.get(textured), one_texture ? 0 : texels,
+  auto colours = coordinates<T>(r, coloured ? (one_texture ? 1 : s.B) * s.V * 3 : 0, kPlain, 0, 1);
+  const nr::RasterizeInputs<T> inputs{vertices.get(), textures.get(textured && !coloured), one_texture ? 0 : texels,
+                                      colours.get(coloured), one_texture ? 0 : 3 * s.V,
                                       light.get(lit), background.get(textured)};
 
   const bool alpha = coin(r, 0.8), depth = coin(r);
@@ -118,13 +121,15 @@ void draw(unsigned long seed) {
 
   auto d_rgb = coordinates<T>(r, rgb_out.size, kPlain, -1, 1), d_alpha = coordinates<T>(r, pixels, kPlain, -1, 1),
        d_depth = coordinates<T>(r, pixels, kPlain, -1, 1);
-  Array<T> g_vertices(vertices.size), g_textures(s.B * texels), g_light(light.size);
+  Array<T> g_vertices(vertices.size), g_textures(s.B * texels), g_light(light.size),
+      g_colours(coloured ? s.B * s.V * 3 : 0);
   const bool use_rgb = textured && coin(r, 0.8);
   nr::rasterize_backward(
       s, inputs,
       nr::RasterizeCotangents<T>{index.get(), samples_out.get(textured), d_rgb.get(use_rgb),
                                  d_alpha.get(alpha && coin(r, 0.8)), d_depth.get(depth && coin(r, 0.8))},
-      nr::RasterizeGradients<T>{g_vertices.get(coin(r, 0.9)), g_textures.get(use_rgb && coin(r)),
+      nr::RasterizeGradients<T>{g_vertices.get(coin(r, 0.9)), g_textures.get(use_rgb && !coloured && coin(r)),
+                                g_colours.get(use_rgb && coloured && coin(r)),
                                 g_light.get(use_rgb && lit && coin(r))});
   const double most = std::numeric_limits<T>::max();
   demand(all_within(g_textures, -most, most) && all_within(g_light, -most, most),

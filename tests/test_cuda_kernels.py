@@ -48,44 +48,47 @@ class Scene:
     """Random meshes and their arrays; `draw` and `pull_back` run one of the two implementations."""
 
     def __init__(self, module, dtype, seed=0, B=3, V=40, F=60, H=13, W=18, samples=2, T=3, spread=0.8,
-                 shared=False):
+                 shared=False, coloured=False, near=0.1, depths=(0.5, 1.5)):
         g = torch.Generator().manual_seed(seed)
         self.module, self.dtype, self.suffix = module, dtype, str(dtype)[6:]
-        self.sizes = dict(B=B, V=V, F=F, H=H, W=W, S=samples, T=T, near=0.1, far=100.0, eps=1e-3, fill_back=True,
-                          threads=1)
+        self.sizes = dict(B=B, V=V, F=F, H=H, W=W, S=samples, T=0 if coloured else T, near=near, far=100.0, eps=1e-3,
+                          fill_back=True, perspective=True, threads=1)
+        self.coloured = coloured
         screen = (torch.rand(B, V, 2, generator=g) - 0.5) * 2 * spread
-        depth = 0.5 + torch.rand(B, V, 1, generator=g)
+        depth = depths[0] + (depths[1] - depths[0]) * torch.rand(B, V, 1, generator=g)
         self.vertices = torch.cat([screen, depth], 2).to(dtype)
         self.faces = torch.randint(0, V, (1 if shared else B, F, 3), generator=g, dtype=torch.int32)
         self.textures = torch.rand(B, F, T, T, T, 3, generator=g).to(dtype)
+        self.colours = torch.rand(B, V, 3, generator=g).to(dtype)
         self.light = torch.rand(B, F, 2, 3, generator=g).to(dtype)
         self.background = torch.rand(B, 3, generator=g).to(dtype)
         self.generator = g
 
     def arguments(self, **tensors):
-        inputs = dict(vertices=self.vertices, faces=self.faces, textures=self.textures, light=self.light,
-                      background=self.background)
+        inputs = dict(vertices=self.vertices, faces=self.faces, light=self.light, background=self.background)
+        inputs["colours" if self.coloured else "textures"] = self.colours if self.coloured else self.textures
+        absent = dict.fromkeys({"colours", "textures"} - set(inputs))
         shared = len(self.faces) == 1 < self.sizes["B"]
         return dict(self.sizes, faces_stride=0 if shared else self.sizes["F"] * 3,
-                    textures_stride=self.textures[:1].numel(),
-                    **{k: t.data_ptr() for k, t in {**inputs, **tensors}.items()})
+                    textures_stride=self.textures[:1].numel(), colours_stride=self.colours[:1].numel(), **absent,
+                    **{k: t.data_ptr() if t is not None else None for k, t in {**inputs, **tensors}.items()})
 
     def call(self, name, cuda, args, **more):
         if cuda:
-            bytes_needed = getattr(self.module, f"{name}_workspace")(args)
+            bytes_needed = getattr(self.module, f"{name}_workspace")(**{k: args[k] for k in "BFHWS"})
             workspace = torch.full((bytes_needed,), 0x55, dtype=torch.uint8)
             args = dict(args, device=0, stream=0, workspace=workspace.data_ptr(), **more)
         getattr(self.module, f"{name}{'_cuda' if cuda else ''}_{self.suffix}")(args)
 
     def draw(self, cuda, wanted=("rgb", "alpha", "depth")):
         B, H, W, S = (self.sizes[k] for k in "BHWS")
-        images = {"face_index": torch.full((B, S * H, S * W), -7, dtype=torch.int32)}
+        images = dict.fromkeys(("rgb", "rgb_samples", "alpha", "depth")) | {"face_index": torch.full((B, S * H, S * W), -7, dtype=torch.int32)}
         if "rgb" in wanted:
             images |= {"rgb": torch.full((B, 3, H, W), -7, dtype=self.dtype),
                        "rgb_samples": torch.full((B, S * H, S * W, 3), -7, dtype=self.dtype)}
         images |= {k: torch.full((B, H, W), -7, dtype=self.dtype) for k in ("alpha", "depth") if k in wanted}
         self.call("forward", cuda, self.arguments(**images))
-        return images
+        return {k: image for k, image in images.items() if image is not None}
 
     def cotangents(self, images, wanted):
         return {f"grad_{k}": torch.randn(images[k].shape, generator=self.generator).to(self.dtype) for k in wanted}
@@ -93,19 +96,27 @@ class Scene:
     def pull_back(self, cuda, images, cotangents, shares=False):
         grads = {"grad_vertices": torch.zeros_like(self.vertices)}
         if "grad_rgb" in cotangents:
-            grads |= {"grad_textures": torch.zeros_like(self.textures), "grad_light": torch.zeros_like(self.light)}
-        kept = {k: images[k] for k in ("face_index", "rgb_samples") if k in images}
+            name = "colours" if self.coloured else "textures"
+            grads |= {f"grad_{name}": torch.zeros_like(getattr(self, name)), "grad_light": torch.zeros_like(self.light)}
+        kept = {k: images.get(k) for k in ("face_index", "rgb_samples")}
+        kept |= {f"grad_{k}": None for k in ("rgb", "alpha", "depth", "textures", "colours", "vertices", "light")}
         corners = (self.sizes["B"], self.sizes["F"], 3)
         shared = {"edge_shares": torch.zeros(*corners, 2, 2, dtype=self.dtype),
-                  "depth_shares": torch.zeros(*corners, 3, dtype=self.dtype)} if shares else {}
-        self.call("backward", cuda, self.arguments(**kept, **cotangents, **grads),
-                  **{k: v.data_ptr() for k, v in shared.items()})
+                  "sample_shares": torch.zeros(*corners, 3, dtype=self.dtype),
+                  "colour_shares": torch.zeros(*corners, 3, dtype=self.dtype)} if shares else {}
+        names = ("edge_shares", "sample_shares", "colour_shares") if cuda else ()
+        self.call("backward", cuda, self.arguments(**{**kept, **cotangents, **grads}),
+                  **{k: shared[k].data_ptr() if shared else None for k in names})
         return {**grads, **shared}
 
 
 SCENES = {"small": {}, "one sample, shared faces": dict(samples=1, shared=True, seed=1),
           "large faces": dict(F=5, V=9, H=40, W=30, spread=1.5, seed=2), "no texture detail": dict(T=1, seed=3),
           "many small faces": dict(F=300, V=400, H=64, W=64, spread=0.9, seed=4, B=2),
+          "colours of vertices": dict(coloured=True, seed=6), "shared colours": dict(coloured=True, shared=True, seed=7),
+          "behind the eye": dict(depths=(-1.0, 1.0), F=20, seed=8),
+          "behind the eye in colour": dict(depths=(-0.5, 1.0), F=20, coloured=True, near=0.0, seed=9),
+          "all around the eye": dict(depths=(-1.0, 1.0), F=300, V=400, H=30, W=30, seed=10, B=2, near=0.2),
           "many faces to a block": dict(B=130, F=300, T=1, shared=True, seed=5)}
 
 
@@ -153,7 +164,9 @@ def test_gradients_in_a_fixed_order(rasterizer, name, wanted):
         assert torch.equal(first[k], second[k]), k
     faces = scene.faces.expand(scene.sizes["B"], -1, -1)
     add_shares(first["grad_vertices"], faces, first["edge_shares"].sum(3))
-    add_shares(first["grad_vertices"], faces, first["depth_shares"])
+    add_shares(first["grad_vertices"], faces, first["sample_shares"])
+    if scene.coloured and "rgb" in wanted:
+        add_shares(first["grad_colours"], faces, first["colour_shares"])
     for k in expected:
         assert torch.allclose(first[k], expected[k], rtol=1e-9, atol=1e-9), k
         assert expected[k].abs().max() > 0
@@ -194,6 +207,20 @@ def test_nothing_to_draw(rasterizer):
         here, there = scene.draw(False), scene.draw(True)
         assert all(torch.equal(here[k], there[k]) for k in here)
         scene.pull_back(True, there, {"grad_alpha": torch.ones_like(there["alpha"])})
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"grad_vertex": 0}, "unknown kernel argument 'grad_vertex'"), ({"near": "close"}, "'near' has the wrong type"),
+    ({"alpha": ...}, "'alpha' is missing"), ({"faces": 1.5}, "'faces' has the wrong type")])
+def test_arguments_that_are_unknown_missing_or_wrong_are_errors(rasterizer, change, words):
+    scene = Scene(rasterizer, torch.float32)
+    B, H, W, S = (scene.sizes[k] for k in "BHWS")
+    index = torch.zeros(B, S * H, S * W, dtype=torch.int32)
+    arguments = scene.arguments(face_index=index, rgb=None, rgb_samples=None, alpha=None, depth=None) | change
+    with pytest.raises(TypeError, match=words):
+        rasterizer.forward_float32({k: v for k, v in arguments.items() if v is not ...})
+    with pytest.raises(TypeError):
+        rasterizer.forward_cuda_float32({**arguments, "device": 0, "stream": 0, "workspace": None, "alpha": ...})
 
 
 @pytest.mark.parametrize("B, E", [(1, 1), (3, 300), (0, 4), (2, 0)])

@@ -185,8 +185,8 @@ def test_wide_faces_cover_what_the_reference_says(kind, backend):
             shown = []
             for kernels in ("compiled", "reference"):
                 backend(kernels)
-                shown.append(torch.ops.neural_renderer.rasterize(scaled, faces, None, None, None, 33, 70, 1, 0.1, 100.0,
-                                                                 1e-4, True, ops.ALPHA)[3])
+                shown.append(torch.ops.neural_renderer.rasterize(
+                    scaled, faces, None, None, None, None, 33, 70, 1, 0.1, 100.0, 1e-4, True, True, False, ops.ALPHA)[3])
             assert torch.equal(*shown), seed
             seen.update(shown[0].unique().tolist())
     assert len(seen) > 10
@@ -194,8 +194,8 @@ def test_wide_faces_cover_what_the_reference_says(kind, backend):
 
 def shown_faces(vertices, size=16):
     faces = torch.arange(vertices.shape[1]).reshape(-1, 3)[None].expand(len(vertices), -1, -1)
-    return torch.ops.neural_renderer.rasterize(vertices, faces, None, None, None, size, size, 1, 0.1,
-                                               100.0, 1e-4, True, ops.ALPHA)[3]
+    return torch.ops.neural_renderer.rasterize(vertices, faces, None, None, None, None, size, size, 1, 0.1,
+                                               100.0, 1e-4, True, True, False, ops.ALPHA)[3]
 
 
 def arbitrary_float32(kind, generator):

@@ -20,17 +20,19 @@ def meshes(batch=2, faces=3, dtype=torch.float64, T=2):
 
 # ---- registration ---------------------------------------------------------------------------------
 
-SETTINGS = (4, 5, 2, 0.1, 100.0, 1e-3, True)  # height, width, samples, near, far, eps, fill_back
+SETTINGS = (4, 5, 2, 0.1, 100.0, 1e-3, True, True)  # height, width, samples, near, far, eps, fill_back, perspective
 CASES = {"silhouettes": (ops.ALPHA, False, False, {}), "depth": (ops.DEPTH, False, False, {}),
          "rgb": (ops.RGB, True, True, {}), "rgb without light": (ops.RGB, True, False, {}),
          "all": (ops.RGB | ops.ALPHA | ops.DEPTH, True, True, {"dtype": torch.float32}),
+         "colours of vertices": (ops.RGB | ops.DEPTH, "colours", True, {}),
          "no faces": (ops.RGB | ops.ALPHA | ops.DEPTH, True, True, {"faces": 0})}
 
 
 def operator_inputs(case):
     outputs, textured, lit, shape = CASES[case]
     mesh = meshes(**shape)
-    return outputs, (mesh["vertices"], mesh["faces"].int(), mesh["textures"] if textured else None,
+    return outputs, (mesh["vertices"], mesh["faces"].int(), mesh["textures"] if textured is True else None,
+                     mesh["vertices"].detach().sin() if textured == "colours" else None,
                      mesh["light"] if lit else None, mesh["background"] if textured else None)
 
 
@@ -38,22 +40,21 @@ def operator_inputs(case):
 def test_forward_operator(case, each_backend):
     outputs, tensors = operator_inputs(case)
     leaves = [t.requires_grad_() if t is not None and t.is_floating_point() else t
-              for t in tensors[:4]]
+              for t in tensors[:5]]
     torch.library.opcheck(torch.ops.neural_renderer.rasterize,
-                          (*leaves, tensors[4], *SETTINGS, outputs))
+                          (*leaves, tensors[5], *SETTINGS, False, outputs))
 
 
 @pytest.mark.parametrize("need_vertices", [True, False])
 @pytest.mark.parametrize("case", CASES)
 def test_backward_operator(case, need_vertices, each_backend):
     outputs, tensors = operator_inputs(case)
-    *images, face_index, samples = torch.ops.neural_renderer.rasterize(*tensors, *SETTINGS, outputs)
+    *images, face_index, samples = torch.ops.neural_renderer.rasterize(*tensors, *SETTINGS, False, outputs)
     grads = [torch.ones_like(image) if outputs & flag else None
              for image, flag in zip(images, (ops.RGB, ops.ALPHA, ops.DEPTH))]
     torch.library.opcheck(
         torch.ops.neural_renderer.rasterize_backward,
-        (*tensors, face_index, samples, *grads, *SETTINGS, need_vertices, tensors[2] is not None,
-         tensors[3] is not None))
+        (*tensors, face_index, samples, *grads, *SETTINGS, need_vertices, *(t is not None for t in tensors[2:5])))
 
 
 def test_gradients_only_where_they_are_wanted(each_backend):

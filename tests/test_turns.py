@@ -3,9 +3,11 @@ found without one, on torch's meta device, where tensors have shapes but no numb
 import contextlib
 from types import SimpleNamespace
 
+from losses import priors
 import pytest
 import torch
 from command import script
+from datasets import DATASETS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -47,7 +49,13 @@ def on_meta(monkeypatch, arguments):
     import neural_renderer as nr
     from training import Trainer
     options = script().parse([*arguments, "--batch_size=4"])
-    trainer = Trainer(options, torch.device("cpu"), SimpleNamespace(num_poses=10) if options.dataset == "Pascal3D" else None)
+    monkeypatch.setattr(priors.Bank, "of", lambda data, device: bank(options))
+    monkeypatch.setattr(priors, "find_mirror", lambda data: (0, 1.0))
+    data = SimpleNamespace(num_poses=10, name=options.dataset, mirror_planes=DATASETS[options.dataset].mirror_planes)
+    trainer = Trainer(options, torch.device("cpu"), data if options.dataset == "Pascal3D" or options.lambda_near else None)
+    if "near" in trainer.prepared:
+        trainer.prepared["near"] = priors.Bank(**{k: v.to(META) for k, v in vars(trainer.prepared["near"]).items()})
+    trainer.later = {name: weight.to(META) for name, weight in trainer.later.items()}
     for name, module in trainer.modules.items():
         module.to(META)
         trainer.optimizers[name] = NoSteps(module)
@@ -62,11 +70,24 @@ def on_meta(monkeypatch, arguments):
                "Pascal3D": torch.zeros(4, 3, 3, device=META)}[options.dataset]
     inputs = (torch.zeros(4, trainer.dataset.channels, side, side, device=META),
               torch.zeros(4, silhouette, silhouette, device=META), cameras, poses, poses)
-    return trainer, inputs + ((cameras, poses) if options.mode == "trainCVPR19" else ())
+    views = {"front": (torch.zeros(4, 3, 3, device=META), poses)}
+    return trainer, inputs + sum((views.get(name, (cameras, poses)) for name in trainer.views), ())
 
+
+def bank(options):
+    """Of 6 images in 10 pose bins."""
+    dataset = DATASETS[options.dataset]
+    side = dataset.silhouette_size(options.img_size)
+    cameras = {"CVPR18": torch.zeros(6, dtype=torch.int64), "NIPS17": torch.zeros(6, 3),
+               "Pascal3D": torch.zeros(6, 3, 3)}[options.dataset]
+    whole, halves = torch.zeros(6, side, side), torch.zeros(10, 2, side * side // 4)
+    return priors.Bank(whole.byte(), cameras, torch.zeros(10, 2).long(), halves.byte(), torch.ones(10).long())
 
 @pytest.mark.parametrize("arguments", [
     ("--mode=train", "--lambda_Lap=1", "--lambda_edge=1", "--standardize_code", "--enc_width=4"),
+    ("--mode=train", "--preset=best", "--pairs=2", "--replay=2", "--near_from=9", "--enc_width=4"),
+    ("--mode=train", "--preset=best", "--dataset=NIPS17", "--enc_width=4"),
+    ("--mode=train", "--preset=best", "--dataset=Pascal3D", "--enc_width=8", "--latent_dim=64"),
     ("--mode=train", "--dataset=NIPS17", "--enc_width=4", "--confusion=ce"), ("--mode=trainCVPR19", "--enc_width=4"),
     ("--mode=train", "--dataset=Pascal3D", "--enc_width=8", "--latent_dim=64")], ids=str)
 def test_nothing_goes_between_device_and_host(arguments, monkeypatch):

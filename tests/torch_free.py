@@ -30,12 +30,13 @@ kernels, reference = (load("neural_renderer", file) for file in FILES)
 vertices = random.uniform(-1, 1, (1, 12, 3)) + [0, 0, 2]
 faces = np.arange(12, dtype=np.int32).reshape(1, 4, 3)
 alpha, face_index = np.empty((1, 9, 9)), np.empty((1, 9, 9), np.int32)
-settings = {"near": 0.1, "far": 100.0, "eps": 1e-3, "fill_back": True}
+settings = {"near": 0.1, "far": 100.0, "eps": 1e-3, "fill_back": True, "perspective": True}
 kernels.forward_float64(dict(
-    settings, B=1, V=12, F=4, H=9, W=9, S=1, T=0, threads=2, faces_stride=0, textures_stride=0,
+    settings, B=1, V=12, F=4, H=9, W=9, S=1, T=0, threads=2, faces_stride=0, textures_stride=0, colours_stride=0,
+    **dict.fromkeys(("textures", "colours", "light", "background", "rgb", "rgb_samples", "depth")),
     **{name: array.ctypes.data for name, array in (("vertices", vertices), ("faces", faces), ("alpha", alpha),
                                                     ("face_index", face_index))}))
-expected = reference.rasterize_forward(vertices, faces, None, None, None, height=9, width=9, samples=1, rgb=False,
+expected = reference.rasterize_forward(vertices, faces, None, None, None, None, height=9, width=9, samples=1, rgb=False,
                                        alpha=True, depth=False, **settings)
 assert alpha.any() and np.array_equal(alpha, expected["alpha"])
 assert np.array_equal(face_index, expected["face_index"])

@@ -31,7 +31,11 @@ struct Member {
     return b * scene.V + faces()[3 * face + corner];
   }
   NR_HD bool load(int64_t face, ScreenFace& screen) const {
-    return load_face(vertices(), faces() + 3 * face, sH, sW, scene.fill_back, screen);
+    return load_face(vertices(), faces() + 3 * face, sH, sW, scene.fill_back, scene.perspective && scene.near >= 0.0,
+                     scene.near, screen);
+  }
+  NR_HD const T* colour(int64_t face, int corner) const {
+    return in.colours + b * in.colours_stride + 3 * static_cast<int64_t>(faces()[3 * face + corner]);
   }
   NR_HD const T* texture(int64_t face) const {
     const int64_t cube = 3LL * scene.T * scene.T * scene.T;
@@ -72,9 +76,19 @@ NR_HD void shade(const ShownFace<T>& shown, int x, int y, T colour[3]) {
   const Member<T>& m = shown.member;
   double e[3];
   edge_functions(shown.screen, x, y, e);
+  const T* light = m.in.light ? m.in.light + m.light_index(shown.face, shown.screen.reversed) : nullptr;
+  if (m.in.colours) {
+    double weight[3];
+    corner_weights(e, shown.inverse_z, weight);
+    for (int c = 0; c < 3; ++c) {
+      double value = 0.0;
+      for (int k = 0; k < 3; ++k) value += weight[k] * m.colour(shown.face, shown.screen.corner[k])[c];
+      colour[c] = static_cast<T>(light ? value * light[c] : value);
+    }
+    return;
+  }
   const TexelWeights texels = texel_weights(shown.screen, e, shown.inverse_z, m.scene.T, m.scene.eps);
   const T* cube = m.texture(shown.face);
-  const T* light = m.in.light ? m.in.light + m.light_index(shown.face, shown.screen.reversed) : nullptr;
   for (int c = 0; c < 3; ++c) {
     double value = 0.0;
     for (int n = 0; n < 8; ++n) value += texels.weight[n] * cube[3 * texels.index[n] + c];
@@ -162,19 +176,108 @@ struct RgbRule {
   NR_HD NR_INLINE T pushed(int x, int y, int64_t other) const { return gain(x, y, other); }
 };
 
+// One line of the rules for an edge of the outline of a clipped face, sample by sample: adds what it moves both ends
+// by. The outline lies between `low` and `high` along the line.
+template <class T, class Rule>
+NR_HD void pull_line(const Rule& rule, const RasterizeScene& s, const CrossedLines& edge, int axis, int line,
+                     int32_t order, double low, double high, double& pull_a, double& pull_b) {
+  const double at = edge.at(line);
+  const int direction = static_cast<int>(edge.direction);
+  const int inside = static_cast<int>(edge.inside(at)), outside = inside + direction;
+  if (inside < 0) return;
+  const SampleView<T>& view = rule.view;
+  const double lever_a = edge.lever_a(line), lever_b = 1.0 - lever_a, pixels_to_ndc = 2.0 / edge.length;
+  const auto sample = [&](int d) { return axis == 0 ? view.offset(d, line) : view.offset(line, d); };
+  const auto add = [&](int d, int other) {
+    const T gain = axis == 0 ? rule.gain(d, line, sample(other)) : rule.gain(line, d, sample(other));
+    if (!(gain > 0)) return;
+    pull_a += edge_pull(gain, d, at, pixels_to_ndc, lever_a, s.eps);
+    pull_b += edge_pull(gain, d, at, pixels_to_ndc, lever_b, s.eps);
+  };
+  if (view.face(sample(inside)) == order)
+    for (int d = outside; d >= 0 && d < edge.length; d += direction) add(d, inside);
+  if (rule.may_push(sample(outside))) {
+    const int first = first_in(low, edge.length), last = last_in(high, edge.length);
+    for (int d = inside; first <= d && d <= last; d -= direction)
+      if (view.face(sample(d)) == order) add(d, outside);
+  }
+}
+
+// The edge of an outline from point p on, as lines along an axis cross it.
+NR_HD inline CrossedLines outline_edge(const ClippedOutline& o, int p, int axis, int sH, int sW) {
+  const int q = p + 1 == o.count ? 0 : p + 1;
+  const double *across = axis == 0 ? o.y : o.x, *along = axis == 0 ? o.x : o.y;
+  return CrossedLines(across[p], across[q], along[p], along[q], sH, sW, axis);
+}
+NR_HD inline void outline_span(const ClippedOutline& o, int axis, double& low, double& high) {
+  const double* along = axis == 0 ? o.x : o.y;
+  low = INFINITY, high = -INFINITY;
+  for (int p = 0; p < o.count; ++p) low = lesser(low, along[p]), high = greater(high, along[p]);
+}
+
+// Whether single samples have anything to give back.
+template <class T>
+bool samples_count(const RasterizeInputs<T>& in, const RasterizeCotangents<T>& grad, const RasterizeGradients<T>& out) {
+  return (grad.rgb && (out.textures || out.light || out.colours || (in.colours && out.vertices))) ||
+         (grad.depth && out.vertices);
+}
+
+// Vertex colours: the value is sum(b_k c_k) with b_k = (w_k / z_k) / sum(w / z); moving a corner changes w_k at a
+// fixed sample as in sample_backward(). What the corners get is exact, beside what edges are pulled by.
+template <class T, class Add, class Move, class Tint>
+NR_HD void colours_backward(const ShownFace<T>& shown, const SampleView<T>& view, int x, int y, const double e[3],
+                            const RasterizeGradients<T>& out, Add&& add, Move&& move, Tint&& tint) {
+  const Member<T>& m = shown.member;
+  const ScreenFace& f = shown.screen;
+  const int64_t light_index = m.light_index(shown.face, f.reversed);
+  double weight[3], pull[3] = {};  // pull: what the loss gains as vertex k shows more
+  corner_weights(e, shown.inverse_z, weight);
+  for (int c = 0; c < 3; ++c) {
+    const T g = view.rgb_gradient(x, y, c);
+    if (g == 0) continue;
+    const double light = m.in.light ? m.in.light[light_index + c] : T(1);
+    double value = 0.0;
+    for (int k = 0; k < 3; ++k) {
+      const double colour = m.colour(shown.face, f.corner[k])[c];
+      value += weight[k] * colour;
+      pull[k] += g * light * colour;
+      if (out.colours) tint(f.corner[k], c, static_cast<T>(weight[k] * light * g));
+    }
+    if (out.light) add(out.light + light_index + c, static_cast<T>(value * g));
+  }
+  if (!out.vertices) return;
+  const double sum = e[0] + e[1] + e[2], z = depth_at(e, shown.inverse_z);
+  const double mean = weight[0] * pull[0] + weight[1] * pull[1] + weight[2] * pull[2];
+  double slope_x = 0.0, slope_y = 0.0;
+  for (int k = 0; k < 3; ++k) {
+    const int a = (k + 1) % 3, b = (k + 2) % 3;
+    const double more = (pull[k] - mean) * shown.inverse_z[k];
+    slope_x -= (f.y[b] - f.y[a]) * more;
+    slope_y += (f.x[b] - f.x[a]) * more;
+  }
+  for (int k = 0; k < 3; ++k) {
+    const double scale = -z * (e[k] / sum);
+    move(f.corner[k], 0, static_cast<T>(scale * slope_x / sum * (0.5 * m.sW)));
+    move(f.corner[k], 1, static_cast<T>(scale * slope_y / sum * (0.5 * m.sH)));
+    move(f.corner[k], 2, static_cast<T>(scale * (pull[k] - mean) * shown.inverse_z[k] * shown.inverse_z[k]));
+  }
+}
+
 // Gradients of what one covered sample shows: of textures and light handed to add(address, value), of corner k
-// of the stored face along an axis to move(k, axis, value). Textures and light are linear in what they give;
-// depth is differentiated exactly: 1/z = sum(w_k / z_k), and a corner that moves by d changes w_k at a fixed
-// sample by -w_corner * grad(w_k) . d.
-template <class T, class Add, class Move>
+// of the stored face along an axis to move(k, axis, value), of its colour to tint(k, channel, value). Textures and
+// light are linear in what they give; depth is differentiated exactly: 1/z = sum(w_k / z_k), and a corner that moves
+// by d changes w_k at a fixed sample by -w_corner * grad(w_k) . d.
+template <class T, class Add, class Move, class Tint>
 NR_HD void sample_backward(const ShownFace<T>& shown, const SampleView<T>& view, int x, int y,
-                           const RasterizeGradients<T>& out, Add&& add, Move&& move) {
+                           const RasterizeGradients<T>& out, Add&& add, Move&& move, Tint&& tint) {
   const Member<T>& m = shown.member;
   const RasterizeScene& s = m.scene;
   const ScreenFace& f = shown.screen;
   double e[3];
   edge_functions(f, x, y, e);
-  if (view.rgb && (out.textures || out.light)) {
+  if (view.rgb && m.in.colours) {
+    colours_backward(shown, view, x, y, e, out, add, move, tint);
+  } else if (view.rgb && (out.textures || out.light)) {
     const TexelWeights texels = texel_weights(f, e, shown.inverse_z, s.T, s.eps);
     const int64_t light_index = m.light_index(shown.face, f.reversed);
     const int64_t cube_size = 3LL * s.T * s.T * s.T;

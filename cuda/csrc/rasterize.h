@@ -15,6 +15,7 @@ struct RasterizeScene {
   int H, W, S;          // image size, and samples per pixel and side
   int T;                // texels per side of a texture cube (0: no textures)
   bool fill_back;       // draw back sides too
+  bool perspective;     // x and y were divided by z, so that a face may reach behind the eye
   double near, far;     // only near < z < far is drawn
   double eps;           // keeps edge distances and texel positions off their ends
 
@@ -23,13 +24,16 @@ struct RasterizeScene {
   int threads;
 };
 
+// What is drawn has either textures or colours. A batch stride of 0 shares them between all members.
 template <class T>
 struct RasterizeInputs {
   const T* vertices;        // (B, V, 3) in NDC, z the depth
   const T* textures;        // (B, F, T, T, T, 3) or null
   int64_t textures_stride;
+  const T* colours;         // (B, V, 3) of vertices, or null
+  int64_t colours_stride;
   const T* light;           // (B, F, 2, 3): factor of the front and of the back, or null
-  const T* background;      // (B, 3), with textures
+  const T* background;      // (B, 3), with textures or colours
 };
 
 template <class T>
@@ -54,6 +58,7 @@ template <class T>
 struct RasterizeGradients {  // added to; null: not wanted
   T* vertices;               // (B, V, 3)
   T* textures;               // (B, F, T, T, T, 3), never shared
+  T* colours;                // (B, V, 3), never shared
   T* light;                  // (B, F, 2, 3), never shared
 };
 

@@ -429,6 +429,29 @@ class EdgePuller {
   EdgeScratch<T, Policy>& scratch_;
 };
 
+// The edges of a face that reaches behind the eye.
+template <class T, template <class> class Policy>
+void clipped_edges_backward(const Member<T>& m, const Policy<T>& policy, const ScreenFace& f, int64_t face,
+                            T* grad_vertices) {
+  const ClippedOutline outline(f, m.scene.near);
+  const int32_t order = static_cast<int32_t>(draw_order(face, f.reversed, m.scene.F));
+  const auto move = [&](int corner, int axis, double value) {
+    grad_vertices[3 * static_cast<int64_t>(m.faces()[3 * face + corner]) + axis] += static_cast<T>(value);
+  };
+  for (int axis = 0; axis < 2; ++axis) {
+    double low, high;
+    outline_span(outline, axis, low, high);
+    for (int p = 0; p < outline.count; ++p) {
+      const CrossedLines edge = outline_edge(outline, p, axis, m.sH, m.sW);
+      double pull_a = 0.0, pull_b = 0.0;
+      for (int line = edge.first; line <= edge.last; ++line)
+        pull_line<T>(policy, m.scene, edge, axis, line, order, low, high, pull_a, pull_b);
+      outline.move_point(f, p, axis, edge.length, pull_a, move);
+      outline.move_point(f, p + 1 == outline.count ? 0 : p + 1, axis, edge.length, pull_b, move);
+    }
+  }
+}
+
 template <class T, template <class> class Policy>
 NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& grad, T* grad_vertices,
                               EdgeScratch<T, Policy>& scratch) {
@@ -444,6 +467,10 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
       ScreenFace f;
       if (!(scratch.shown[next + 1] || scratch.shown[s.F + next + 1])) continue;
       if (!m.load(next, f)) continue;
+      if (f.clipped) {
+        clipped_edges_backward<T, Policy>(m, policy, f, next, grad_vertices);
+        continue;
+      }
       FaceBlock& t = blocks[loaded / kFaces];
       const int place = loaded++ % kFaces;
       for (int k = 0; k < 3; ++k) t.x[k][place] = f.x[k], t.y[k][place] = f.y[k];
@@ -479,9 +506,12 @@ void samples_backward(const Member<T>& m, const RasterizeCotangents<T>& grad,
       if (order < 0) continue;
       shown.show(order);
       const auto add = [](T* to, T value) { *to += value; };
-      sample_backward(shown, view, x, y, out, add, [&](int corner, int axis, T value) {
-        add(out.vertices + 3 * m.vertex(shown.face, corner) + axis, value);
-      });
+      const auto to_vertex = [&](T* array) {
+        return [&, array](int corner, int axis, T value) {
+          add(array + 3 * m.vertex(shown.face, corner) + axis, value);
+        };
+      };
+      sample_backward(shown, view, x, y, out, add, to_vertex(out.vertices), to_vertex(out.colours));
     }
 }
 
@@ -515,7 +545,7 @@ void rasterize_backward(const RasterizeScene& s, const RasterizeInputs<T>& in,
     all_edges_backward<T, RgbPolicy>(s, in, grad, out.vertices);
   else if (out.vertices && grad.alpha)
     all_edges_backward<T, SilhouettePolicy>(s, in, grad, out.vertices);
-  if ((grad.rgb && (out.textures || out.light)) || (grad.depth && out.vertices))
+  if (samples_count(in, grad, out))
     parallel_for(s.B, s.threads,
                  [&](int, int64_t b) { samples_backward(Member<T>(s, in, b), grad, out); });
 }

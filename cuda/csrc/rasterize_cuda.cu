@@ -33,15 +33,17 @@ struct DrawHand {
   double x[3][kThreads], y[3][kThreads], inverse_z[3][kThreads];
   uint32_t order[kThreads];
   int left[kThreads], bottom[kThreads], width[kThreads];  // of the box
+  bool clipped[kThreads];
   Deal<kThreads, 1, int64_t> deal;
 
   // By a thread, of its own face: how many samples there are in the box.
-  __device__ int64_t take(const ScreenFace& f, uint32_t place, int sH, int sW) {
+  __device__ int64_t take(const ScreenFace& f, uint32_t place, double near, int sH, int sW) {
     const int mine = threadIdx.x;
-    const int x0 = first_in(min3(f.x[0], f.x[1], f.x[2]), sW), x1 = last_in(max3(f.x[0], f.x[1], f.x[2]), sW);
-    const int y0 = first_in(min3(f.y[0], f.y[1], f.y[2]), sH), y1 = last_in(max3(f.y[0], f.y[1], f.y[2]), sH);
+    const SampleBox box(f, near, sH, sW);
+    const int x0 = box.left, x1 = box.right, y0 = box.bottom, y1 = box.top;
     if (x0 > x1 || y0 > y1) return 0;
     for (int k = 0; k < 3; ++k) x[k][mine] = f.x[k], y[k][mine] = f.y[k], inverse_z[k][mine] = 1.0 / f.z[k];
+    clipped[mine] = f.clipped;
     order[mine] = place, left[mine] = x0, bottom[mine] = y0, width[mine] = x1 - x0 + 1;
     return static_cast<int64_t>(x1 - x0 + 1) * (y1 - y0 + 1);
   }
@@ -55,7 +57,8 @@ struct DrawHand {
     double inverse[3], e[3];
     for (int c = 0; c < 3; ++c) face.x[c] = x[c][f], face.y[c] = y[c][f], inverse[c] = inverse_z[c][f];
     edge_functions(face, px, py, e);
-    if (!(e[0] >= 0.0 && e[1] >= 0.0 && e[2] >= 0.0)) return;
+    if (!(e[0] >= 0.0 && e[1] >= 0.0 && e[2] >= 0.0) && !clipped[f]) return;
+    if (clipped[f] && !clipped_covers(e, inverse)) return;
     const double z = depth_at(e, inverse);
     if (!(z > s.near && z < s.far)) return;
     const Key key = static_cast<Key>(visibility_key(z, order[f])) ^ kSignBit;
@@ -63,8 +66,9 @@ struct DrawHand {
   }
 };
 
+// Ten blocks, which a batch of training brings to each multiprocessor, with the registers that they leave.
 template <class T>
-__global__ void draw_faces(RasterizeScene s, RasterizeInputs<T> in, Key* keys) {
+__global__ void __launch_bounds__(kThreads, 10) draw_faces(RasterizeScene s, RasterizeInputs<T> in, Key* keys) {
   __shared__ DrawHand hand;
   const int64_t face = face_in_hand(threadIdx.x);
   for (int64_t b = blockIdx.y; b < s.B; b += gridDim.y) {
@@ -72,7 +76,7 @@ __global__ void draw_faces(RasterizeScene s, RasterizeInputs<T> in, Key* keys) {
     ScreenFace screen;
     int64_t samples[1] = {};
     if (face < s.F && m.valid(face) && m.load(face, screen))
-      samples[0] = hand.take(screen, draw_order(face, screen.reversed, s.F), m.sH, m.sW);
+      samples[0] = hand.take(screen, draw_order(face, screen.reversed, s.F), s.near, m.sH, m.sW);
     hand.deal.set(samples);
     for (int64_t item = threadIdx.x; item < hand.deal.total(); item += kThreads) hand.draw(item, s, keys + b * m.samples);
     __syncthreads();
@@ -193,6 +197,7 @@ struct EdgeHand {
   Deal<kThreads, 6> deal;
   double pulls[2][kThreads];     // on both ends of an edge, by the last kThreads items
   double sums[2][6 * kThreads];  // by owner
+  int clipped_count, clipped[kThreads];  // faces in hand that reach behind the eye: their edges are not dealt out
 
   // By a thread, of its own face.
   __device__ void take(const ScreenFace& f, int H, int W, int (&counts)[6]) {
@@ -254,10 +259,48 @@ struct EdgeHand {
   }
 };
 
+// The edges of a face that reaches behind the eye, by all threads of a block: a line each. Apart from pull_edges(),
+// which keeps its registers.
+template <class T, template <class> class Rule>
+__device__ __attribute__((noinline)) void pull_clipped(EdgeHand& hand, const Rule<T>& rule, const Member<T>& m, int64_t face,
+                                          T* grad_vertices, T* sample_shares) {
+  ScreenFace f;
+  m.load(face, f);
+  const ClippedOutline outline(f, m.scene.near);
+  const int32_t order = static_cast<int32_t>(draw_order(face, f.reversed, m.scene.F));
+  const auto move = [&](int corner, int axis, double value) {
+    if (sample_shares)
+      sample_shares[9 * (m.b * m.scene.F + face) + 3 * corner + axis] += static_cast<T>(value);
+    else
+      atomicAdd(grad_vertices + 3 * m.vertex(face, corner) + axis, static_cast<T>(value));
+  };
+  for (int axis = 0; axis < 2; ++axis) {
+    double low, high;
+    outline_span(outline, axis, low, high);
+    for (int p = 0; p < outline.count; ++p) {
+      const CrossedLines edge = outline_edge(outline, p, axis, m.sH, m.sW);
+      double pull_a = 0.0, pull_b = 0.0;
+      for (int line = edge.first + static_cast<int>(threadIdx.x); line <= edge.last; line += kThreads)
+        pull_line<T>(rule, m.scene, edge, axis, line, order, low, high, pull_a, pull_b);
+      hand.pulls[0][threadIdx.x] = pull_a, hand.pulls[1][threadIdx.x] = pull_b;
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        pull_a = pull_b = 0.0;
+        for (int i = 0; i < kThreads; ++i) pull_a += hand.pulls[0][i], pull_b += hand.pulls[1][i];
+        outline.move_point(f, p, axis, edge.length, pull_a, move);
+        outline.move_point(f, p + 1 == outline.count ? 0 : p + 1, axis, edge.length, pull_b, move);
+      }
+      __syncthreads();
+    }
+  }
+}
+
 template <class T, template <class> class Rule>
 __global__ void __launch_bounds__(kThreads, 6) pull_edges(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
-                           PullBits bits, T* grad_vertices, T* edge_shares) {
+                           PullBits bits, T* grad_vertices, T* edge_shares, T* sample_shares) {
   __shared__ EdgeHand hand;
+  if (threadIdx.x == 0) hand.clipped_count = 0;
+  __syncthreads();
   for (int64_t b = blockIdx.y; b < s.B; b += gridDim.y) {
     const Member<T> m(s, in, b);
     const Rule<T> rule{SampleView<T>(m, grad)};
@@ -265,7 +308,12 @@ __global__ void __launch_bounds__(kThreads, 6) pull_edges(RasterizeScene s, Rast
     const uint8_t* shown = bits.shown + b * bits.orders;
     ScreenFace face;
     int counts[6] = {};
-    if (mine < s.F && (shown[mine] || shown[s.F + mine]) && m.load(mine, face)) hand.take(face, m.sH, m.sW, counts);
+    if (mine < s.F && (shown[mine] || shown[s.F + mine]) && m.load(mine, face)) {
+      if (face.clipped)
+        hand.clipped[atomicAdd(&hand.clipped_count, 1)] = threadIdx.x;
+      else
+        hand.take(face, m.sH, m.sW, counts);
+    }
     hand.deal.set(counts);
     const int total = hand.deal.total();
     for (int owner = threadIdx.x; owner < 6 * kThreads; owner += kThreads) hand.sums[0][owner] = hand.sums[1][owner] = 0.0;
@@ -296,6 +344,10 @@ __global__ void __launch_bounds__(kThreads, 6) pull_edges(RasterizeScene s, Rast
           atomicAdd(grad_vertices + 3 * m.vertex(owned, corner) + axis, sum);
       }
     }
+    for (int i = 0; i < hand.clipped_count; ++i)
+      pull_clipped(hand, rule, m, face_in_hand(hand.clipped[i]), grad_vertices, sample_shares);
+    __syncthreads();
+    if (threadIdx.x == 0) hand.clipped_count = 0;
     __syncthreads();
   }
 }
@@ -320,8 +372,12 @@ __global__ void give_back_samples(RasterizeScene s, RasterizeInputs<T> in, Raste
     shown.show(grad.face_index[i]);
     const int64_t sample = i % samples;
     sample_backward(shown, view, static_cast<int>(sample % m.sW), m.sH - 1 - static_cast<int>(sample / m.sW), out,
-                    AtomicAdd(), [&](int corner, int axis, T value) {
+                    AtomicAdd(),
+                    [&](int corner, int axis, T value) {
                       atomicAdd(out.vertices + 3 * m.vertex(shown.face, corner) + axis, value);
+                    },
+                    [&](int corner, int channel, T value) {
+                      atomicAdd(out.colours + 3 * m.vertex(shown.face, corner) + channel, value);
                     });
   }
 }
@@ -330,7 +386,7 @@ __global__ void give_back_samples(RasterizeScene s, RasterizeInputs<T> in, Raste
 // that show it.
 template <class T>
 __global__ void give_back_faces(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
-                                RasterizeGradients<T> out, T* depth_shares) {
+                                RasterizeGradients<T> out, T* sample_shares, T* colour_shares) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < s.B * s.F; i += step) {
     const Member<T> m(s, in, i / s.F);
@@ -339,26 +395,28 @@ __global__ void give_back_faces(RasterizeScene s, RasterizeInputs<T> in, Rasteri
     const SampleView<T> view(m, grad);
     ShownFace<T> shown(m);
     shown.show(static_cast<int32_t>(draw_order(i % s.F, f.reversed, s.F)));
-    const int left = first_in(min3(f.x[0], f.x[1], f.x[2]), m.sW), right = last_in(max3(f.x[0], f.x[1], f.x[2]), m.sW);
-    const int bottom = first_in(min3(f.y[0], f.y[1], f.y[2]), m.sH), top = last_in(max3(f.y[0], f.y[1], f.y[2]), m.sH);
-    for (int y = bottom; y <= top; ++y)
-      for (int x = left; x <= right; ++x)
+    const SampleBox box(f, s.near, m.sH, m.sW);
+    for (int y = box.bottom; y <= box.top; ++y)
+      for (int x = box.left; x <= box.right; ++x)
         if (view.face(view.offset(x, y)) == shown.order)
           sample_backward(shown, view, x, y, out, [](T* to, T value) { *to += value; },
-                          [&](int corner, int axis, T value) { depth_shares[9 * i + 3 * corner + axis] += value; });
+                          [&](int corner, int axis, T value) { sample_shares[9 * i + 3 * corner + axis] += value; },
+                          [&](int corner, int channel, T value) {
+                            colour_shares[9 * i + 3 * corner + channel] += value;
+                          });
   }
 }
 
 template <class T, template <class> class Rule>
 void edges_backward(const CudaCall& call, const RasterizeScene& s, const RasterizeInputs<T>& in,
-                    const RasterizeCotangents<T>& grad, T* grad_vertices, T* edge_shares) {
+                    const RasterizeCotangents<T>& grad, T* grad_vertices, const FixedOrder<T>& fixed) {
   const auto stream = static_cast<cudaStream_t>(call.stream);
   const PullBits bits(s, call.workspace);
   check(cudaMemsetAsync(bits.shown, 0, s.B * bits.orders, stream), "clearing the workspace");
   const int64_t squares = s.B * bits.row_words * bits.column_words;
   NR_LAUNCH((note_samples<T, Rule>), blocks_for(squares, kThreads / 32), kThreads, 0, stream, s, in, grad, bits);
   NR_LAUNCH((pull_edges<T, Rule>), blocks_for_faces(s), kThreads, 0, stream, s, in, grad, bits, grad_vertices,
-            edge_shares);
+            fixed.edge_shares, fixed.sample_shares);
 }
 
 }  // namespace
@@ -396,14 +454,14 @@ void rasterize_backward_cuda(const CudaCall& call, const RasterizeScene& s, cons
   if (s.B == 0 || s.F == 0) return;
   const DeviceGuard guard(call.device);
   if (out.vertices && grad.rgb)
-    edges_backward<T, RgbRule>(call, s, in, grad, out.vertices, fixed.edge_shares);
+    edges_backward<T, RgbRule>(call, s, in, grad, out.vertices, fixed);
   else if (out.vertices && grad.alpha)
-    edges_backward<T, SilhouetteRule>(call, s, in, grad, out.vertices, fixed.edge_shares);
-  if ((grad.rgb && (out.textures || out.light)) || (grad.depth && out.vertices)) {
+    edges_backward<T, SilhouetteRule>(call, s, in, grad, out.vertices, fixed);
+  if (samples_count(in, grad, out)) {
     const auto stream = static_cast<cudaStream_t>(call.stream);
-    if (fixed.depth_shares) {
+    if (fixed.sample_shares) {
       NR_LAUNCH((give_back_faces<T>), blocks_for(s.B * s.F, kThreads), kThreads, 0, stream, s, in, grad, out,
-                fixed.depth_shares);
+                fixed.sample_shares, fixed.colour_shares);
     } else {
       const unsigned samples = blocks_for(s.B * (s.S * s.H) * static_cast<int64_t>(s.S * s.W), kThreads);
       NR_LAUNCH((give_back_samples<T>), samples, kThreads, 0, stream, s, in, grad, out);

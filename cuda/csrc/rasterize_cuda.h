@@ -26,8 +26,9 @@ void rasterize_forward_cuda(const CudaCall&, const RasterizeScene&, const Raster
 // to the caller to sum: what each corner of a face gets goes here instead. Arrays begin as zeros; null: any order.
 template <class T>
 struct FixedOrder {
-  T* edge_shares;   // (B, F, 3, 2, 2): from the corner's two edges, along x and y
-  T* depth_shares;  // (B, F, 3, 3): from the depth of samples, along x, y and z
+  T* edge_shares;    // (B, F, 3, 2, 2): from the corner's two edges, along x and y
+  T* sample_shares;  // (B, F, 3, 3): from depths and colours of samples, and from the edges of clipped faces, x y z
+  T* colour_shares;  // (B, F, 3, 3): of vertex colours
 };
 
 template <class T>

@@ -31,6 +31,7 @@ struct FaceBlock {
   double few[kFaces], most;  // samples in the box of a whole, small face, else 0; most of any
   int64_t order[kFaces];
   uint32_t large, whole;     // a bit each: other faces of which anything can be drawn; whole faces
+  uint32_t clipped;          // faces that reach behind the eye, drawn one by one
 };
 
 // Faces `first` and following; the last one stands in for those that lack.
@@ -49,7 +50,8 @@ NR_INLINE void load_block(const RasterizeScene& s, const T* vertices, int64_t fi
   const int64_t backs = s.F;
   const double near = s.near, far = s.far, rounding = 1e-9;  // of a depth, relative; generous
   const bool fill_back = s.fill_back;
-  double many[kFaces], whole[kFaces];
+  const double eye = s.perspective && near >= 0.0 ? 0.0 : -INFINITY;  // what lies behind is clipped
+  double many[kFaces], whole[kFaces], clipped[kFaces];
   for (int f = 0; f < kFaces; ++f) {  // not `omp simd`, which would keep its arrays in memory
     double x[3], y[3], z[3];
     for (int k = 0; k < 3; ++k)
@@ -69,7 +71,9 @@ NR_INLINE void load_block(const RasterizeScene& s, const T* vertices, int64_t fi
     const double rows = greater(t.top[f] - t.bottom[f] + 1.0, 0.0);
     const double closest = lesser(lesser(z[0], z[1]), z[2]), farthest = greater(greater(z[0], z[1]), z[2]);
     const bool between = (closest > 0.0) & (closest * (1.0 - rounding) > near) & (farthest * (1.0 + rounding) < far);
-    const double samples = seen ? columns * rows : 0.0, limit = between ? kSmall : 0.0;
+    const bool behind = closest <= eye;
+    clipped[f] = behind & (farthest > near) ? 1.0 : 0.0;
+    const double samples = seen & !behind ? columns * rows : 0.0, limit = between ? kSmall : 0.0;
     const bool small = samples <= limit;
     t.few[f] = small ? samples : 0.0;
     many[f] = small ? 0.0 : samples;
@@ -78,14 +82,16 @@ NR_INLINE void load_block(const RasterizeScene& s, const T* vertices, int64_t fi
   double most = 0.0;
 #pragma omp simd reduction(max : most)
   for (int f = 0; f < kFaces; ++f) most = greater(most, t.few[f]);
-  int64_t large_bits = 0, whole_bits = 0;
-#pragma omp simd reduction(| : large_bits, whole_bits)
+  int64_t large_bits = 0, whole_bits = 0, clipped_bits = 0;
+#pragma omp simd reduction(| : large_bits, whole_bits, clipped_bits)
   for (int f = 0; f < kFaces; ++f) {
     large_bits |= (many[f] > 0.0 ? int64_t{1} : int64_t{0}) << f;
     whole_bits |= (whole[f] > 0.0 ? int64_t{1} : int64_t{0}) << f;
+    clipped_bits |= (clipped[f] > 0.0 ? int64_t{1} : int64_t{0}) << f;
   }
   t.most = most;
   t.large = static_cast<uint32_t>(large_bits), t.whole = static_cast<uint32_t>(whole_bits);
+  t.clipped = static_cast<uint32_t>(clipped_bits);
 }
 
 // Small faces: whether each sample in their boxes is inside, all faces at once; then the depth of those.
@@ -221,6 +227,26 @@ NR_INLINE void draw_large(const LargeFace& f, const RasterizeScene& scene, const
   }
 }
 
+// A face that reaches behind the eye. Few do, and what is drawn of these is large.
+template <class T>
+void draw_clipped(const RasterizeScene& s, const T* vertices, int64_t b, int64_t face, const KeyImage& image) {
+  ScreenFace f;
+  const int32_t* corners = s.faces + b * s.faces_stride + 3 * face;
+  if (!load_face(vertices, corners, image.sH, image.sW, s.fill_back, true, s.near, f)) return;
+  const SampleBox box(f, s.near, image.sH, image.sW);
+  const double inverse_z[3] = {1.0 / f.z[0], 1.0 / f.z[1], 1.0 / f.z[2]};
+  const uint32_t order = draw_order(face, f.reversed, s.F);
+  for (int y = box.bottom; y <= box.top; ++y)
+    for (int x = box.left; x <= box.right; ++x) {
+      double e[3];
+      edge_functions(f, x, y, e);
+      const double z = depth_at(e, inverse_z);
+      if (!(z > s.near && z < s.far) || !clipped_covers(e, inverse_z)) continue;
+      int64_t& nearest = image.keys[static_cast<int64_t>(y) * image.stride() + x];
+      nearest = std::min(nearest, visibility_key<true>(z, order));
+    }
+}
+
 // The nearest face of every sample.
 template <class T>
 NR_INLINE void find_visible(const RasterizeScene& scene, const T* vertices, int64_t b, const KeyImage& image) {
@@ -228,6 +254,10 @@ NR_INLINE void find_visible(const RasterizeScene& scene, const T* vertices, int6
   for (int64_t first = 0; first < scene.F; first += kFaces) {
     load_block(scene, vertices, first, b, image, t);
     draw_small(t, image);
+    for (uint32_t left = t.clipped; left; left &= left - 1) {
+      const int64_t face = first + __builtin_ctz(left);
+      if (face < scene.F) draw_clipped(scene, vertices, b, face, image);
+    }
     for (uint32_t left = t.large; left; left &= left - 1) {
       const int f = __builtin_ctz(left);
       if (t.whole >> f & 1)

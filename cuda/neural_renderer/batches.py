@@ -13,12 +13,12 @@ def unpack(vertices, faces, vertex_offsets, face_offsets, textures=None):
     faces : (sum of F_i, 3) integer indices into all of `vertices`: a packed batch is itself a mesh.
     vertex_offsets, face_offsets : B + 1 ascending integers, the first 0, the last the number of all. Mesh i has
         vertices[vertex_offsets[i]:vertex_offsets[i + 1]], and the same of faces.
-    textures : (sum of F_i, T, T, T, 3) float, optional
+    textures : (sum of F_i, T, T, T, 3) float, or (sum of V_i, 3) for colours of vertices, optional
 
     Returns
     -------
     lists of vertices (V_i, 3), of faces (F_i, 3) that count from the mesh's own first vertex, and, where
-    textures were given, of textures (F_i, T, T, T, 3). Gradients flow to the packed tensors.
+    textures were given, of textures (F_i, T, T, T, 3) or (V_i, 3). Gradients flow to the packed tensors.
     """
     check_mesh("", vertices, faces)
     sizes = [_sizes(name, offsets, len(all_)) for name, offsets, all_ in (
@@ -37,10 +37,11 @@ def unpack(vertices, faces, vertex_offsets, face_offsets, textures=None):
         indices_are_right(own, count)
     if textures is None:
         return list(own_vertices), own_faces
-    if not isinstance(textures, torch.Tensor) or len(textures) != len(faces):
-        raise ValueError(f"textures must be a tensor of shape ({len(faces)}, T, T, T, 3), got "
-                         f"{describe(textures)}")
-    return list(own_vertices), own_faces, list(textures.split(sizes[1]))
+    of_vertices = isinstance(textures, torch.Tensor) and textures.dim() == 2
+    if not isinstance(textures, torch.Tensor) or len(textures) != len(vertices if of_vertices else faces):
+        raise ValueError(f"textures must be a tensor of shape ({len(faces)}, T, T, T, 3), or ({len(vertices)}, 3) for "
+                         f"colours of vertices, got {describe(textures)}")
+    return list(own_vertices), own_faces, list(textures.split(sizes[0 if of_vertices else 1]))
 
 
 def _sizes(name, offsets, total):
@@ -53,7 +54,7 @@ def _sizes(name, offsets, total):
 
 
 def pad(vertices, faces, textures=None):
-    """Tensors (B, V, 3), (B, F, 3) and (B, F, T, T, T, 3) or None of meshes of different sizes.
+    """Tensors (B, V, 3), (B, F, 3) and (B, F, T, T, T, 3), (B, V, 3) or None of meshes of different sizes.
 
     A tensor in the place of a list is taken mesh by mesh; faces (F, 3) belong to every mesh. What is added
     are copies of a vertex and faces (0, 0, 0), which have no area: they are not drawn and cost nothing.
@@ -90,12 +91,13 @@ def pad(vertices, faces, textures=None):
            torch.stack([with_zeros(f.long(), most["faces"]) for f in members["faces"]]), None]
     if "textures" in members:
         like = members["textures"][0]
-        for i, (texture, own) in enumerate(zip(members["textures"], members["faces"])):
-            if not isinstance(texture, torch.Tensor) or texture.dim() != 5 or len(texture) != len(own) or \
-                    texture.shape[1:] != like.shape[1:]:
-                raise ValueError(f"textures[{i}] must be a float tensor of shape ({len(own)}, T, T, T, 3), T the "
-                                 f"same for all, got {describe(texture)}")
-        out[2] = torch.stack([with_zeros(t, most["faces"]) for t in members["textures"]])
+        owner = "vertices" if isinstance(like, torch.Tensor) and like.dim() == 2 else "faces"
+        for i, (texture, own) in enumerate(zip(members["textures"], members[owner])):
+            wanted = f"({len(own)}, 3)" if owner == "vertices" else f"({len(own)}, T, T, T, 3), T the same for all"
+            if not isinstance(texture, torch.Tensor) or texture.dim() != (2 if owner == "vertices" else 5) or \
+                    len(texture) != len(own) or texture.shape[1:] != like.shape[1:]:
+                raise ValueError(f"textures[{i}] must be a float tensor of shape {wanted}, got {describe(texture)}")
+        out[2] = torch.stack([with_zeros(t, most[owner]) for t in members["textures"]])
     if not torch.compiler.is_compiling():
         indices_are_right(out[1], most["vertices"])
     return tuple(out)

@@ -79,12 +79,24 @@ def _rotate(vertices, eye, forward, up):
     return torch.matmul(vertices - eye[:, None], rotation.transpose(1, 2))
 
 
+def _behind(z):
+    """Depths by which x and y can be divided: where they are 0, and a hair below, a hair behind the eye.
+
+    The rasteriser clips faces there; 0 would be lost to it, and NaN in the gradient. A depth in front stays as it is.
+    """
+    return torch.where((z <= 0) & (z > -1e-6), -1e-6, z)
+
+
 def perspective(vertices, angle=30.0):
-    """x / (z tan angle), y / (z tan angle), z: `angle`, a number or (B,), is HALF the field of view in degrees."""
+    """x / (z tan angle), y / (z tan angle), z: `angle`, a number or (B,), is HALF the field of view in degrees.
+
+    Vertices behind the eye (z <= 0) come out mirrored through the centre, which is what the rasteriser needs to clip
+    faces that reach there; z within 1e-6 of the eye's plane becomes -1e-6.
+    """
     check_vertices(vertices)
     angle = scalars("angle", angle, vertices, 1)
     width = torch.tan(torch.deg2rad(angle)) if isinstance(angle, torch.Tensor) else math.tan(math.radians(angle))
-    z = vertices[:, :, 2]
+    z = _behind(vertices[:, :, 2])
     return torch.stack([vertices[:, :, 0] / z / width, vertices[:, :, 1] / z / width, z], -1)
 
 
@@ -96,6 +108,9 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
     K, R : (B, 3, 3); t : (B, 1, 3) or (B, 3); dist_coeffs : (B, 5), k1 k2 p1 p2 k3; B may be 1.
     orig_size : size in pixels of the image that K is for, one number or (height, width). u and
         (orig_size - v) go from [0, orig_size] to [-1, 1].
+
+    Vertices behind the camera are not distorted: the polynomial says nothing of what no lens sees, and an edge that
+    leaves the picture goes on straight.
     """
     check_vertices(vertices)
 
@@ -112,12 +127,15 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
     K, R, t = camera("K", K, 3, 3), camera("R", R, 3, 3), camera("t", t, 3)
     k1, k2, p1, p2, k3 = camera("dist_coeffs", dist_coeffs, 5)[:, None].unbind(-1)
     x, y, z = (torch.matmul(vertices, R.transpose(1, 2)) + t[:, None]).unbind(-1)
+    z = _behind(z)
     x, y = x / (z + eps), y / (z + eps)
+    front, plain = z > 0, (x, y)
+    x, y = (torch.where(front, w, 0) for w in plain)
     r2 = x * x + y * y
     radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    distorted = torch.stack([x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-                             y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
-                             torch.ones_like(z)], -1)
+    distorted = (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+                 y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y)
+    distorted = torch.stack([*(torch.where(front, *w) for w in zip(distorted, plain)), torch.ones_like(z)], -1)
     u, v, _ = torch.matmul(distorted, K.transpose(1, 2)).unbind(-1)
     height, width = _original_size(orig_size)
     return torch.stack([2 * u / width - 1, 1 - 2 * v / height, z], -1)

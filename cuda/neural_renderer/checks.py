@@ -19,9 +19,9 @@ def check_vertices(vertices):
 
 def check_faces(faces, vertices):
     """Raise ValueError unless faces is an integer tensor (F, 3) or (B, F, 3) on vertices' device, and
-    IndexError if an index is out of range.
+    IndexError if an index is out of range. Returns whether the indices are known to be right.
 
-    On a GPU, looking at the indices makes the host wait for the device: it happens once for each tensor,
+    Where nothing can be looked at (torch.compile, vmap over faces) they are not. On a GPU, looking at the indices makes the host wait for the device: it happens once for each tensor,
     not while a CUDA graph is captured, and the kernels draw faces that are out of range as nothing.
     """
     B, V = vertices.shape[:2]
@@ -33,18 +33,24 @@ def check_faces(faces, vertices):
     if faces.device != vertices.device:
         raise ValueError(f"faces must be on the device of vertices, {vertices.device}, got {faces.device}")
     if torch.compiler.is_compiling():
-        return
+        return False
     if faces.is_cuda and (getattr(faces, "_indices_seen", None) == _state(faces, V)
                           or torch.cuda.is_current_stream_capturing()):
-        return
+        return True
     shared = faces.dim() == 3 and B and faces.stride(0) == 0
     own = faces[:1] if shared else faces
     if own.numel():
-        low, high = (int(v) for v in own.aminmax())
+        try:
+            low, high = (int(v) for v in own.aminmax())
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            return False
         if low < 0 or high >= V:
             raise IndexError(f"faces must hold indices into the {V} vertices, got {low} ... {high}")
     if faces.is_cuda:
         indices_are_right(faces, V)
+    return True
 
 
 def indices_are_right(faces, V):

@@ -9,6 +9,11 @@ def vertices_to_faces(vertices, faces):
     """Corner coordinates: (B, V, 3) and (B, F, 3) or (F, 3) indices to (B, F, 3, 3)."""
     check_vertices(vertices)
     check_faces(faces, vertices)
+    return corners_of(vertices, faces)
+
+
+def corners_of(vertices, faces):
+    """`vertices_to_faces` of what was checked."""
     if faces.dim() == 2:
         return vertices[:, faces.long()]
     batch = torch.arange(len(vertices), device=vertices.device)[:, None, None]

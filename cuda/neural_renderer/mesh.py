@@ -12,9 +12,9 @@ class Mesh:
     ----------
     vertices : (V, 3) float
     faces : (F, 3) integer
-    textures : (F, T, T, T, 3) float; where none were given a Parameter of small random numbers, to be
+    textures : (F, T, T, T, 3) float, or (V, 3), colours of vertices; where none were given a Parameter of small random numbers, to be
         optimised
-    num_vertices, num_faces, texture_size : int
+    num_vertices, num_faces, texture_size : int (texture_size None with colours of vertices)
     """
 
     def __init__(self, vertices, faces, textures=None, texture_size=4):
@@ -27,10 +27,13 @@ class Mesh:
                                                              device=self.vertices.device))
         self.textures = _tensor("textures", textures)
         shape = tuple(self.textures.shape)
+        self.texture_size = None
+        if self.textures.is_floating_point() and shape == (self.num_vertices, 3):
+            return
         if not self.textures.is_floating_point() or len(shape) != 5 or not shape[1] or \
                 shape != (self.num_faces, *shape[1:2] * 3, 3):
-            raise ValueError(f"textures must be a float tensor of shape ({self.num_faces}, T, T, T, 3), got "
-                             f"{describe(self.textures)}")
+            raise ValueError(f"textures must be a float tensor of shape ({self.num_faces}, T, T, T, 3), or "
+                             f"({self.num_vertices}, 3) for colours of vertices, got {describe(self.textures)}")
         self.texture_size = shape[1]
 
     @classmethod

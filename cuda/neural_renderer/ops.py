@@ -11,15 +11,16 @@ from torch import Tensor
 from . import reference
 from .backend import _kernels, get_backend
 from .checks import check_faces, check_vertices, describe, real
+from .transforms import folded, forward_mode_refused, second_derivatives_refused
 from .unseen import warn_if_unseen
 
 RGB, ALPHA, DEPTH = 1, 2, 4
 
 
-def _scene(vertices, faces, textures, height, width, samples, near, far, eps, fill_back):
+def _scene(vertices, faces, textures, height, width, samples, near, far, eps, fill_back, perspective):
     return dict(B=vertices.shape[0], V=vertices.shape[1], F=faces.shape[-2], H=height, W=width,
                 S=samples, T=0 if textures is None else textures.shape[2], near=near, far=far,
-                eps=eps, fill_back=fill_back, threads=torch.get_num_threads())
+                eps=eps, fill_back=fill_back, perspective=perspective, threads=torch.get_num_threads())
 
 
 def _batch_dense(tensor, dtype=None):
@@ -32,21 +33,25 @@ def _batch_dense(tensor, dtype=None):
     return tensor.contiguous(), tensor[:1].numel()
 
 
-def _addresses(scene, vertices, faces, textures, light, background):
-    """Kernel arguments of the inputs, and the tensors that must outlive the call."""
-    faces, stride = _batch_dense(faces, torch.int32)
-    scene.update(vertices=vertices.data_ptr(), faces=faces.data_ptr(), faces_stride=stride,
-                 textures_stride=0)
-    keep = [vertices, faces]
-    if textures is not None:
-        textures, scene["textures_stride"] = _batch_dense(textures)
-        scene["textures"] = textures.data_ptr()
-        keep.append(textures)
-    for name, tensor in (("light", light), ("background", background)):
+def _address(tensor):
+    """Of a tensor's numbers; None where there is no tensor, or an empty one in its place."""
+    return None if tensor is None or not tensor.numel() else tensor.data_ptr()
+
+
+def _addresses(scene, vertices, faces, textures, colours, light, background):
+    """Add the kernel's inputs to `scene`; returns the tensors that must outlive the call."""
+    keep = [vertices]
+    for name, tensor, dtype in (("faces", faces, torch.int32), ("textures", textures, None),
+                                ("colours", colours, None)):
+        scene[f"{name}_stride"] = 0
         if tensor is not None:
-            tensor = tensor.contiguous()
-            scene[name] = tensor.data_ptr()
-            keep.append(tensor)
+            tensor, scene[f"{name}_stride"] = _batch_dense(tensor, dtype)
+        keep.append(tensor)
+        scene[name] = _address(tensor)
+    for name, tensor in (("light", light), ("background", background)):
+        keep.append(None if tensor is None else tensor.contiguous())
+        scene[name] = _address(keep[-1])
+    scene["vertices"] = _address(vertices)
     return keep
 
 
@@ -61,9 +66,10 @@ def _run(name, args, like):
     dtype = str(like.dtype)[6:]
     if like.device.type == "cpu":
         return getattr(_kernels, f"{name}_{dtype}")(args)
-    workspace = torch.empty(getattr(_kernels, f"{name}_workspace")(args), dtype=torch.uint8, device=like.device)
+    size = getattr(_kernels, f"{name}_workspace")(**{k: args[k] for k in "BFHWS"})
+    workspace = torch.empty(size, dtype=torch.uint8, device=like.device)
     args.update(device=like.device.index, stream=torch.cuda.current_stream(like.device).cuda_stream,
-                workspace=workspace.data_ptr())
+                workspace=_address(workspace))
     with torch.cuda.device(like.device):
         getattr(_kernels, f"{name}_cuda_{dtype}")(args)
 
@@ -97,30 +103,29 @@ def _numpy(tensor, dtype=None):
 
 
 @torch.library.custom_op("neural_renderer::rasterize", mutates_args=())
-def _rasterize(vertices: Tensor, faces: Tensor, textures: Optional[Tensor], light: Optional[Tensor],
-               background: Optional[Tensor], height: int, width: int, samples: int, near: float,
-               far: float, eps: float, fill_back: bool, outputs: int
+def _rasterize(vertices: Tensor, faces: Tensor, textures: Optional[Tensor], colours: Optional[Tensor],
+               light: Optional[Tensor], background: Optional[Tensor], height: int, width: int, samples: int,
+               near: float, far: float, eps: float, fill_back: bool, perspective: bool, checked: bool, outputs: int
                ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    settings = (height, width, samples, near, far, eps, fill_back, perspective)
+    tensors = (vertices, faces, textures, colours, light, background)
     if vertices.device.type != "cpu" and not _has_kernels(vertices.device):
-        return _through_cpu(_rasterize, vertices.device, (vertices, faces, textures, light, background),
-                            (height, width, samples, near, far, eps, fill_back, outputs))
-    if not faces.is_cuda:
-        check_faces(faces, vertices)  # here too: a compiled program comes past rasterize() only once
+        return _through_cpu(_rasterize, vertices.device, tensors, (*settings, checked, outputs))
+    if not checked and not faces.is_cuda:  # a compiled program comes past rasterize() only once
+        check_faces(faces, vertices)
     images = _empty_images(vertices, height, width, samples, outputs)
-    rgb, alpha, depth, face_index, rgb_samples = images
-    wanted = {"rgb": rgb, "alpha": alpha, "depth": depth, "face_index": face_index,
-              "rgb_samples": rgb_samples}
+    wanted = dict(zip(("rgb", "alpha", "depth", "face_index", "rgb_samples"), images))
     if get_backend() == "compiled":
         vertices = vertices.contiguous()
-        args = _scene(vertices, faces, textures, height, width, samples, near, far, eps, fill_back)
-        keep = _addresses(args, vertices, faces, textures, light, background)  # noqa: F841
-        args.update({k: t.data_ptr() for k, t in wanted.items() if t.numel()})
+        args = _scene(vertices, faces, textures, *settings)
+        keep = _addresses(args, vertices, *tensors[1:])  # noqa: F841
+        args.update({k: _address(t) for k, t in wanted.items()})
         _run("forward", args, vertices)
     else:
         results = reference.rasterize_forward(
-            _numpy(vertices), _numpy(faces, torch.int64), _numpy(textures), _numpy(light), _numpy(background),
-            height=height, width=width, samples=samples, near=near, far=far, eps=eps,
-            fill_back=fill_back, rgb=bool(outputs & RGB), alpha=bool(outputs & ALPHA),
+            _numpy(vertices), _numpy(faces, torch.int64), _numpy(textures), _numpy(colours), _numpy(light),
+            _numpy(background), height=height, width=width, samples=samples, near=near, far=far, eps=eps,
+            fill_back=fill_back, perspective=perspective, rgb=bool(outputs & RGB), alpha=bool(outputs & ALPHA),
             depth=bool(outputs & DEPTH))
         for name, tensor in wanted.items():
             if tensor.numel():
@@ -138,55 +143,47 @@ def _empty_images(vertices, height, width, samples, outputs):
 
 
 @_rasterize.register_fake
-def _(vertices, faces, textures, light, background, height, width, samples, near, far, eps, fill_back,
-      outputs):
+def _(vertices, faces, textures, colours, light, background, height, width, samples, near, far, eps, fill_back,
+      perspective, checked, outputs):
     return _empty_images(vertices, height, width, samples, outputs)
 
 
 @torch.library.custom_op("neural_renderer::rasterize_backward", mutates_args=())
-def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tensor],
+def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tensor], colours: Optional[Tensor],
                         light: Optional[Tensor], background: Optional[Tensor], face_index: Tensor,
                         rgb_samples: Tensor, grad_rgb: Optional[Tensor],
                         grad_alpha: Optional[Tensor], grad_depth: Optional[Tensor], height: int,
                         width: int, samples: int, near: float, far: float, eps: float,
-                        fill_back: bool, need_vertices: bool, need_textures: bool,
-                        need_light: bool) -> Tuple[Tensor, Tensor, Tensor]:
+                        fill_back: bool, perspective: bool, need_vertices: bool, need_textures: bool,
+                        need_colours: bool, need_light: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    settings = (height, width, samples, near, far, eps, fill_back, perspective)
+    needs = (need_vertices, need_textures, need_colours, need_light)
+    inputs = (vertices, faces, textures, colours, light, background)
+    kept = {"face_index": face_index, "rgb_samples": rgb_samples, "grad_rgb": grad_rgb, "grad_alpha": grad_alpha,
+            "grad_depth": grad_depth}
     if vertices.device.type != "cpu" and not _has_kernels(vertices.device):
-        return _through_cpu(_rasterize_backward, vertices.device,
-                            (vertices, faces, textures, light, background, face_index, rgb_samples, grad_rgb,
-                             grad_alpha, grad_depth),
-                            (height, width, samples, near, far, eps, fill_back, need_vertices, need_textures,
-                             need_light))
-    gradients = _zero_gradients(vertices, textures, light, need_vertices, need_textures, need_light)
-    grad_vertices, grad_textures, grad_light = gradients
+        return _through_cpu(_rasterize_backward, vertices.device, (*inputs, *kept.values()), (*settings, *needs))
+    gradients = _zero_gradients(vertices, textures, colours, light, *needs)
+    grad_vertices = gradients[0]
     if get_backend() == "compiled":
         vertices = vertices.contiguous()
-        args = _scene(vertices, faces, textures, height, width, samples, near, far, eps, fill_back)
-        keep = _addresses(args, vertices, faces, textures, light, background)
-        tensors = {"face_index": face_index, "rgb_samples": rgb_samples, "grad_rgb": grad_rgb,
-                   "grad_alpha": grad_alpha, "grad_depth": grad_depth}
-        for name, tensor in tensors.items():
-            if tensor is not None and tensor.numel():
-                tensor = tensor.contiguous()
-                keep.append(tensor)
-                args[name] = tensor.data_ptr()
-        if need_vertices:
-            args["grad_vertices"] = grad_vertices.data_ptr()
-        if need_textures:
-            args["grad_textures"] = grad_textures.data_ptr()
-        if need_light:
-            args["grad_light"] = grad_light.data_ptr()
-        if vertices.is_cuda and torch.are_deterministic_algorithms_enabled():
-            _run_in_fixed_order(args, vertices, faces, grad_vertices)
+        args = _scene(vertices, faces, textures, *settings)
+        keep = _addresses(args, vertices, *inputs[1:])
+        for name, tensor in kept.items():
+            keep.append(None if tensor is None else tensor.contiguous())
+            args[name] = _address(keep[-1])
+        args.update(zip(("grad_vertices", "grad_textures", "grad_colours", "grad_light"), map(_address, gradients)))
+        if vertices.is_cuda:
+            _run_backward_cuda(args, vertices, faces, gradients)
         else:
             _run("backward", args, vertices)
     else:
         results = reference.rasterize_backward(
-            _numpy(vertices), _numpy(faces, torch.int64),
-            _numpy(textures), _numpy(light), _numpy(background), _numpy(face_index, torch.int64),
+            _numpy(vertices), _numpy(faces, torch.int64), _numpy(textures), _numpy(colours),
+            _numpy(light), _numpy(background), _numpy(face_index, torch.int64),
             _numpy(rgb_samples), _numpy(grad_rgb), _numpy(grad_alpha), _numpy(grad_depth),
             height=height, width=width, samples=samples, near=near, far=far, eps=eps,
-            fill_back=fill_back)
+            fill_back=fill_back, perspective=perspective)
         for tensor, result in zip(gradients, results):
             if tensor.numel():
                 tensor.copy_(torch.from_numpy(result))
@@ -195,50 +192,56 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
     return gradients
 
 
-def _run_in_fixed_order(args, vertices, faces, grad_vertices):
-    """_run("backward") on a GPU, without atomics."""
-    edges, depth = vertices.new_zeros(*faces.shape, 2, 2), vertices.new_zeros(*faces.shape, 3)
-    _run("backward", {**args, "edge_shares": edges.data_ptr(), "depth_shares": depth.data_ptr()}, vertices)
-    if grad_vertices.numel():
-        add_shares(grad_vertices, faces, edges.sum(3))
-        if "grad_depth" in args:
-            add_shares(grad_vertices, faces, depth)
+def _run_backward_cuda(args, vertices, faces, gradients):
+    """_run("backward") on a GPU; without atomics where torch is to be deterministic."""
+    shares = dict.fromkeys(("edge_shares", "sample_shares", "colour_shares"))
+    if torch.are_deterministic_algorithms_enabled():
+        shares = {"edge_shares": vertices.new_zeros(*faces.shape, 2, 2),
+                  "sample_shares": vertices.new_zeros(*faces.shape, 3),
+                  "colour_shares": vertices.new_zeros(*faces.shape, 3) if args["grad_colours"] else None}
+    _run("backward", {**args, **{name: _address(tensor) for name, tensor in shares.items()}}, vertices)
+    if shares["edge_shares"] is not None and args["grad_vertices"]:
+        add_shares(gradients[0], faces, shares["edge_shares"].sum(3))
+        add_shares(gradients[0], faces, shares["sample_shares"])
+    if shares["colour_shares"] is not None:
+        add_shares(gradients[2], faces, shares["colour_shares"])
 
 
-def _zero_gradients(vertices, textures, light, need_vertices, need_textures, need_light):
-    return (vertices.new_zeros(vertices.shape if need_vertices else (0,)),
-            vertices.new_zeros(textures.shape if need_textures else (0,)),
-            vertices.new_zeros(light.shape if need_light else (0,)))
+def _zero_gradients(vertices, textures, colours, light, *needs):
+    return tuple(vertices.new_zeros(tensor.shape if need else (0,))
+                 for tensor, need in zip((vertices, textures, colours, light), needs))
 
 
 @_rasterize_backward.register_fake
-def _(vertices, faces, textures, light, background, face_index, rgb_samples, grad_rgb, grad_alpha,
-      grad_depth, height, width, samples, near, far, eps, fill_back, need_vertices, need_textures, need_light):
-    return _zero_gradients(vertices, textures, light, need_vertices, need_textures, need_light)
+def _(vertices, faces, textures, colours, light, background, face_index, rgb_samples, grad_rgb, grad_alpha,
+      grad_depth, height, width, samples, near, far, eps, fill_back, perspective, *needs):
+    return _zero_gradients(vertices, textures, colours, light, *needs)
 
 
 def _setup_context(ctx, inputs, output):
-    vertices, faces, textures, light, background, *ctx.settings = inputs
-    ctx.outputs = ctx.settings.pop()
+    *tensors, height, width, samples, near, far, eps, fill_back, perspective, _checked, ctx.outputs = inputs
+    ctx.settings = height, width, samples, near, far, eps, fill_back, perspective
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(vertices, faces, textures, light, background, output[3], output[4])
+    ctx.save_for_backward(*tensors, output[3], output[4])
 
 
 def _backward(ctx, grad_rgb, grad_alpha, grad_depth, _face_index, _rgb_samples):
-    vertices, faces, textures, light, background, face_index, rgb_samples = ctx.saved_tensors
+    vertices, faces, textures, colours, light, background, face_index, rgb_samples = ctx.saved_tensors
     grads = [g if g is not None and ctx.outputs & flag else None
              for g, flag in ((grad_rgb, RGB), (grad_alpha, ALPHA), (grad_depth, DEPTH))]
-    need_vertices = ctx.needs_input_grad[0]
-    need_textures = grads[0] is not None and textures is not None and ctx.needs_input_grad[2]
-    need_light = grads[0] is not None and light is not None and ctx.needs_input_grad[3]
-    grad_vertices, grad_textures, grad_light = _rasterize_backward(
-        vertices, faces, textures, light, background, face_index, rgb_samples, *grads,
-        *ctx.settings, need_vertices, need_textures, need_light)
-    return (grad_vertices if need_vertices else None, None, grad_textures if need_textures else None,
-            grad_light if need_light else None, None, *[None] * (len(ctx.settings) + 1))
+    needs = [ctx.needs_input_grad[0], *(
+        grads[0] is not None and tensor is not None and ctx.needs_input_grad[place]
+        for place, tensor in ((2, textures), (3, colours), (4, light)))]
+    found = _rasterize_backward(vertices, faces, textures, colours, light, background, face_index, rgb_samples,
+                                *grads, *ctx.settings, *needs)
+    of_vertices, *others = (gradient if need else None for gradient, need in zip(found, needs))
+    return of_vertices, None, *others, None, *[None] * (len(ctx.settings) + 2)
 
 
 _rasterize.register_autograd(_backward, setup_context=_setup_context)
+_rasterize.register_vmap(folded(_rasterize))
+_rasterize_backward.register_vmap(folded(_rasterize_backward))
+second_derivatives_refused(_rasterize_backward)
 
 
 def image_shape(image_size):
@@ -255,8 +258,30 @@ def image_shape(image_size):
     return height, width
 
 
+def _mesh(vertices, faces, checked):
+    """Vertices in float32 or float64, faces (B, F, 3), and whether their indices are known to be right."""
+    check_vertices(vertices)
+    if vertices.dtype not in (torch.float32, torch.float64):
+        vertices = vertices.float()
+    checked = checked or check_faces(faces, vertices)
+    if faces.dim() == 2:
+        faces = faces[None].expand(vertices.shape[0], -1, -1)
+    if faces.shape[1] >= 2 ** 28 or vertices.shape[1] >= 2 ** 31:
+        raise ValueError(f"faces and vertices must number below 2^28 and 2^31, got {faces.shape[1]} and "
+                         f"{vertices.shape[1]}")
+    return vertices, faces, checked
+
+
+def _between(near, far):
+    near, far = real("near", near), real("far", far)
+    if not near < far:
+        raise ValueError(f"near must be below far, got {near} and {far}")
+    return near, far
+
+
 def rasterize(vertices, faces, textures=None, light=None, background=None, *, image_size,
-              anti_aliasing, near, far, eps, fill_back=False, rgb=False, alpha=False, depth=False):
+              anti_aliasing, near, far, eps, fill_back=False, rgb=False, alpha=False, depth=False,
+              perspective=True, checked=False):
     """Draw meshes that are already on the screen; the one entrance to the kernels.
 
     Parameters
@@ -267,8 +292,9 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
         gradient.
     faces : (B, F, 3) or (F, 3) integer
         Indices of vertices. (F, 3), and a tensor expanded over the batch, are not copied.
-    textures : (B, F, T, T, T, 3) float, optional
-        With `rgb`. Axis k of a cube belongs to corner k.
+    textures : (B, F, T, T, T, 3) or (B, V, 3) float, optional
+        With `rgb`. Axis k of a cube belongs to corner k. (B, V, 3) are colours of vertices,
+        interpolated between them as seen in perspective.
     light : (B, F, 2, 3) float, optional
         Factor on the texture of the front and of the back of each face.
     background : (3,) or (B, 3) float, optional
@@ -277,29 +303,24 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
         Draw the back of faces too.
     rgb, alpha, depth : bool
         Which images are wanted.
+    perspective : bool
+        x and y were divided by z. Vertices with z <= 0 are then behind the eye, and faces that reach there are
+        clipped at `near` (unless that is negative), as csrc/raster_math.h says; their gradient goes through z too.
+    checked : bool
+        The caller has looked at the faces' indices (`check_faces`).
 
     Returns
     -------
     (rgb (B, 3, H, W), alpha (B, H, W), depth (B, H, W)), None where not wanted. Row 0 is the top.
 
     Gradients: NMR (Kato et al., CVPR 2018) to x and y from rgb and alpha, exact from depth to
-    x, y and z, exact to textures and light; none to the background.
+    x, y and z, exact to textures, colours and light; none to the background. Where vertices have colours, what is
+    interpolated inside of a face adds its exact gradient to x, y and z. First derivatives, in reverse mode.
     """
-    check_vertices(vertices)
-    if vertices.dtype not in (torch.float32, torch.float64):
-        vertices = vertices.float()
-    B = vertices.shape[0]
-    check_faces(faces, vertices)
-    if faces.dim() == 2:
-        faces = faces[None].expand(B, -1, -1)
-    F = faces.shape[1]
-    if F >= 2 ** 28 or vertices.shape[1] >= 2 ** 31:
-        raise ValueError(f"faces and vertices must number below 2^28 and 2^31, got {F} and "
-                         f"{vertices.shape[1]}")
+    vertices, faces, checked = _mesh(vertices, faces, checked)
+    B, F, V = vertices.shape[0], faces.shape[1], vertices.shape[1]
     height, width = image_shape(image_size)
-    near, far, eps = real("near", near), real("far", far), real("eps", eps)
-    if not near < far:
-        raise ValueError(f"near must be below far, got {near} and {far}")
+    (near, far), eps = _between(near, far), real("eps", eps)
 
     def prepare(name, tensor, shape, wanted):
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or \
@@ -311,11 +332,15 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
                              f"{tensor.device}")
         return tensor.to(vertices.dtype)
 
+    colours = None
     if rgb:
-        textures = prepare("textures", textures, (B, F, None, None, None, 3),
-                           f"({B}, {F}, T, T, T, 3)")
-        if not 1 <= textures.shape[2] == textures.shape[3] == textures.shape[4]:
-            raise ValueError(f"textures must be cubes of T x T x T texels, got shape {tuple(textures.shape)}")
+        wanted = f"({B}, {F}, T, T, T, 3), or ({B}, {V}, 3) for colours of vertices"
+        if isinstance(textures, Tensor) and textures.dim() == 3:
+            textures, colours = None, prepare("textures", textures, (B, V, 3), wanted)
+        else:
+            textures = prepare("textures", textures, (B, F, None, None, None, 3), wanted)
+            if not 1 <= textures.shape[2] == textures.shape[3] == textures.shape[4]:
+                raise ValueError(f"textures must be cubes of T x T x T texels, got shape {tuple(textures.shape)}")
         if light is not None:
             light = prepare("light", light, (B, F, 2, 3), f"({B}, {F}, 2, 3)")
         if background is None:
@@ -325,8 +350,46 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
         background = prepare("background", background, (B, 3), f"(3,) or ({B}, 3)")
     else:
         textures = light = background = None
+    forward_mode_refused("rasterize", vertices, textures, colours, light, background)
     outputs = RGB * bool(rgb) | ALPHA * bool(alpha) | DEPTH * bool(depth)
-    images = _rasterize(vertices, faces, textures, light, background, height, width,
-                        2 if anti_aliasing else 1, near, far, eps, bool(fill_back), outputs)
+    images = _rasterize(vertices, faces, textures, colours, light, background, height, width,
+                        2 if anti_aliasing else 1, near, far, eps, bool(fill_back), bool(perspective), checked,
+                        outputs)
     return tuple(image if outputs & flag else None
                  for image, flag in zip(images, (RGB, ALPHA, DEPTH)))
+
+
+def face_index(vertices, faces, *, image_size, near, far, fill_back=False, perspective=True, checked=False):
+    """Which face is seen at the centre of each pixel, (B, H, W) int64; -1 where none is.
+
+    Parameters as of `rasterize`. Not differentiable.
+    """
+    vertices, faces, checked = _mesh(vertices, faces, checked)
+    height, width = image_shape(image_size)
+    near, far = _between(near, far)
+    order = _rasterize(vertices.detach(), faces, None, None, None, None, height, width, 1, near, far, 0.0,
+                       bool(fill_back), bool(perspective), checked, 0)[3].long()
+    return torch.where(order >= faces.shape[1], order - faces.shape[1], order)  # backs are numbered after all fronts
+
+
+def corner_weights(vertices, faces, index):
+    """Perspective-correct barycentric weights (B, H, W, 3) of what `face_index` found; 0 where no face is seen.
+
+    The weight of corner k of a face weighs what vertices faces[..., k] have (colours, texture coordinates) at the
+    centre of the pixel. Differentiable by the vertices, exactly.
+    """
+    B, H, W = index.shape
+    seen = index >= 0
+    batch = torch.arange(B, device=index.device)[:, None, None]
+    faces = faces[None].expand(B, -1, -1) if faces.dim() == 2 else faces
+    if not faces.shape[1]:
+        return vertices.new_zeros(B, H, W, 3)
+    corners = vertices[batch[..., None], faces[batch, index.clamp(min=0)].long()]  # (B, H, W, 3, 3)
+    x = (2 * torch.arange(W, device=index.device, dtype=vertices.dtype) + 1 - W) / W
+    y = (H - 1 - 2 * torch.arange(H, device=index.device, dtype=vertices.dtype)) / H
+    x, y = corners[..., 0] - x[:, None], corners[..., 1] - y[:, None, None]
+    # Twice the area of the triangle that the pixel's centre makes with the side opposite to each corner.
+    area = x.roll(-1, -1) * y.roll(-2, -1) - x.roll(-2, -1) * y.roll(-1, -1)
+    weight = area / corners[..., 2]
+    total = torch.where(seen, weight.sum(-1), 1)
+    return torch.where(seen[..., None], weight / total[..., None], 0)

@@ -33,12 +33,19 @@ def rasterize_rgbad(faces, textures=None, image_size=DEFAULT_IMAGE_SIZE,
 
     Parameters
     ----------
-    faces : (B, F, 3, 3) float, corners in NDC with depth z.
-    textures : (B, F, T, T, T, 3) float, needed for rgb.
+    faces : (B, F, 3, 3) float, corners in NDC with depth z: x and y as divided by it, so that a face with a corner
+        behind the eye (z <= 0) is clipped at `near`.
+    textures : (B, F, T, T, T, 3) float, needed for rgb; or (B, F, 3, 3), colours of the corners, which
+        `vertices_to_faces` makes of colours of vertices.
     eps : keeps the NMR gradient finite where an edge touches a pixel centre.
     """
     vertices, indices = _unshared(faces)
     background = None
+    if return_rgb and isinstance(textures, torch.Tensor) and textures.dim() == 4:
+        if textures.shape != faces.shape:
+            raise ValueError(f"textures must have shape ({faces.shape[0]}, {faces.shape[1]}, T, T, T, 3), or "
+                             f"{tuple(faces.shape)} for colours of corners, got {tuple(textures.shape)}")
+        textures = textures.flatten(1, 2)
     if return_rgb:
         background = numbers("background_color", background_color, vertices, "three numbers")
     rgb, alpha, depth = ops.rasterize(
@@ -89,3 +96,9 @@ def rasterize_depth(faces, image_size=DEFAULT_IMAGE_SIZE, anti_aliasing=DEFAULT_
     """Depth (B, H, W) of triangles (B, F, 3, 3); `far` where nothing is drawn."""
     return rasterize_rgbad(faces, None, image_size, anti_aliasing, near, far, eps, None, False, False,
                            True)["depth"]
+
+
+def rasterize_face_index(faces, image_size=DEFAULT_IMAGE_SIZE, near=DEFAULT_NEAR, far=DEFAULT_FAR):
+    """Which of the triangles (B, F, 3, 3) a pixel's centre shows, (B, H, W) int64; -1 where none is seen."""
+    vertices, indices = _unshared(faces)
+    return ops.face_index(vertices, indices, image_size=image_size, near=near, far=far)

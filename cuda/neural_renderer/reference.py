@@ -11,8 +11,8 @@ Images have row 0 at the top, so row = height - 1 - y.
 import numpy as np
 
 
-def rasterize_forward(vertices, faces, textures, light, background, *, height, width, samples, near,
-                      far, eps, fill_back, rgb, alpha, depth):
+def rasterize_forward(vertices, faces, textures, colours, light, background, *, height, width, samples, near,
+                      far, eps, fill_back, perspective, rgb, alpha, depth):
     """Draw a batch of meshes.
 
     Parameters
@@ -20,9 +20,12 @@ def rasterize_forward(vertices, faces, textures, light, background, *, height, w
     vertices : (B, V, 3) float64, NDC x and y, and depth z.
     faces : (B, F, 3) int.
     textures : (B, F, T, T, T, 3) or None.
+    colours : (B, V, 3) of vertices, or None.
     light : (B, F, 2, 3) or None. Factor for the front and the back of each face.
     background : (B, 3) or None.
     samples : 1, or 2 for anti-aliasing.
+    perspective : bool. x and y were divided by z: with near >= 0, what has z <= 0 is behind the eye, and faces that
+        reach there are clipped.
     rgb, alpha, depth : bool. Which images are wanted.
 
     Returns
@@ -34,12 +37,13 @@ def rasterize_forward(vertices, faces, textures, light, background, *, height, w
     size = (samples * height, samples * width)
     index, colour, z = [], [], []
     for b in range(len(vertices)):
-        screen = _screen_faces(vertices[b], faces[b], size, fill_back)
+        screen = _screen_faces(vertices[b], faces[b], size, fill_back, near if perspective else -1)
         index_b, z_b = _visible(screen, size, near, far, len(faces[b]))
         index.append(index_b)
         z.append(z_b)
         if rgb:
-            colour.append(_shade(screen, index_b, textures[b], None if light is None else light[b],
+            colour.append(_shade(screen, index_b, None if textures is None else textures[b],
+                                 None if colours is None else colours[b], None if light is None else light[b],
                                  background[b], eps))
     index = np.array(index, np.int32).reshape(-1, *size)
     out = {"face_index": index, "rgb": None, "alpha": None, "depth": None, "rgb_samples": None}
@@ -53,17 +57,18 @@ def rasterize_forward(vertices, faces, textures, light, background, *, height, w
     return out
 
 
-def rasterize_backward(vertices, faces, textures, light, background, face_index, rgb_samples,
+def rasterize_backward(vertices, faces, textures, colours, light, background, face_index, rgb_samples,
                        grad_rgb, grad_alpha, grad_depth, *, height, width, samples, near, far, eps,
-                       fill_back):
-    """Gradients to (vertices, textures, light) as float64 arrays, from those of the images.
+                       fill_back, perspective):
+    """Gradients to (vertices, textures, colours, light) as float64 arrays, from those of the images.
 
     A gradient of an image is None where that image was not used; the result has None where
-    `textures` or `light` was None.
+    `textures`, `colours` or `light` was None.
     """
     size = (samples * height, samples * width)
     grad_vertices = np.zeros(vertices.shape)
     grad_textures = None if textures is None else np.zeros(textures.shape)
+    grad_colours = None if colours is None else np.zeros(colours.shape)
     grad_light = None if light is None else np.zeros(light.shape)
 
     def spread(image):  # to the samples of each pixel
@@ -73,7 +78,7 @@ def rasterize_backward(vertices, faces, textures, light, background, face_index,
 
     g_rgb, g_alpha, g_depth = spread(grad_rgb), spread(grad_alpha), spread(grad_depth)
     for b in range(len(vertices)):
-        screen = _screen_faces(vertices[b], faces[b], size, fill_back)
+        screen = _screen_faces(vertices[b], faces[b], size, fill_back, near if perspective else -1)
         # Channels last, y up.
         shown = face_index[b][::-1]
         values, gradients = [], []
@@ -90,7 +95,17 @@ def rasterize_backward(vertices, faces, textures, light, background, face_index,
         for row, x in np.argwhere(face_index[b] >= 0):
             face = screen[face_index[b, row, x]]
             y = size[0] - 1 - row
-            if g_rgb is not None:
+            if g_rgb is not None and colours is not None:
+                g = g_rgb[b, :, row, x]
+                side = (face.face, int(face.reversed))
+                weight = face.weights(x, y)
+                sample = weight @ colours[b, face.corners]
+                factor = 1.0 if light is None else light[(b, *side)]
+                np.add.at(grad_colours[b], face.corners, weight[:, None] * (factor * g))
+                if light is not None:
+                    grad_light[(b, *side)] += sample * g
+                _weights_backward(face, x, y, size, colours[b, face.corners] @ (factor * g), grad_vertices[b])
+            elif g_rgb is not None:
                 index, weight = _texels(face, x, y, len(textures[b, 0]), eps)
                 g = g_rgb[b, :, row, x]
                 side = (face.face, int(face.reversed))
@@ -101,15 +116,58 @@ def rasterize_backward(vertices, faces, textures, light, background, face_index,
                     grad_light[(b, *side)] += sample * g
             if g_depth is not None and g_depth[b, row, x]:
                 _depth_backward(face, x, y, size, g_depth[b, row, x], grad_vertices[b])
-    return grad_vertices, grad_textures, grad_light
+    return grad_vertices, grad_textures, grad_colours, grad_light
 
 
 class _ScreenFace:
-    """The side of a face that is seen, its vertices counter-clockwise in pixel coordinates."""
+    """The side of a face that is seen, its vertices counter-clockwise in pixel coordinates.
 
-    def __init__(self, face, corners, points, z, reversed_):
+    `outline` is what bounds it on the screen: points (n, 2), and for each the weights (3,) of the vertices that it is
+    mixed of in camera space; the vertices themselves unless the face reaches behind the eye.
+    """
+
+    def __init__(self, face, corners, points, z, reversed_, clip_plane=None):
         self.face, self.corners, self.reversed = face, corners, reversed_
         self.p, self.z = points, z  # (3, 2) and (3,)
+        self.clipped = clip_plane is not None
+        self.plane = clip_plane
+        self.outline, self.mix = points, np.eye(3)
+        if self.clipped:
+            mix, outline = [], []
+            for a, b in ((0, 1), (1, 2), (2, 0)):
+                if z[a] > clip_plane:
+                    mix.append(np.eye(3)[a])
+                    outline.append(points[a])
+                if (z[a] > clip_plane) != (z[b] > clip_plane):
+                    t = (clip_plane - z[a]) / (z[b] - z[a])
+                    mix.append((1 - t) * np.eye(3)[a] + t * np.eye(3)[b])
+                    with np.errstate(all="ignore"):
+                        outline.append(((1 - t) * (points[a] * z[a]) + t * (points[b] * z[b])) / clip_plane)
+            self.mix, self.outline = np.array(mix), np.array(outline)
+
+    def covers(self, e):
+        """Where a sample in front of the eye is inside."""
+        if not self.clipped:
+            return (e >= 0).all(0)
+        return ((e.T / self.z).T * e.sum(0) >= 0).all(0)
+
+    def weights(self, x, y):
+        """Perspective-correct barycentric weights (3,) at a sample."""
+        w = self.edge_functions(float(x), float(y)) / self.z
+        return w / w.sum()
+
+    def move(self, point, axis, gradient, size, grad_vertices):
+        """The gradient of a point of the outline, NDC, to the vertices that it is mixed of."""
+        if np.count_nonzero(self.mix[point]) == 1:
+            grad_vertices[self.corners[self.mix[point].argmax()], axis] += gradient
+            return
+        # The point is sum(m_k z_k x_k) / plane, where m makes sum(m_k z_k) the plane.
+        (a, b), m, x = np.flatnonzero(self.mix[point]), self.mix[point], (2 * self.p[:, axis] - size + 1) / size
+        dm_b = {a: -m[a] / (self.z[b] - self.z[a]), b: -m[b] / (self.z[b] - self.z[a])}  # of m_b by each z
+        for k in (a, b):
+            grad_vertices[self.corners[k], axis] += gradient * m[k] * self.z[k] / self.plane
+            grad_vertices[self.corners[k], 2] += gradient / self.plane * (
+                m[k] * x[k] + dm_b[k] * (x[b] * self.z[b] - x[a] * self.z[a]))
 
     def edge_functions(self, x, y):
         """(3, ...) values, all >= 0 inside; divided by their sum, the barycentric weights."""
@@ -124,7 +182,7 @@ class _ScreenFace:
         return (e[0] + e[1] + e[2]) / (e[0] * inverse[0] + e[1] * inverse[1] + e[2] * inverse[2])
 
 
-def _screen_faces(vertices, faces, size, fill_back):
+def _screen_faces(vertices, faces, size, fill_back, near):
     """{draw order: _ScreenFace} of everything that faces the camera."""
     scale = np.array([size[1], size[0]], np.float64)
     out = {}
@@ -135,10 +193,16 @@ def _screen_faces(vertices, faces, size, fill_back):
         p, z = (v[:, :2] * scale + scale - 1) * 0.5, v[:, 2]
         u, w = p[1] - p[0], p[2] - p[0]
         area = u[0] * w[1] - w[0] * u[1]
+        plane = None
+        if near >= 0 and (z <= 0).any():  # behind the eye
+            plane = near if near > 0 else 1e-6 * z.max()
+            if not z.max() > plane or (z == 0).any():
+                continue
+            area *= np.sign(z).prod()  # each corner behind mirrors the face on the screen
         if area > 0:
-            out[i] = _ScreenFace(i, corners, p, z, False)
+            out[i] = _ScreenFace(i, corners, p, z, False, plane)
         elif area < 0 and fill_back:
-            out[len(faces) + i] = _ScreenFace(i, corners[::-1], p[::-1], z[::-1], True)
+            out[len(faces) + i] = _ScreenFace(i, corners[::-1], p[::-1], z[::-1], True, plane)
     return out
 
 
@@ -150,15 +214,20 @@ def _visible(screen, size, near, far, num_faces):
     x, y = np.arange(size[1], dtype=np.float64), np.arange(size[0], dtype=np.float64)
     for order in sorted(screen):
         face = screen[order]
-        columns = np.flatnonzero((x >= face.p[:, 0].min()) & (x <= face.p[:, 0].max()))
-        lines = np.flatnonzero((y >= face.p[:, 1].min()) & (y <= face.p[:, 1].max()))
+        low, high = face.outline.min(0), face.outline.max(0)
+        if face.clipped and np.isfinite(face.outline).all():
+            low, high = low - 1e-3, high + 1e-3
+        elif face.clipped:  # coordinates too large to mix
+            low, high = (-1, -1), (np.inf, np.inf)
+        columns = np.flatnonzero((x >= low[0]) & (x <= high[0]))
+        lines = np.flatnonzero((y >= low[1]) & (y <= high[1]))
         if not len(columns) or not len(lines):
             continue
         box = np.ix_(size[0] - 1 - lines, columns)
         with np.errstate(all="ignore"):
             e = face.edge_functions(x[columns][None, :], y[lines][:, None])
             z = face.depth(e)
-            wins = (e >= 0).all(0) & (z > near) & (z < far) & (z.astype(np.float32) < nearest[box])
+            wins = face.covers(e) & (z > near) & (z < far) & (z.astype(np.float32) < nearest[box])
         nearest[box] = np.where(wins, z, nearest[box]).astype(np.float32)
         depth[box] = np.where(wins, z, depth[box])
         index[box] = np.where(wins, order, index[box])
@@ -179,12 +248,16 @@ def _texels(face, x, y, T, eps):
     return np.minimum(cell[:, None] + up, T - 1), weight
 
 
-def _shade(screen, index, textures, light, background, eps):
+def _shade(screen, index, textures, colours, light, background, eps):
     image = np.broadcast_to(background, index.shape + (3,)).astype(np.float64)
     for row, x in np.argwhere(index >= 0):
         face = screen[index[row, x]]
-        texel, weight = _texels(face, x, len(index) - 1 - row, len(textures[0]), eps)
-        colour = weight @ textures[(face.face, *texel)]
+        y = len(index) - 1 - row
+        if colours is not None:
+            colour = face.weights(x, y) @ colours[face.corners]
+        else:
+            texel, weight = _texels(face, x, y, len(textures[0]), eps)
+            colour = weight @ textures[(face.face, *texel)]
         image[row, x] = colour if light is None else colour * light[face.face, int(face.reversed)]
     return image
 
@@ -197,11 +270,11 @@ def _average(image, samples):
 
 def _edges_backward(face, order, shown, values, gradients, eps, grad_vertices):
     """Section 3 of the paper, for one face. Arrays are indexed [y, x], y up."""
-    for a in range(3):
-        b = (a + 1) % 3
+    for a in range(len(face.outline)):
+        b = (a + 1) % len(face.outline)
         for axis in (0, 1):  # the direction in which the edge may move: x, y
-            a0, a1 = face.p[a][1 - axis], face.p[a][axis]
-            b0, b1 = face.p[b][1 - axis], face.p[b][axis]
+            a0, a1 = face.outline[a][1 - axis], face.outline[a][axis]
+            b0, b1 = face.outline[b][1 - axis], face.outline[b][axis]
             if a0 == b0:
                 continue
             direction = 1 if (a0 < b0) == (axis == 0) else -1
@@ -232,7 +305,7 @@ def _edges_backward(face, order, shown, values, gradients, eps, grad_vertices):
                             continue
                         distance = 2.0 * (d1 - cross) / length / lever
                         distance = np.where(distance > 0, distance + eps, distance - eps)
-                        grad_vertices[face.corners[end], axis] -= (gain / distance).sum()
+                        face.move(end, axis, -(gain / distance).sum(), length, grad_vertices)
 
 
 def _depth_backward(face, x, y, size, gradient, grad_vertices):
@@ -246,3 +319,17 @@ def _depth_backward(face, x, y, size, gradient, grad_vertices):
     for k, corner in enumerate(face.corners):
         grad_vertices[corner, :2] += gradient * z ** 2 * w[k] * slope * np.array([size[1], size[0]]) / 2
         grad_vertices[corner, 2] += gradient * z ** 2 * w[k] / face.z[k] ** 2
+
+
+def _weights_backward(face, x, y, size, pull, grad_vertices):
+    """Of weights @ pull, pull (3,), to the vertices; as depth, which is weights @ z."""
+    e, b = face.edge_functions(float(x), float(y)), face.weights(x, y)
+    more = (pull - b @ pull) / face.z
+    slope = np.zeros(2)
+    for k in range(3):
+        p, q = face.p[(k + 1) % 3], face.p[(k + 2) % 3]
+        slope += np.array([-(q[1] - p[1]), q[0] - p[0]]) / e.sum() * more[k]
+    for k, corner in enumerate(face.corners):
+        scale = -face.depth(e) * e[k] / e.sum()
+        grad_vertices[corner, :2] += scale * slope * np.array([size[1], size[0]]) / 2
+        grad_vertices[corner, 2] += scale * more[k] / face.z[k]

@@ -7,16 +7,17 @@ from . import ops
 from .batches import pad
 from .cameras import look, look_at, perspective, projection
 from .checks import check_faces, check_vertices, numbers, real
-from .lighting import face_light, vertices_to_faces
+from .lighting import corners_of, face_light
 from .rasterize import DEFAULT_EPS
 
 
 class Renderer(torch.nn.Module):
     """Draws meshes: `renderer(vertices, faces, textures, mode=None|'rgb'|'silhouettes'|'depth')`.
 
-    vertices (B, V, 3) float, faces (B, F, 3) or (F, 3) integer, textures (B, F, T, T, T, 3) float. For meshes of
-    different sizes: lists of (V_i, 3), (F_i, 3) and (F_i, T, T, T, 3); see `unpack` for packed ones. A face with
-    a corner that is NaN or infinite is drawn as nothing.
+    vertices (B, V, 3) float, faces (B, F, 3) or (F, 3) integer, textures (B, F, T, T, T, 3) float, or (B, V, 3) for
+    colours of vertices. For meshes of different sizes: lists of (V_i, 3), (F_i, 3) and (F_i, T, T, T, 3) or (V_i, 3);
+    see `unpack` for packed ones. A face with a corner that is NaN or infinite is drawn as nothing. Faces that reach
+    behind the eye are clipped at `near`, except with perspective=False, which has no eye.
 
     Parameters
     ----------
@@ -107,7 +108,12 @@ class Renderer(torch.nn.Module):
 
     def light(self, vertices, faces):
         """Light (B, F, 2, 3) on the fronts and backs of a mesh in world coordinates."""
-        return face_light(vertices_to_faces(vertices, faces), self.light_intensity_ambient,
+        check_vertices(vertices)
+        check_faces(faces, vertices)
+        return self._light(vertices, faces)
+
+    def _light(self, vertices, faces):
+        return face_light(corners_of(vertices, faces), self.light_intensity_ambient,
                           self.light_intensity_directional, self.light_color_ambient,
                           self.light_color_directional, self.light_direction)
 
@@ -115,17 +121,21 @@ class Renderer(torch.nn.Module):
         if isinstance(vertices, (list, tuple)) or isinstance(faces, (list, tuple)):
             vertices, faces, textures = pad(vertices, faces, textures)
         screen = self.transform(vertices, *camera)
-        check_faces(faces, vertices)
+        checked = check_faces(faces, vertices)
         light = background = None
         if wanted.get("rgb"):
             if textures is None:  # white, at the cost of one texel
                 textures = screen.new_ones(1, 1, 1, 1, 1, 3).expand(
                     len(screen), faces.shape[-2], -1, -1, -1, -1)
-            light = self.light(vertices.to(screen.dtype), faces)
+            light = self._light(vertices.to(screen.dtype), faces)
             background = numbers("background_color", self.background_color, screen, "three numbers")
         return ops.rasterize(screen, faces, textures, light, background, image_size=self.image_size,
                              anti_aliasing=self.anti_aliasing, near=self.near, far=self.far, eps=eps,
-                             fill_back=self.fill_back, **wanted)
+                             fill_back=self.fill_back, perspective=self._divides(), checked=checked, **wanted)
+
+    def _divides(self):
+        """Whether transform() divides x and y by the depth."""
+        return self.perspective or self.camera_mode not in ("look", "look_at")
 
     def render_silhouettes(self, vertices, faces, K=None, R=None, t=None, dist_coeffs=None,
                            orig_size=None):
@@ -140,7 +150,7 @@ class Renderer(torch.nn.Module):
 
     def render_rgb(self, vertices, faces, textures=None, K=None, R=None, t=None, dist_coeffs=None,
                    orig_size=None):
-        """Colours (B, 3, H, W); textures (B, F, T, T, T, 3), None for white."""
+        """Colours (B, 3, H, W); textures (B, F, T, T, T, 3) or (B, V, 3), None for white."""
         return self._draw(vertices, faces, textures, self.rasterizer_eps,
                           (K, R, t, dist_coeffs, orig_size), rgb=True)[0]
 
@@ -151,6 +161,25 @@ class Renderer(torch.nn.Module):
                                        (K, R, t, dist_coeffs, orig_size), rgb=True, alpha=True,
                                        depth=True)
         return rgb, depth, alpha
+
+    def render_face_index(self, vertices, faces, K=None, R=None, t=None, dist_coeffs=None, orig_size=None,
+                          return_weights=False):
+        """Which face a pixel shows: (B, H, W) int64, an index into `faces`, -1 where none is seen.
+
+        It is the face at the centre of the pixel, whatever `anti_aliasing` says: an index has no average, while an
+        anti-aliased image averages four samples beside the centre. So a pixel on an edge may have an index and a
+        silhouette below 1, or none and a silhouette above 0.
+
+        With `return_weights` also (B, H, W, 3): the perspective-correct barycentric weights of the face's corners at
+        the centre, 0 where no face is seen. The index has no gradient; the weights have their exact one.
+        """
+        if isinstance(vertices, (list, tuple)) or isinstance(faces, (list, tuple)):
+            vertices, faces, _ = pad(vertices, faces)
+        screen = self.transform(vertices, K, R, t, dist_coeffs, orig_size)
+        checked = check_faces(faces, vertices)
+        index = ops.face_index(screen, faces, image_size=self.image_size, near=self.near, far=self.far,
+                               fill_back=self.fill_back, perspective=self._divides(), checked=checked)
+        return (index, ops.corner_weights(screen, faces, index)) if return_weights else index
 
     def forward(self, vertices, faces, textures=None, mode=None, K=None, R=None, t=None, dist_coeffs=None,
                 orig_size=None):

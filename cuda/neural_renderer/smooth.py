@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .backend import _kernels, get_backend
 from .checks import check_vertices, describe
+from .transforms import folded, forward_mode_refused, second_derivatives_refused
 
 
 def smoothness(vertices, wings, eps=1e-6):
@@ -35,6 +36,7 @@ def smoothness(vertices, wings, eps=1e-6):
     if not wings.is_cuda and wings.numel() and not 0 <= int(wings.min()) <= int(wings.max()) < vertices.shape[1]:
         raise IndexError(f"wings must hold indices into the {vertices.shape[1]} vertices, got {int(wings.min())} "
                          f"... {int(wings.max())}")
+    forward_mode_refused("smoothness", vertices)
     return _smoothness(vertices, wings, float(eps))[0]
 
 
@@ -72,9 +74,11 @@ def _smoothness(vertices: Tensor, wings: Tensor, eps: float) -> Tuple[Tensor, Te
     vertices, wings = vertices.contiguous(), wings.to(torch.int32).contiguous()
     new = vertices.new_zeros if vertices.is_cuda else vertices.new_empty
     loss, gradient = new(vertices.shape[:1]), new(vertices.shape)
+    def address(tensor):
+        return tensor.data_ptr() if tensor.numel() else None
+
     args = dict(B=vertices.shape[0], V=vertices.shape[1], E=wings.shape[1], eps=eps, threads=torch.get_num_threads(),
-                vertices=vertices.data_ptr(), wings=wings.data_ptr(), loss=loss.data_ptr(),
-                gradient=gradient.data_ptr())
+                vertices=address(vertices), wings=address(wings), loss=address(loss), gradient=address(gradient))
     dtype = str(vertices.dtype)[6:]
     if vertices.is_cuda:
         stream = torch.cuda.current_stream(vertices.device).cuda_stream
@@ -90,14 +94,33 @@ def _(vertices, wings, eps):
     return vertices.new_empty(vertices.shape[:1]), vertices.new_empty(vertices.shape)
 
 
+@torch.library.custom_op("neural_renderer::smoothness_backward", mutates_args=())
+def _smoothness_backward(vertices: Tensor, gradient: Tensor, grad_loss: Tensor) -> Tuple[Tensor]:
+    return (grad_loss[:, None, None] * gradient,)
+
+
+@_smoothness_backward.register_fake
+def _(vertices, gradient, grad_loss):
+    return (torch.empty_like(gradient),)
+
+
 def _setup_context(ctx, inputs, output):
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
+    ctx.save_for_backward(inputs[0], output[1])
 
 
 def _backward(ctx, grad_loss, _):
-    gradient, = ctx.saved_tensors
-    return grad_loss[:, None, None] * gradient, None, None
+    return _smoothness_backward(*ctx.saved_tensors, grad_loss)[0], None, None
+
+
+def _over_meshes(info, in_dims, vertices, wings, eps):
+    """vmap: edges are shared by a batch, so that only one over the vertices folds into it."""
+    if in_dims[1] is not None:
+        raise RuntimeError("neural_renderer.smoothness shares its wings between meshes: vmap goes over vertices only")
+    return folded(lambda v: _smoothness(v, wings, eps))(info, in_dims[:1], vertices)
 
 
 _smoothness.register_autograd(_backward, setup_context=_setup_context)
+_smoothness.register_vmap(_over_meshes)
+_smoothness_backward.register_vmap(folded(_smoothness_backward))
+second_derivatives_refused(_smoothness_backward)

@@ -29,7 +29,7 @@ def _cause(vertices, faces, near, far, fill_back):
     left &= (high[..., 2] > near) & (low[..., 2] < far)
     if not left.any():
         return f"every face lies in front of near or behind far ({near:g} and {far:g} along the view)"
-    left &= ((high[..., :2] >= -1) & (low[..., :2] <= 1)).all(-1)
+    left &= ((high[..., :2] >= -1) & (low[..., :2] <= 1)).all(-1) | (low[..., 2] <= 0)  # clipped: seen anywhere
     if not left.any():
         return "every face lies beside the picture; does the camera look at it?"
     a, b, c = corners[..., :2].unbind(2)

@@ -8,10 +8,10 @@ Convention
 ----------
 Coordinate k of a triangle runs along axis k of the grid; [0, 1] spans all `size` cells.
 """
-import os
-import warnings
+import functools
 
 import torch
+from neural_renderer.backend import default
 
 from . import reference
 
@@ -22,7 +22,6 @@ except ImportError as error:
 
 __all__ = ["voxelize", "voxelize_solid", "overlap"]
 _PUBLISHED, _SOLID = 0, 1
-_warned = False
 
 
 def _check(faces, size):
@@ -35,19 +34,9 @@ def _check(faces, size):
         raise ValueError(f"size must be an int from 1 to 1024, got {size!r}")
 
 
+@functools.cache
 def _backend():
-    global _warned
-    name = os.environ.get("NR_BACKEND") or ("compiled" if _kernels else "reference")
-    if name not in ("compiled", "reference"):
-        raise ValueError(f"NR_BACKEND must be 'compiled' or 'reference', got {name!r}")
-    if name == "compiled" and _kernels is None:
-        raise ImportError(f"the compiled kernels of voxelization cannot be loaded: {_why}")
-    if _kernels is None and not _warned:
-        warnings.warn(f"the compiled kernels of voxelization cannot be loaded ({_why}); the NumPy "
-                      "reference takes over. Install a C++ compiler and run: pip install ./cuda",
-                      RuntimeWarning, stacklevel=4)
-        _warned = True
-    return name
+    return default("voxelization", _kernels, None if _kernels else _why, stacklevel=6)
 
 
 def _first_not_finite(faces):

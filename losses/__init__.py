@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import neural_renderer as nr
+from losses import priors
 
 
 def silhouette_loss(rendered, target):
@@ -33,9 +34,12 @@ class MeshTopology:
     ----------
     edges : (E, 2) int64, every edge once.
     wings : (4, I) int64, for each edge with two faces its two ends and the two opposite vertices.
+    outward : 1, or -1 if the template's faces are clockwise seen from outside.
     """
 
-    def __init__(self, faces):
+    def __init__(self, faces, template=None):
+        """template : its vertices (V, 3), which tell `outward`."""
+        self.outward = 1 if template is None else priors.orientation(template.cpu(), faces.cpu())
         faces = np.asarray(faces.cpu() if isinstance(faces, torch.Tensor) else faces)
         sides = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
         opposite = faces[:, [2, 0, 1]].reshape(-1)
@@ -171,6 +175,7 @@ class Loss:
         all processes: random numbers belong here, from torch's generator of the CPU. Returns other cameras and
         their pose bins, one for each image; the loss finds them in `step.views[name]`.
     silhouettes : draw those views' silhouettes together with the step's own.
+    begins : option that names the iteration from which the loss counts; before it, its weight is 0.
     """
     name: str
     option: str | None
@@ -179,15 +184,41 @@ class Loss:
     prepare: Callable | None = None
     views: Callable | None = None
     silhouettes: bool = True
+    begins: str | None = None
 
     def weight(self, options):
         return 1.0 if self.option is None else getattr(options, self.option)
 
 
+def silhouettes_of_step(step):
+    """The shapes from their images' views; with --pairs=2 also from that of the other image of their object, as Kato
+    et al. (2018) train: the mean over both."""
+    pair = step.views.get(PAIR)
+    if pair is None:
+        return silhouette_loss(step.rendered, step.silhouettes)
+    return silhouette_loss(torch.cat([step.rendered, pair.rendered]),
+                           torch.cat([step.silhouettes, exchanged(step.silhouettes)]))
+
+
+PAIR = "pair"  # name of the view
+
+
+def exchanged(tensor):
+    """Neighbours (0 and 1, 2 and 3, ...) of a batch (B, ...) in each other's place; B is even."""
+    return tensor.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+
+
 LOSSES = (
-    Loss("silhouette", None, lambda step: silhouette_loss(step.rendered, step.silhouettes)),
+    Loss("silhouette", None, silhouettes_of_step),
     Loss("smoothness", "lambda_smth", lambda step: smoothness_loss(step.vertices, step.topology), always=True),
     Loss("prior", "lambda_Gprior", lambda step: gaussian_prior(step.codes), always=True),
     Loss("laplacian", "lambda_Lap", lambda step: laplacian_loss(step.vertices, step.topology)),
     Loss("edge", "lambda_edge", lambda step: edge_length_loss(step.vertices, step.topology)),
+    Loss("pressure", "lambda_pressure",
+         lambda step: priors.pressure_loss(step.vertices, step.faces, step.topology.outward)),
+    Loss("front", "lambda_front", priors.fronts_of_step, views=priors.turned_views, silhouettes=False),
+    Loss("near", "lambda_near", lambda step: priors.nearest_of_step(step, silhouette_loss), prepare=priors.open_bank,
+         views=priors.one_view_of_batch, begins="near_from"),
+    Loss("mirror", "lambda_mirror", lambda step: priors.mirror_of_step(step, silhouette_loss),
+         prepare=priors.open_mirror),
 )

@@ -1,0 +1,44 @@
+"""What torch's transforms of functions make of the operators: vmap folds into the batch, the rest is refused in words."""
+import torch
+from torch.autograd import forward_ad
+
+
+def folded(operator):
+    """A rule for vmap: N calls with batches of B meshes are one with N * B."""
+    def rule(info, in_dims, *args):
+        N = info.batch_size
+
+        def fold(value, dim):
+            if not isinstance(value, torch.Tensor):
+                return value
+            value = value.expand(N, *value.shape) if dim is None else value.movedim(dim, 0)
+            return value if value.dim() == 1 else value.flatten(0, 1)
+
+        batch = next(a.shape[0 if d is None else int(d == 0)] for a, d in zip(args, in_dims)
+                     if isinstance(a, torch.Tensor))
+        results = operator(*(fold(value, dim) for value, dim in zip(args, in_dims)))
+        absent = [result.shape == (0,) for result in results]  # stands for an image or a gradient not asked for
+        return (tuple(r if none else r.unflatten(0, (N, batch)) for r, none in zip(results, absent)),
+                tuple(None if none else 0 for none in absent))
+    return rule
+
+
+def forward_mode_refused(name, *tensors):
+    """RuntimeError where an input carries a tangent (jvp, jacfwd, forward_ad), which would be lost silently."""
+    if torch.compiler.is_compiling():
+        return
+    for tensor in tensors:
+        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise RuntimeError(f"neural_renderer.{name} has no forward-mode derivative (jvp, jacfwd, forward_ad); use "
+                               "reverse mode: backward(), torch.autograd.grad, torch.func.grad, vjp or jacrev")
+
+
+def _refuse(ctx, *gradients):
+    raise RuntimeError("neural_renderer has first derivatives only: the gradient of a rendering cannot be "
+                       "differentiated again (create_graph=True, hessian). Detach it, or leave it out of what is "
+                       "differentiated twice")
+
+
+def second_derivatives_refused(operator):
+    """Make an operator that gives gradients say that they have none themselves."""
+    operator.register_autograd(_refuse)

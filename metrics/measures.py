@@ -1,0 +1,116 @@
+"""Figures of what voxel IoU and MMD do not show: shapes that are inside out, silhouettes from new views, and a pose that
+a network can read from the code. B = batch, V = vertices, S = side of the silhouettes.
+"""
+import torch
+from torch import nn
+
+from losses import priors
+
+
+def inside_out(dataset, vertices, faces, cameras, image_size, outward=1, generator=None):
+    """(B, 2): pixels that show a face from behind first, and pixels that show any, each shape from a direction of its
+    own, uniform over all. The first over the second is 0 of a closed shape that is nowhere inside out.
+
+    vertices : (B, V, 3), in the renderer's frame. cameras : (B, ...), any; the shapes are turned before them.
+    outward : `priors.orientation` of the template. generator : of the directions, on the CPU.
+    """
+    turned = vertices @ priors.random_rotations(len(vertices), generator).to(vertices)
+    fronts, backs = priors.fronts_and_backs(dataset.for_pictures(turned, cameras), faces, image_size,
+                                            dataset.mirrors != (outward < 0))
+    drawn = torch.minimum(fronts, backs) < 100
+    return torch.stack([((backs < fronts) & drawn).sum((1, 2)), drawn.sum((1, 2))], 1).double()
+
+
+def silhouette_iou(rendered, target):
+    """(B,) IoU of the pixels that are more than half covered, of images (B, S, S); two empty ones count as 1."""
+    rendered, target = rendered > 0.5, target > 0.5
+    shared, union = (rendered & target).sum((1, 2)), (rendered | target).sum((1, 2))
+    return torch.where(union == 0, 1.0, shared / union.clamp_min(1))
+
+
+def seen_views(dataset, renderer, vertices, faces, batch, objects, generator=None):
+    """(B, 2): IoU of the drawn with the real silhouette, from the view of each shape's own image and from that of
+    another image of the same object.
+
+    batch : `Batch` of numbers of the images that the shapes are predicted from, object by object, equally many of each of
+        `objects` objects. With one image an object there is no other view: NaN.
+    """
+    views = len(vertices) // objects
+    own = silhouette_iou(renderer.render_silhouettes(dataset.project(vertices, batch.cameras), faces),
+                         batch.silhouettes)
+    if views < 2:
+        return torch.stack([own, torch.full_like(own, float("nan"))], 1).double()
+    shift = torch.randint(1, views, (objects, 1), generator=generator)
+    others = (torch.arange(objects)[:, None] * views + (torch.arange(views) + shift) % views).flatten().to(own.device)
+    new = silhouette_iou(renderer.render_silhouettes(dataset.project(vertices, batch.cameras[others]), faces),
+                         batch.silhouettes[others])
+    return torch.stack([own, new], 1).double()
+
+
+PROBE_STEPS, PROBE_BATCH, PROBE_HIDDEN = 400, 256, 256
+
+
+def pose_probe(codes, poses, objects, angle=None, seed=0):
+    """How much of the pose a fresh network of two layers reads from codes of objects that it has not seen.
+
+    Twofold: one half of the objects teaches, the other is asked, and the other way round. MMD compares whole
+    distributions and may miss what a network finds.
+
+    Parameters
+    ----------
+    codes : (M, d), of one class. poses : (M,) int64 pose bins. objects : (M,) int64.
+    angle : function of two (M,) tensors of pose bins that tells how far apart they are, in degrees.
+    seed : of the halves and of the network. The global generator is left as it is.
+
+    Returns
+    -------
+    {'accuracy', 'degrees', 'chance', 'chance_degrees'}: share of the poses that are read right and mean angle by which
+    they are missed; the same of a constant guess, the best one. NaN where fewer than two poses or objects are there.
+    """
+    names = objects.unique()
+    bins, labels = poses.unique(return_inverse=True)
+    if len(bins) < 2 or len(names) < 2:
+        return dict.fromkeys(("accuracy", "degrees", "chance", "chance_degrees"), float("nan"))
+    generator = torch.Generator().manual_seed(seed)
+    half = names[torch.randperm(len(names), generator=generator)[:len(names) // 2]]
+    first = torch.isin(objects, half)
+    read = torch.empty_like(labels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for teaches in (first, ~first):
+            read[~teaches] = _read(codes[teaches], labels[teaches], codes[~teaches], len(bins), generator)
+
+    def missed(guess):
+        return float("nan") if angle is None else float(angle(guess, poses).double().mean())
+    constant = [(bins[k].expand(len(poses)), float((labels == k).double().mean())) for k in range(len(bins))]
+    return {"accuracy": float((read == labels).double().mean()), "degrees": missed(bins[read]),
+            "chance": max(share for _, share in constant),
+            "chance_degrees": min(missed(guess) for guess, _ in constant)}
+
+
+def _read(codes, labels, asked, count, generator):
+    """Labels (N,) of codes asked (N, d), by a network that has learnt those of others."""
+    codes, asked = codes.float(), asked.float()
+    mean, deviation = codes.mean(0), codes.std(0, correction=0).clamp_min(1e-8)
+    codes, asked = (codes - mean) / deviation, (asked - mean) / deviation
+    network = nn.Sequential(nn.Linear(codes.shape[1], PROBE_HIDDEN), nn.ReLU(), nn.Linear(PROBE_HIDDEN, count))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
+    for _ in range(PROBE_STEPS):
+        chosen = torch.randint(len(codes), (min(PROBE_BATCH, len(codes)),), generator=generator)
+        loss = nn.functional.cross_entropy(network(codes[chosen]), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return network(asked).argmax(1)
+
+
+COLLAPSED = 1e-3
+
+
+def code_spread(codes):
+    """Root mean square distance of codes (M, d) from their mean, over the root mean square of their lengths. Below
+    COLLAPSED a run knows one shape, whatever it is shown: its MMD of nearly 0 then is no merit."""
+    codes = codes.double()
+    length = codes.square().sum(1).mean().sqrt()
+    return float((codes - codes.mean(0)).square().sum(1).mean().sqrt() / length.clamp_min(1e-300))

@@ -1,0 +1,49 @@
+"""--preset: which values it gives, and that what is given beside it wins."""
+import json
+
+import pytest
+from command import call, refused, script  # noqa: F401  (fixture)
+
+BEST = {"lambda_pressure": 1e-4, "lambda_near": .5, "lambda_mirror": .5, "lambda_edge": .01, "lambda_front": 10.0,
+        "lambda_Gprior": 0.0, "confusion": "ce", "standardize_code": True, "lr_D": 1e-3}
+
+
+def told(capsys, *arguments):
+    capsys.readouterr()
+    assert call("--mode=train", "--dry_run", *arguments) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_default_is_the_published_run(capsys):
+    options = told(capsys)
+    assert options == told(capsys, "--preset=published") and options["preset"] == "published"
+    assert {name: options[name] for name in BEST} == {
+        "lambda_pressure": 0, "lambda_near": 0, "lambda_mirror": 0, "lambda_edge": 0, "lambda_front": 0,
+        "lambda_Gprior": 1, "confusion": "log2", "standardize_code": False, "lr_D": None}
+
+
+def test_best_differs_in_its_values_alone(capsys):
+    published, best = told(capsys), told(capsys, "--preset=best")
+    assert {k: v for k, v in best.items() if v != published[k]} == {**BEST, "preset": "best"}
+
+
+@pytest.mark.parametrize("given", ["--lambda_near=0", "--lambda_Gprior=1", "--lr_D=0.01"])
+def test_what_is_given_beside_it_wins(capsys, given):
+    name, value = given[2:].split("=")
+    assert told(capsys, "--preset=best", given) == {**told(capsys, "--preset=best"), name: float(value)}
+
+
+def test_best_of_view_prior_learning_is_pressure():
+    options = script().parse(["--mode=trainCVPR19", "--preset=best"])
+    assert options.lambda_pressure == 1e-4 and options.lambda_near == 0
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (("--mode=train", "--preset=best", "--confusion=log2"), "--preset=best excludes --confusion=log2"),
+    (("--mode=train", "--preset=best", "--lambda_adv=0"), "--preset=best excludes --lambda_adv=0"),
+    (("--mode=evaluation", "--preset=best"), "--preset is an option of --mode=train and trainCVPR19"),
+    (("--mode=train", "--preset=worst"), "invalid choice"),
+    (("--mode=train", "--lr_schedule=cosine", "--decay_every=3"), "--decay_every is of --lr_schedule=constant"),
+    (("--mode=train", "--pairs=3"), "invalid choice")])
+def test_what_a_preset_excludes_is_refused(refused, arguments, says):  # noqa: F811
+    assert says in refused(*arguments, usage=True)
