@@ -57,7 +57,8 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
             places = slice(first * views, (first + objects_at_once) * views)
             if k % distributed.size() == distributed.rank():
                 prediction = model.predict(data.read(numbers[places]).to(model.device).as_numbers().images)
-                grids = data.voxelize(prediction.vertices, prediction.faces)
+                owners = data.all_objects()[numbers[places]]
+                grids = data.voxelize_as(owners, prediction.vertices, prediction.faces)
                 codes[places] = prediction.codes.float()
                 for o, shapes in enumerate(grids.split(views), first):
                     figures[o, 0] = voxel_iou(shapes, truth[o]).mean()

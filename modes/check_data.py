@@ -70,7 +70,7 @@ def run(options, _device):
 def _samples(data, count):
     """`Batch` of images of objects spread evenly, and the mesh of the voxels of each."""
     objects, chosen = data.spread(count)
-    return data.gather(chosen), [data.voxel_mesh(grid) for grid in data.voxels(objects)]
+    return data.gather(chosen), data.voxel_meshes(objects)
 
 
 def _draw(data, vertices, faces, cameras, size):
