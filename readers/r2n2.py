@@ -4,9 +4,12 @@ import os
 import numpy as np
 import torch
 
+import neural_renderer as nr
+import voxelization
 from errors import InputError
 
-from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, WIDTH_OF_BINS, Batch, Dataset, Rows, table, tell_left_out
+from .base import (SHAPENET, SKIP_BAD, SPLIT_FILE, VOXEL_GRID, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table,
+                   tell_left_out)
 from .r2n2_files import FILES, RENDERING, VOX, ClassReader, classes_of, folders_of, objects_to_read
 from .writers import write_r2n2
 
@@ -29,7 +32,9 @@ class R2N2(Dataset):
     angle, 0 in the released files, is not used. Pose bins are wAzimuth degrees wide, from azimuth 0 on.
 
     Voxels are the files' own: grid[x, y, z], centred on the object, 32 cells along the longest side of its box, whose
-    length the file tells. A mesh is voxelised by the published rule after coordinates / that length + 0.5.
+    length the file tells. A mesh goes through coordinates / that length + 0.5 and is voxelised exactly: a cell is solid
+    whose centre is inside (`voxelization.voxelize_solid`). These grids are solid, made by binvox's parity and ray
+    rules; the rule of the other datasets would leave a mesh hollow that fills the grid to its border.
 
     Images are RGBA on black, resized to img_size with anti-aliasing. A training set has the first trainViews views of
     each object (None: all). With skip_bad, objects with broken files are left out and listed.
@@ -42,7 +47,8 @@ class R2N2(Dataset):
     mirrors = False
     published = dict(img_size=64, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0, decay_batch=40000, wAzimuth=15.0)
     reads = ("img_size", "wAzimuth", "split_file", "skip_bad")
-    grid_rule = "coordinates / longest side of the object's box + 0.5, grid[x, y, z]"
+    grid_rule = ("coordinates / longest side of the object's box + 0.5, grid[x, y, z], cells whose centre is inside, "
+                 "exactly")
     files = FILES
     contents = (f"{RENDERING}/<class>/<object>/rendering/00.png ... 23.png, 137x137 RGBA, and "
                 "rendering_metadata.txt, 24 rows of 5 numbers (azimuth, elevation, in-plane angle, distance ratio, 25); "
@@ -77,6 +83,25 @@ class R2N2(Dataset):
     @classmethod
     def turned(cls, cameras, turns):
         return cameras + cameras.new_tensor([360 * turns, 0, 0])
+
+    @classmethod
+    def mirror_planes(cls):
+        """z = 0: most objects of these files are symmetric in it."""
+        return (0,)
+
+    @classmethod
+    def mirrored(cls, cameras, plane):
+        azimuth, *rest = cameras.unbind(-1)
+        return torch.stack([-azimuth % 360, *rest], -1)
+
+    def pose_angle(self, a, b):
+        """In azimuth."""
+        return apart(self.wAzimuth * (a - b))
+
+    @classmethod
+    def voxelize(cls, vertices, faces):
+        """Occupancy (B, 32, 32, 32) bool of meshes whose longest side is 1, by the exact rule."""
+        return voxelization.voxelize_solid(nr.vertices_to_faces(cls.to_grid(vertices), faces), VOXEL_GRID, torch.bool)
 
     @staticmethod
     def to_grid(vertices):

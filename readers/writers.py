@@ -241,6 +241,9 @@ class R2N2Object:
         rgba[..., :3] /= rgba[..., 3:].clamp_min(1 / 255)  # the released files have straight alpha
         scale = float(sides.max())
         voxels = self.dataset.voxelize(vertices[None] / max(scale, 1e-9), faces)[0].numpy()
+        if not voxels.any():
+            raise InputError(f"object {i} of {split} is open, or thinner than a cell everywhere: no centre of a cell of "
+                             "its grid is inside")
         return {"rgba": as_bytes(rgba.clamp(0, 1)), "rows": rows, "voxels": voxels, "scale": scale,
                 "corner": (-sides / 2).numpy()}
 
