@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Learn the shape of objects from single images, free of the pose they were seen from.
+"""learn3D: learns to predict 3D meshes from single images, with shape codes that are free of the pose.
 
     python 3D-GAN.py --mode=train --class_ids 02958343 --ckpt_dir runs/car
     python 3D-GAN.py --mode=evaluation --ckpt_dir runs/car
@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import os
+import runpy
 import sys
 
 import synthetic
@@ -33,7 +34,7 @@ SEVERAL = [name for name, mode in MODES.items() if mode.several_processes]
 # ---- parse ------------------------------------------------------------------------------------------
 
 class Help(argparse.HelpFormatter):
-    """Defaults behind the help of every option that has one and does not tell it itself."""
+    """Appends the default to the help of every option, unless the help states it."""
 
     def _get_help_string(self, action):
         if "(default" in action.help:
@@ -43,12 +44,18 @@ class Help(argparse.HelpFormatter):
 
 
 def published(name):
-    """' (default: 20000; Pascal3D 40000)' of an option that `settled` gives the datasets' published values."""
+    """' (default: 20000; Pascal3D 40000)' for an option whose default is that of the datasets' published runs."""
     values = {dataset: cls.defaults({}).get(name) for dataset, cls in DATASETS.items()}
     first = next(iter(values.values()))
     told = [str(first)] if first is not None else []
     told += [f"{dataset} {value}" for dataset, value in values.items() if value != first and value is not None]
     return f" (default: {'; '.join(told)})" if told else ""
+
+
+def version():
+    """The version of this checkout, whatever version of the renderer is installed."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    return runpy.run_path(os.path.join(here, "cuda", "neural_renderer", "version.py"))["LEARN3D"]
 
 
 def parser():
@@ -58,44 +65,45 @@ def parser():
                     "those of the published run of each dataset.")
     p.add_argument("--mode", required=True, choices=list(MODES), metavar="MODE",
                    help="; ".join(f"{name}: {mode.help}" for name, mode in MODES.items()))
+    p.add_argument("--version", action="version", version=f"learn3D {version()}")
     p.add_argument("--dry_run", action="store_true", help="print the resolved options and stop")
 
     g = p.add_argument_group("run")
     g.add_argument("--ckpt_dir", metavar="DIR", help="the run's folder: options, checkpoints, log, results")
     g.add_argument("--sample_dir", metavar="DIR",
-                   help="pictures, meshes and tables (default: CKPT_DIR/samples; without CKPT_DIR results, of compare "
-                        "results/compare, in the working directory; evaluation: CKPT_DIR itself)")
-    g.add_argument("--resume", action="store_true", help="go on with the run that CKPT_DIR holds, exactly")
+                   help="folder for pictures, meshes and tables (default: CKPT_DIR/samples; without CKPT_DIR: results, "
+                        "and results/compare for compare; evaluation: CKPT_DIR itself)")
+    g.add_argument("--resume", action="store_true", help="continue the run in CKPT_DIR exactly where it stopped")
     g.add_argument("--eval_flag", type=checkpoint_name, default="last", metavar="WHICH",
                    help="checkpoint to use: last, best, or the step of one that KEEP_LAST kept")
     g.add_argument("--prefix", metavar="TEXT", help="passed over: the published program takes it and does not use it")
-    g.add_argument("--seed", type=integer(0), default=0, help="of weights and data order")
+    g.add_argument("--seed", type=integer(0), default=0, help="seed of the weights and of the order of the images")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    g.add_argument("--device_id", type=integer(0), metavar="N", help="the published way to say --device=cuda:N")
+    g.add_argument("--device_id", type=integer(0), metavar="N", help="published name of --device=cuda:N")
     g.add_argument("--deterministic", action="store_true",
-                   help="repeat to the bit on CUDA too, with slower algorithms; the CPU always does")
-    g.add_argument("--tf32", action="store_true", help="CUDA: multiply float32 with 10 bits of mantissa, on tensor "
-                                                       "cores")
+                   help="make runs repeat to the bit on CUDA too, with slower algorithms; on the CPU they always do")
+    g.add_argument("--tf32", action="store_true", help="CUDA: multiply float32 on tensor cores, with 10 bits of "
+                                                       "mantissa")
     g.add_argument("--threads", type=integer(1), help="CPU threads (default: torch's choice)")
 
     g = p.add_argument_group("data")
     g.add_argument("--dataset", choices=list(DATASETS), default=DEFAULT,
-                   help="layout of DATA_DIR, where no run tells it (default: %(default)s); options that are not given "
-                        "have the values of its published run")
-    g.add_argument("--data_dir", metavar="DIR", help="the dataset's files (default: data/synthetic, made if "
-                                                     "it is not there; evaluation: that of the run)")
-    g.add_argument("--cache_dir", metavar="DIR", help="images, unpacked (default: DATA_DIR/.cache)")
+                   help="layout of DATA_DIR, unless a run determines it (default: %(default)s); sets the defaults of "
+                        "other options to those of its published run")
+    g.add_argument("--data_dir", metavar="DIR", help="the dataset's files (default: that of the run; train: "
+                                                     "data/synthetic, made if it does not exist)")
+    g.add_argument("--cache_dir", metavar="DIR", help="folder for unpacked images (default: DATA_DIR/.cache)")
     g.add_argument("--class_ids", "--class_id", action=Names, nargs="+", metavar="ID",
                    help="classes of ONE model, A B or A,B, e.g. 02958343 for cars (default: all of DATA_DIR)")
     g.add_argument("--trainViews", type=integer(1), metavar="N",
-                   help="views used of each training object: CVPR18 draws them by DATA_SEED (default: all); "
-                        "NIPS17 takes the first (default: 1; check_data: all)")
+                   help="views used of each training object: CVPR18 draws them with DATA_SEED (default: all); "
+                        "NIPS17 uses the first N (default: 1; check_data: all)")
     g.add_argument("--img_size", type=integer(1), help="side of the images in pixels")
     g.add_argument("--split", choices=("train", "val", "test"),
-                   help="what is evaluated (default: test, t_SNE: val; NIPS17 test; Pascal3D val, t_SNE: train; "
-                        "all as published)")
-    g.add_argument("--data_seed", type=integer(0), default=0, help="of the embedded shapes and of --trainViews")
-    # What a dataset declares; the first of them that does tells how.
+                   help="split to evaluate (default, as published: test, t_SNE: val; NIPS17: test; Pascal3D: val, "
+                        "t_SNE: train)")
+    g.add_argument("--data_seed", type=integer(0), default=0, help="seed of the built-in shapes and of --trainViews")
+    # Options that datasets declare; if several declare one, the first is used.
     declared = {}
     for dataset in DATASETS.values():
         declared = {**dataset.taken_by_all, **dataset.options, **declared}
@@ -105,9 +113,9 @@ def parser():
     g = p.add_argument_group("networks")
     g.add_argument("--latent_dim", type=integer(1), default=512, help="length of the shape code")
     g.add_argument("--enc_width", type=integer(1), default=64,
-                   help="channels of the encoder's first layer; everything in it scales along")
+                   help="channels of the encoder's first layer; the other layers scale with it")
     g.add_argument("--channels", type=integer(1),
-                   help="planes that VPL's discriminator sees: the silhouette and one for each view or pose bin")
+                   help="input planes of VPL's discriminator: the silhouette and one per view or pose bin")
     g.add_argument("--obj_dir", metavar="OBJ", help="template mesh of unit radius (default: an icosphere of "
                                                     "642 vertices)")
     g.add_argument("--symmetric", action=argparse.BooleanOptionalAction, help="predict meshes symmetric in z")
@@ -115,7 +123,7 @@ def parser():
                                                             "published ResNet-18 weights")
 
     g = p.add_argument_group("weights: state dicts of the published program, or run files (.pt) of this one; "
-                             "train starts from them, other modes take them instead of CKPT_DIR")
+                             "train starts from them, other modes use them instead of CKPT_DIR")
     g.add_argument("--load_E", nargs="+", metavar="FILE", help="encoder (MMD and t_SNE: several, side by side)")
     g.add_argument("--load_G", metavar="FILE", help="mesh decoder; --obj_dir names its template")
     g.add_argument("--load_D", metavar="FILE", help="discriminator (train)")
@@ -128,7 +136,7 @@ def parser():
 
 
 def by_modes():
-    """{'t_SNE, MMD': {name: keywords}}: the options that modes declare, under the names of the modes that do."""
+    """{'t_SNE, MMD': {name: keywords}}: the options that modes declare, grouped by the modes that declare them."""
     declared = {}
     for mode in MODES.values():
         declared |= {**mode.taken_by_all, **mode.options}
@@ -149,7 +157,7 @@ def parse(arguments=None):
     """The options, settled."""
     p, arguments = parser(), list(sys.argv[1:] if arguments is None else arguments)
     for i, argument in enumerate(arguments[:-1]):
-        if argument in ("--up", "--front"):  # argparse takes -z for an option
+        if argument in ("--up", "--front"):  # argparse would read -z as an option
             arguments[i:i + 2] = [f"{argument}={arguments[i + 1]}", None]
     arguments = [argument for argument in arguments if argument is not None]
     options, not_given = p.parse_args(arguments), object()
@@ -162,15 +170,15 @@ def parse(arguments=None):
 
 
 def unread(options, given):
-    """A sentence on an option that was given and that this run would not look at, if there is one."""
+    """A message about the first given option that this run would ignore, or None."""
     own, trains = MODES[options.mode].options, options.mode in METHODS
     for name in given:
         modes = [mode for mode, its in MODES.items() if name in its.options]
         if modes and name not in own:
             return f"--{name} is an option of --mode={' and '.join(modes)}, not of {options.mode}"
         if name in synthetic.SHAPES and options.mode == "make_dataset" and options.mesh_dir:
-            return (f"--{name} is for the embedded shapes; the meshes of --mesh_dir are all taken, 70/10/20 to train, "
-                    "validate and test, in their own colours")
+            return (f"--{name} is for the built-in shapes; --mesh_dir uses all its meshes, split 70/10/20 into train, "
+                    "val and test, in their own colours")
         if not trains:
             continue
         if modes and options.data_dir and not options.resume:
@@ -178,10 +186,10 @@ def unread(options, given):
             command = synthetic.making(options.dataset, "OTHER" if there else options.data_dir,
                                        *(f"--{n}={getattr(options, n)}" for n in given if n in own))
             if not there:
-                return f"--{name} is for data to be made, which is a command of its own: {command}"
+                return f"--{name} describes data that do not exist yet; make them first: {command}"
             instead = " (training takes --trainViews)" if name == "train_views" else ""
-            return (f"--{name} is for data to be made, and --data_dir={options.data_dir} is there; leave it "
-                    f"out{instead}, or make another: {command}")
+            return (f"--{name} describes data to be made, but --data_dir={options.data_dir} exists; leave it "
+                    f"out{instead}, or make another dataset: {command}")
         readers = [other for other, cls in DATASETS.items() if name in cls.options]
         if readers and options.dataset not in readers:
             return f"--{name} is an option of --dataset={' and '.join(readers)}, not of {options.dataset}"
@@ -192,8 +200,8 @@ def unread(options, given):
     if options.preset == "best" and options.confusion == "log2" and "confusion" in given:
         return "--preset=best excludes --confusion=log2, which throws standardised codes to infinity; leave it out"
     if options.preset == "best" and options.lambda_adv == 0:
-        return ("--preset=best excludes --lambda_adv=0: it is a method's with its adversary; give the losses of the plain "
-                "autoencoder one by one, such as --lambda_pressure=1e-4")
+        return ("--preset=best excludes --lambda_adv=0: it is a method's with its adversary; give the losses of the "
+                "plain autoencoder one by one, such as --lambda_pressure=1e-4")
     if options.lr_schedule == "cosine" and trains:
         for name in ("decay_batch", "decay_every", "decay_order"):
             if name in given:
@@ -204,13 +212,14 @@ def unread(options, given):
 # ---- settle -----------------------------------------------------------------------------------------
 
 def settled(options, given):
-    """The options with the values of --preset, and then of the dataset's published run, where none were given. A dataset that was not given
-    is None in modes that take it from a run."""
+    """The options, completed with those of --preset and then of the dataset's published run. If --dataset was not
+    given, it is None in modes that take the dataset from a run."""
     defaults = dict(DATASETS[options.dataset].defaults(vars(options)))
     if options.mode == "check_data":
         defaults.pop("trainViews", None)
     preset = METHODS[options.mode].best if options.preset == "best" else {}
-    values = {name: preset[name] if name in preset and name not in given else defaults.get(name) if value is None else value
+    values = {name: preset[name] if name in preset and name not in given
+              else defaults.get(name) if value is None else value
               for name, value in vars(options).items()}
     if "dataset" not in given and options.mode not in (*METHODS, "check_data"):
         values["dataset"] = None

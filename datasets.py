@@ -74,7 +74,7 @@ class CVPR18(Dataset):
                                          torch.full_like(azimuth, cls.elevation), azimuth)
 
     @classmethod
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def _whole_views(cls, dtype, device):
         """Eyes (24, 3) and the rotation of the world to each camera (24, 3, 3). Cached: small operators on cameras
         are a third of a step outside its networks, and on a GPU each costs a launch."""

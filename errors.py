@@ -1,4 +1,4 @@
-"""The exceptions that end the program with a sentence instead of a traceback."""
+"""Exceptions that end the program with a message instead of a traceback."""
 
 
 class InputError(Exception):
@@ -7,8 +7,8 @@ class InputError(Exception):
 
 
 class Divergence(Exception):
-    """A loss, gradient or weight is not finite, since `step` if that is known: the run stops, its last good
-    checkpoint stays."""
+    """A loss, gradient or weight is not finite, from `step` on if that is known. The run stops and keeps its last good
+    checkpoint."""
     exit_code = 3
 
     def __init__(self, what, step=None):
@@ -17,15 +17,15 @@ class Divergence(Exception):
 
 
 class WriteError(OSError):
-    """A file cannot be written: a full disk, mostly. What was there before is still there, whole."""
+    """A file cannot be written, usually because the disk is full. The file that was there before is intact."""
     exit_code = 74
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal says to end now; the run goes on with --resume."""
+    """A signal ends the run; --resume continues it."""
     exit_code = 75
 
 
 class DeviceError(Exception):
-    """A GPU, or another process of the run, has failed; what was saved before stays."""
+    """A GPU or another process of the run failed. The saved checkpoints are intact."""
     exit_code = 3

@@ -1,4 +1,4 @@
-"""A trained model and what it predicts: the part that every mode shares.
+"""A trained model and its predictions.
 
 >>> from inference import load_run
 >>> prediction = load_run("runs/car").predict(images)      # images (B, 4, 64, 64) in [0, 1]
@@ -14,6 +14,7 @@ from datasets import DATASETS, DEFAULT
 from engine import checkpoints, weights
 from engine.arguments import need
 from errors import Divergence, InputError
+from losses.priors import orientation
 from models import MeshDecoder, SymmetricMeshDecoder, icosphere, make_encoder
 
 
@@ -26,9 +27,10 @@ class Prediction:
     vertices: torch.Tensor  # (B, V, 3) in the renderer's frame (see readers/conventions.py)
     faces: torch.Tensor     # (F, 3)
     codes: torch.Tensor     # (B, latent_dim)
+    outward: int = 1        # -1 if the template's faces are clockwise seen from outside
 
     def cpu(self):
-        return Prediction(self.vertices.cpu(), self.faces.cpu(), self.codes.cpu())
+        return Prediction(self.vertices.cpu(), self.faces.cpu(), self.codes.cpu(), self.outward)
 
 
 def load_template(path=None):
@@ -43,7 +45,7 @@ def load_template(path=None):
 
 
 class Model:
-    """Encoder and decoder of a run, with the conventions of the dataset it was trained on."""
+    """The encoder and decoder of a run, with the conventions of its dataset."""
 
     def __init__(self, options):
         """options : dict with dataset, latent_dim, img_size, enc_width, and the template."""
@@ -81,7 +83,7 @@ class Model:
         vertices = self.decode(codes, batch_size)
         if not torch.isfinite(vertices).all():
             raise Divergence(f"the model of step {self.step} predicts vertices that are not finite")
-        return Prediction(vertices, self.faces, codes)
+        return Prediction(vertices, self.faces, codes, orientation(self.decoder.template, self.faces))
 
     @torch.no_grad()
     def decode(self, codes, batch_size=256):
@@ -112,8 +114,8 @@ class Model:
 def load_run(folder, flag="last", device="cpu", settings=None):
     """The `Model` of a run folder; flag 'last', 'best' or the step of a numbered checkpoint.
 
-    settings : dict, for a folder of the published program, `<flag>-E.ckpt` and `<flag>-G.ckpt`, which does not
-        tell them: options such as dataset and obj_dir (the template).
+    settings : dict of options such as dataset and obj_dir (the template), for a folder of the published program
+        (`<flag>-E.ckpt` and `<flag>-G.ckpt`), which does not contain them.
     """
     published = [os.path.join(folder, f"{flag}-{part}.ckpt") for part in "EG"]
     ours = checkpoints.BEST, *checkpoints.NEWEST_FIRST
@@ -143,38 +145,38 @@ def load_run(folder, flag="last", device="cpu", settings=None):
 
 
 def refuse_other_dataset(settings, model, source):
-    """A model goes with the cameras and files of the dataset that it was trained on."""
+    """Raise InputError if --dataset is not the dataset of the training."""
     if settings.get("dataset") not in (None, model.dataset.name):
         raise InputError(f"--dataset={settings['dataset']}: {source} was trained on {model.dataset.name}, whose "
                          "cameras and files it goes with; leave --dataset out")
 
 
 def split_of(options, dataset):
-    """--split, or the one that the published program takes for a mode."""
+    """--split, or the split that the published program uses in this mode."""
     return options.split or (dataset.tsne_split if options.mode == "t_SNE" else dataset.eval_split)
 
 
 def open_split(model, options, split=None, **more):
-    """A split (default: `split_of`) of what a run was trained on, or of the files that are given instead."""
+    """Open a split (default: `split_of`) of a run's dataset, or of --data_dir."""
     data_dir = options.data_dir or model.options.get("data_dir")
     if data_dir is None:
-        raise InputError(f"{model.source} does not say what it was trained on: give --data_dir, and --dataset if "
-                         f"it is not {model.dataset.name}")
+        raise InputError(f"{model.source} does not contain its dataset: give --data_dir, and --dataset if it is not "
+                         f"{model.dataset.name}")
     class_ids = more.pop("class_ids", None) or options.class_ids or model.options.get("class_ids") \
         or model.dataset.available(data_dir, model.options)
     trained = {**model.options, **{name: getattr(options, name) for name in ("split_file", "skip_bad", "cache_dir")
                                    if getattr(options, name)}}
     if options.data_dir and not options.cache_dir:
-        trained["cache_dir"] = None  # that of the run's own data
+        trained["cache_dir"] = None  # the run's cache belongs to the run's own data
     return model.dataset.open(trained, split or split_of(options, model.dataset), options.data_dir, class_ids, **more)
 
 
 def load_weights(load_E, load_G=None, device="cpu", settings=None):
-    """The `Model` of an encoder and a decoder file: state dicts of the published program, or run files.
+    """The `Model` of an encoder file and a decoder file: state dicts of the published program, or run files.
 
-    load_G : without it the model has no decoder, it only encodes.
-    settings : dict, options that a state dict does not tell: dataset (CVPR18 if there is none), obj_dir (the template; an
-        icosphere). A run file tells them itself.
+    load_G : None makes a model without a decoder, which only encodes.
+    settings : dict of options that a state dict does not contain: dataset (default CVPR18), obj_dir (the template;
+        default an icosphere). A run file contains them.
     """
     settings = settings or {}
     encoder, run = weights.read_encoder(load_E, DATASETS[settings.get("dataset") or DEFAULT])
@@ -203,13 +205,13 @@ def load_weights(load_E, load_G=None, device="cpu", settings=None):
 
 
 def need_model(options):
-    """Refuse options that name no model."""
+    """Raise InputError if the options name no model."""
     if options.load_E is None and options.load_G is None:
         need(options, "ckpt_dir")
 
 
 def open_model(options, device):
-    """The `Model` that --load_E and --load_G, or --ckpt_dir, name."""
+    """The `Model` of --load_E and --load_G, or of --ckpt_dir."""
     if options.load_E or options.load_G:
         if not (options.load_E and options.load_G):
             raise InputError(f"--mode={options.mode} needs --load_E and --load_G together, an encoder and its "
@@ -221,7 +223,7 @@ def open_model(options, device):
 
 
 def open_runs(options, device):
-    """[(name, model, data)] of the runs that --runs, --ckpt_dir or --load_E name, each with its split."""
+    """[(name, model, data)] for each run of --runs, --ckpt_dir or --load_E, with its split."""
     folders = options.runs or ([options.ckpt_dir] if options.ckpt_dir and not options.load_E else [])
     if not (folders or options.load_E):
         raise InputError(f"--mode={options.mode} needs --ckpt_dir, --runs with several run folders, or --load_E")
@@ -238,13 +240,14 @@ def open_runs(options, device):
 
 
 def label(path):
-    """What tells a run from others: the name of its folder, or of the folder and the file where a file is given."""
+    """A short name of a run: the name of its folder; for a file, the names of folder and file."""
     path = os.path.normpath(path)
     return os.path.join(*path.split(os.sep)[-2:]) if os.path.isfile(path) else os.path.basename(path)
 
 
 def refuse_two_folders(options):
-    """What is measured of other runs would replace in CKPT_DIR/samples what is told of its own."""
+    """Raise InputError for --ckpt_dir with --runs or --load_E: figures of other runs would overwrite its own in
+    CKPT_DIR/samples."""
     for name in ("runs", "load_E"):
         if options.ckpt_dir is not None and getattr(options, name) is not None:
             raise InputError(f"--ckpt_dir={options.ckpt_dir} and --{name} together: --mode={options.mode} takes one of "

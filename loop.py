@@ -12,6 +12,7 @@ from engine.feed import open_feed
 from engine.monitor import Monitor
 from engine.scribe import Scribe
 from errors import Divergence, InputError
+from metrics import measures
 from pictures import training_sheet, write_obj
 from scoring import score
 from training import learning_rate
@@ -109,7 +110,8 @@ class Loop:
         if self.first >= o.n_iters:
             self.monitor.say(f"the run has its {self.first} iterations already; a higher --n_iters goes on")
             return 0
-        sampler = Sampler(len(self.data), o.batch_size, o.seed, self.data.all_objects().numpy() if o.pairs == 2 else None)
+        sampler = Sampler(len(self.data), o.batch_size, o.seed,
+                          self.data.all_objects().numpy() if o.pairs == 2 else None)
         sheet = self.validation.gather(self.validation.spread(8)[1])
         feed = open_feed(self.data, sampler, self.trainer.device, distributed.part(o.batch_size), o.data_on)
         if feed.told:
@@ -162,7 +164,7 @@ class Loop:
         if check:
             self.mark = self.monitor.elapsed, step  # the rate is that of training alone
             self.monitor.progress(step, {"loss": losses_now["silhouette"], "val IoU": record["val_iou"],
-                                         "val MMD": record["val_mmd"]})
+                                         "val MMD": record["val_mmd"], "inside out": record["val_inside_out"]})
         elif step % (10 * o.log_step) == 0 and not stop:
             self.monitor.progress(step, {"loss": losses_now["silhouette"]})
 
@@ -185,6 +187,12 @@ class Loop:
         scores = score(self.trainer.model, self.validation)
         record.update(val_iou=float(np.mean(list(scores["iou"].values()))),
                       val_mmd=float(np.mean(list(scores["mmd"].values()))), val_iou_of=scores["iou"])
+        record["val_inside_out"] = float(np.mean(list(scores["inside_out"].values())))
+        for class_id, spread in scores["code_spread"].items():
+            if spread < measures.COLLAPSED and self.main:
+                name = self.validation.class_name(class_id)
+                self.monitor.say(f"step {step}: collapsed: all validation images of {name} "
+                                 "give one code and one shape; an MMD of nearly 0 is no merit then")
         better = record["val_iou"] > self.best
         self.best = state["best"] = max(record["val_iou"], self.best)
         return state, better

@@ -5,6 +5,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import neural_renderer as nr
 from engine import disk
+from losses.priors import fronts_and_backs
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
 
@@ -14,6 +15,7 @@ OUTPUT = {"mask": dict(metavar="PNG", help="where the object is, for an image wi
           "obj_frame": dict(choices=("people", "renderer"), default="people", help=(
               "people: right-handed, as photographs show it; renderer: as predicted (mirrored)"))}
 PAPER = (1.0, 1.0, 1.0)
+RED = (1.3, 0.2, 0.15)
 CLAY = (0.86, 0.66, 0.45)
 # Towards the light, in the renderer's frame: from above, a little from the right and the front.
 LIGHT = (0.45, 0.75, -0.5)
@@ -33,6 +35,20 @@ def draw(dataset, vertices, faces, cameras, size=128, color=CLAY):
                              image_size=size, anti_aliasing=True, near=0.1, far=100, eps=1e-3,
                              fill_back=True, rgb=True)
     return images.clamp(0, 1)
+
+
+def draw_backs(dataset, vertices, faces, cameras, size=128, outward=1):
+    """`draw`, red where what is seen first is the inside of the surface.
+
+    outward : 1, or -1 if the faces are clockwise seen from outside.
+    """
+    fine = 2 * size
+    fronts, backs = fronts_and_backs(dataset.for_pictures(vertices, cameras), faces, fine,
+                                     dataset.mirrors != (outward < 0))
+    behind = torch.nn.functional.avg_pool2d((backs < fronts)[:, None].to(vertices.dtype), 2)
+    image = draw(dataset, vertices, faces, cameras, size)
+    red = image.mean(1, keepdim=True) * image.new_tensor(RED)[:, None, None]
+    return (image * (1 - behind) + behind * red).clamp(0, 1)
 
 
 def to_image(tensor):

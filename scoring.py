@@ -10,16 +10,21 @@ from engine.arguments import integer
 from engine.monitor import Progress
 from errors import InputError
 from inference import label
-from metrics import mean_shape, pairwise_iou, pose_mmd, shared_bins, voxel_iou
+from metrics import mean_shape, measures, pairwise_iou, pose_mmd, shared_bins, voxel_iou
 
 MMD = {"mmd_batches": dict(type=integer(1), metavar="N", help=(
     "MMD of the first N batches of BATCH_SIZE codes of each class, object by object; the published program took 96 of "
     "128, of one class on CVPR18 512 objects x 24 views (default: all codes)"))}
 COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
            ("view_agreement", "agreement"), ("mmd", "MMD"), ("mmd_shuffled", "MMD shuffled"))
+# What evaluations of before lack.
+MORE = (("own_view", "own view"), ("new_view", "new view"), ("inside_out", "inside out"), ("pose_probe", "pose probe"),
+        ("pose_chance", "by chance"), ("pose_degrees", "degrees off"))
 _FEW_POSES = "fewer than two poses show two objects or more"
 UNDEFINED = {"iou_wrong_object": "there is one object", "view_agreement": "each object has one view",
-             "mmd": _FEW_POSES, "mmd_shuffled": _FEW_POSES}
+             "mmd": _FEW_POSES, "mmd_shuffled": _FEW_POSES, "new_view": "each object has one view",
+             "inside_out": "nothing is drawn", "pose_probe": "there is one pose or one object",
+             "pose_chance": "there is one pose or one object", "pose_degrees": "angles between poses are not known"}
 
 
 def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None, mmd_codes=None,
@@ -32,17 +37,21 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     full : also the controls (below), which the validation during training leaves out.
     mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
     mmd_codes : int. MMD is taken of the first so many codes of a class, object by object; None takes all.
-    seed : permutes the pose labels of `mmd_shuffled`.
+    seed : permutes the pose labels of `mmd_shuffled`; also of directions, other views and the probe.
 
     Returns
     -------
-    dict of {class_id: figure}: `iou` (mean over all views of voxel IoU) and `mmd`; with `full` also
+    dict of {class_id: figure}: `iou` (mean over all views of voxel IoU), `mmd`, `inside_out` (the share of drawn
+    pixels that show a face from behind, each shape from a random direction; without `full` of one view of each
+    object) and `code_spread` (see `measures`); with `full` also
     `iou_wrong_object` (each prediction against up to 20 other objects of its class),
     `view_agreement` (IoU of the shapes predicted from any two views of one object), `mean_shape_iou`,
-    and `mmd_shuffled` (pose labels permuted).
+    `mmd_shuffled` (pose labels permuted), `own_view` and `new_view` (IoU of drawn and real silhouettes, the input's
+    view and from another one of the object), and `pose_probe`, `pose_degrees`, `pose_chance` (`measures.pose_probe`).
     """
-    result = {key: {} for key in ("iou", "mmd") + (
-        ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled") if full else ())}
+    result = {key: {} for key in ("iou", "mmd", "inside_out", "code_spread") + (
+        ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled", "own_view", "new_view", "pose_probe",
+         "pose_degrees", "pose_chance") if full else ())}
     done = 0
     for c, class_id in enumerate(data.class_ids):
         numbers = data.images_of_class(c)
@@ -50,31 +59,47 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         views = len(numbers) // len(objects)
         truth = data.voxels(objects).to(model.device)
         # In order, and added up in order, whichever process has measured what.
-        figures = torch.zeros(len(objects), 3, dtype=torch.float64, device=model.device)
+        figures = torch.zeros(len(objects), 7, dtype=torch.float64, device=model.device)
         codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
         poses, shown = data.all_poses()[numbers], data.all_objects()[numbers]
         for k, first in enumerate(range(0, len(objects), objects_at_once)):
             places = slice(first * views, (first + objects_at_once) * views)
             if k % distributed.size() == distributed.rank():
-                prediction = model.predict(data.read(numbers[places]).to(model.device).as_numbers().images)
-                owners = data.all_objects()[numbers[places]]
-                grids = data.voxelize_as(owners, prediction.vertices, prediction.faces)
+                batch = data.read(numbers[places]).to(model.device).as_numbers()
+                prediction = model.predict(batch.images)
+                grids = data.voxelize_as(batch.objects.cpu(), prediction.vertices, prediction.faces)
                 codes[places] = prediction.codes.float()
                 for o, shapes in enumerate(grids.split(views), first):
                     figures[o, 0] = voxel_iou(shapes, truth[o]).mean()
                     if full:
-                        figures[o, 1:] = _controls(shapes, truth, o)
+                        figures[o, 1:3] = _controls(shapes, truth, o)
+                here = slice(first, first + len(batch.images) // views)
+                shapes, faces, count = prediction.vertices, prediction.faces, here.stop - here.start
+                size = batch.silhouettes.shape[-1]
+                turns = torch.Generator().manual_seed(seed * 1000003 + first)  # whichever process draws
+                every = 1 if full else views
+                figures[here, 3:5] = measures.inside_out(data, shapes[::every], faces, batch.cameras[::every], size,
+                                                         prediction.outward, turns).view(count, -1, 2).sum(1)
+                if full:
+                    figures[here, 5:] = measures.seen_views(data, data.renderer(size), shapes, faces, batch, count,
+                                                            turns).view(count, -1, 2).mean(1)
             done += len(numbers[places])
             if progress:
                 progress(done)
         figures, codes = distributed.filled_in(figures), distributed.filled_in(codes).cpu()
         mean = [sum(column) / len(objects) for column in figures.T.tolist()]
+        result["inside_out"][class_id] = mean[3] / mean[4] if mean[4] else float("nan")
+        result["code_spread"][class_id] = measures.code_spread(codes)
         codes, poses, shown = codes[:mmd_codes], poses[:mmd_codes], shown[:mmd_codes]
         bins = shared_bins(poses, shown, data.num_poses)
         result["iou"][class_id] = mean[0]
         result["mmd"][class_id] = pose_mmd(codes, poses, bins)[1]
         if full:
-            result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:]
+            result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:3]
+            result["own_view"][class_id], result["new_view"][class_id] = mean[5:]
+            probe = measures.pose_probe(codes, poses, shown, data.pose_angle, seed)
+            result["pose_probe"][class_id], result["pose_degrees"][class_id] = probe["accuracy"], probe["degrees"]
+            result["pose_chance"][class_id] = probe["chance"]
             result["mean_shape_iou"][class_id] = float(
                 voxel_iou(truth, mean_grids[class_id][None].to(truth.device)).mean())
             result["mmd_shuffled"][class_id] = pose_mmd(codes, poses, bins, seed)[1]
@@ -144,7 +169,7 @@ def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "obj
 def undefined(figures):
     """Why some figures, {name: {class_id: number}}, are not numbers: a sentence for each reason."""
     found = {}
-    for key, title in COLUMNS:
+    for key, title in COLUMNS + MORE:
         classes = tuple(c for c, value in figures.get(key, {}).items() if not math.isfinite(value))
         if classes:
             found.setdefault((classes, UNDEFINED.get(key, "not finite")), []).append(title)

@@ -34,6 +34,7 @@ if [ ! -e "$stamp" ]; then
   # From a copy, so that the tree stays as it was and two checkouts do not meet.
   cp -r "$root/cuda" "$work/cuda"
   rm -rf "$work/cuda/build" "$work"/cuda/*/_kernels*.so
+  "$PYTHON" -m pip uninstall --quiet --yes neural-renderer-kernels 2>/dev/null  # its name before 2.0.0
   PIP_DISABLE_PIP_VERSION_CHECK=1 "$PYTHON" -m pip install --quiet --no-build-isolation --no-deps \
     --force-reinstall "$work/cuda" || die "the kernels in cuda/ did not build; is there a C++17 compiler?"
   rm -rf "$work"

@@ -132,8 +132,9 @@ def _begin(folder, settings, layout):
 
 
 def _command(settings, layout):
-    """What makes a dataset of these settings elsewhere."""
-    plain = {"made_by": settings["made_by"], **SIZES, "palette": "own", "data_seed": 0, "up": "y", "train_views": _views(layout, None)}
+    """The command that makes a dataset of these settings elsewhere."""
+    plain = {"made_by": settings["made_by"], **SIZES, "palette": "own", "data_seed": 0, "up": "y",
+             "train_views": _views(layout, None)}
     given = [f" --{name}={shlex.quote(str(value))}" for name, value in settings.items() if value != plain.get(name)]
     return "--mode=make_dataset --data_dir=OTHER" + "".join(given)
 
@@ -356,8 +357,9 @@ def _planned(split_file, mesh_dir, found, class_ids, skip_bad):
             missing += [f"{class_id}/{name}" for name in names if name not in by_name]
             several = next((name for name in names if len(by_name.get(name, ())) > 1), None)
             if several:
-                raise InputError(f"--mesh_dir={mesh_dir} has {len(by_name[several])} files of {class_id}/{several}, which "
-                                 f"--split_file names once: {', '.join(map(os.path.basename, by_name[several][:3]))}")
+                raise InputError(f"--mesh_dir={mesh_dir} has {len(by_name[several])} files of {class_id}/{several}, "
+                                 "which --split_file names once: "
+                                 + ", ".join(map(os.path.basename, by_name[several][:3])))
             plan[class_id][split] = [by_name[name][0] for name in names if name in by_name]
         counts = {name: split for split in SPLITS for name in plan[class_id][split]}
         if len(counts) < sum(map(len, plan[class_id].values())):
@@ -368,8 +370,8 @@ def _planned(split_file, mesh_dir, found, class_ids, skip_bad):
         raise InputError(f"--split_file={split_file} names no class of --mesh_dir={mesh_dir}: "
                          f"{', '.join(sorted(splits))} against {', '.join(found)}")
     if missing:
-        told = f"--split_file={split_file} names {len(missing)} objects that --mesh_dir={mesh_dir} lacks ({missing[0]}" \
-               f"{', ...' if len(missing) > 1 else ''})"
+        told = (f"--split_file={split_file} names {len(missing)} objects that --mesh_dir={mesh_dir} lacks "
+                f"({missing[0]}{', ...' if len(missing) > 1 else ''})")
         if not skip_bad:
             raise InputError(f"{told}; --skip_bad goes on without them")
         print(f"left out: {told}")

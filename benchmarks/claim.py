@@ -207,8 +207,8 @@ def sign_flip_test(differences):
 
 
 def collected(rows):
-    """Figures of each setting: {setting: {'arms', 'against', 'curves'}}; only classes with every arm's figure count in a
-    mean over classes."""
+    """Figures of each setting: {setting: {'arms', 'against', 'curves'}}; only classes with every arm's figure count in
+    a mean over classes."""
     return {setting: _of_setting([r for r in rows if r["setting"] == setting])
             for setting in dict.fromkeys(r["setting"] for r in rows)}
 
@@ -263,7 +263,8 @@ def _before_end(curve):
 def _curve(rows):
     """[[step, mean, n]] of validation IoU over seeds."""
     steps = sorted(set.intersection(*({s for s, _ in r["validation"]} for r in rows)))
-    return [[s, round(float(np.mean([dict(map(tuple, r["validation"]))[s] for r in rows])), 5), len(rows)] for s in steps]
+    at = [dict(map(tuple, r["validation"])) for r in rows]
+    return [[s, round(float(np.mean([figures[s] for figures in at])), 5), len(rows)] for s in steps]
 
 
 def _pairs(rows, arm, other, flag):
@@ -281,7 +282,8 @@ def table(settings):
         others = [n for n in ("view_agreement", "own_view", "new_view", "inside_out", "pose_probe")
                   if any(n in f["best"] for f in result["arms"].values())]
         lines += [f"Setting `{setting}`: {SETTINGS.get(setting, '')}", "",
-                  "| arm | " + " | ".join([*classes, "mean", "of the last step", f"above {BASE} (p)", *others, "minutes"])
+                  "| arm | " + " | ".join([*classes, "mean", "of the last step", f"above {BASE} (p)", *others,
+                                           "minutes"])
                   + " |", "| --- |" + " ---: |" * (len(classes) + 4 + len(others))]
         for arm, f in result["arms"].items():
             iou, last = f["best"]["iou"], f["last"]["iou"]

@@ -1,4 +1,4 @@
-"""What every benchmark starts and ends with: where it ran, how it is timed, where it is kept."""
+"""Shared by the benchmarks: description of the machine, timing, writing of records."""
 import json
 import os
 import platform

@@ -1,11 +1,11 @@
-"""What the dashboard takes from training: processor time of its thread, and the time of the steps.
+"""The cost of the dashboard to training: processor time of its thread, and the time of the steps.
 
     python benchmarks/dashboard.py      writes benchmarks/results/dashboard.json
 
-Two ways. One update at a time, of a run whose windows are full, against a real server and one that hangs
-(SIGSTOP); its share is of one core, at an update every 5 s. And whole trainings: without a dashboard, with
-one, and with a server that hangs, the quickest of some rounds on one thread. Their time is only as good as the
-machine is quiet; processor time does not depend on it. It includes what is spent once, on import and history.
+First it times single updates of a run with full windows, against a real server and one that hangs (SIGSTOP), and
+gives the share of one core at an update every 5 s. Then it times whole trainings on one thread (without a dashboard,
+with one, with a server that hangs) and takes the quickest of several rounds. Wall-clock time needs a quiet machine;
+processor time does not. Both include the one-time cost of imports and of sending the history.
 """
 import contextlib
 import json
@@ -22,8 +22,8 @@ import time
 import torch
 
 import common
-from engine import dashboard
 import synthetic
+from engine import dashboard
 from modes.train import run as train_run
 from training_step import options
 

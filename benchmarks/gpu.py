@@ -97,7 +97,8 @@ def kernels(batch=128, meshes=1024):
             "batch": batch, "forward": both_ways(forward), "forward_backward": both_ways(there_and_back),
             "forward_backward_deterministic": deterministic},
         "smoothness_forward_backward": both_ways(smooth),
-        "voxels_32_1280_faces_us_a_mesh": {"batch": meshes, "with_the_check": round(voxels / meshes, 4), "as_a_graph": round(
+        "voxels_32_1280_faces_us_a_mesh": {
+            "batch": meshes, "with_the_check": round(voxels / meshes, 4), "as_a_graph": round(
             microseconds(recorded(lambda: voxelize(corners, 32, dtype=torch.bool)), repeats=20) / meshes, 4)},
         "cells_counted_us_a_mesh": {"batch": meshes, "as_it_is": round(
             microseconds(lambda: overlap(grids, grids[:1]), repeats=20) / meshes, 4)}}

@@ -45,7 +45,7 @@ sys.exit(0 if torch.cuda.is_available() else "error: this torch sees no GPU")' |
 part "build" 120 bash -c "cd cuda && NR_CUDA=1 '$python' setup.py build_ext --inplace --quiet"
 part "python -m neural_renderer" 40 "$python" -m neural_renderer
 if [ "$call" != second ]; then
-  part "tests" 120 "$python" -m pytest -q -p no:cacheprovider tests/test_gpu.py
+  part "tests" 120 "$python" -m pytest -q -p no:cacheprovider tests/engine/test_gpu.py
   part "benchmarks" 150 "$python" benchmarks/gpu.py
 fi
 if [ "$call" != first ]; then

@@ -1,10 +1,10 @@
-"""How cost grows with meshes, faces, pixels, cells and objects, and what others take for the same, in one run.
+"""How the cost grows with meshes, faces, pixels, cells and objects, beside the cost of other programs in the same run.
 
     python benchmarks/growth.py [--device=cuda]      writes benchmarks/results/growth_<device>.json
 
-A sphere with bumps, from random sides. Peers, where they are installed: trimesh's voxeliser, Open3D's voxeliser and
-ray casting, and Embree (embreex), the fastest known ways to a voxel grid and to a silhouette on a CPU; they
-give no gradient, and one ray a sample.
+The mesh is a sphere with bumps, seen from random sides. The other programs, if installed, are trimesh's voxeliser,
+Open3D's voxeliser and ray casting, and Embree (embreex): the fastest known ways to a voxel grid and to a silhouette on
+a CPU. They cast one ray per sample and give no gradient.
 """
 import argparse
 import tempfile

@@ -1,11 +1,10 @@
-"""What reading NIPS17 and Pascal3D costs: opening, a step's data, a crop, memory.
+"""The cost of reading NIPS17 and Pascal3D: opening, the data of a step, a crop, memory.
 
     python benchmarks/published_data.py [GB]      writes benchmarks/results/published_data.json
 
-NIPS17: a class of 1000 objects of 20 views, whose pictures are hard links to a few small ones, so that the
-files are as many as in a real class and making them takes seconds. Pascal3D: crops of 375x500 pictures, one
-thread; and a training run of a class of GB gigabytes (default 1.5) watched from outside for its anonymous
-resident memory (RssAnon of /proc), from the first opening on.
+NIPS17: a class of 1000 objects with 20 views. The images are hard links to a few small ones, so there are as many files
+as in a real class, made within seconds. Pascal3D: crops of 375x500 images on one thread; and a training on a class of
+GB gigabytes (default 1.5), whose anonymous resident memory (RssAnon in /proc) is sampled from the first opening on.
 """
 import json
 import os

@@ -1,12 +1,12 @@
-"""What it costs that nothing is lost: checkpoints of the published networks, and a run that is interrupted.
+"""The cost of safety: checkpoints of the published networks, and a run that is interrupted.
 
     python benchmarks/resuming.py      writes benchmarks/results/resuming.json
 
-Writing a checkpoint (all its names, synced to the disk) is set against the 500 steps between two of them; of both
-the quickest of several is taken. A small run is done twice, once as a whole and once ended by SIGTERM and resumed
-20 times; its cost is that of the steps with all that belongs to them (records, validation, checkpoints, which an
-interruption adds one of), in CPU seconds, for the machine may have other work. Start-up, torch and the data, is no
-part of it, and given beside.
+It compares the time to write a checkpoint (under all its names, synced to disk) with the time of the 500 steps between
+two checkpoints, and takes the quickest of several measurements of each. It runs a small training twice: once without
+interruption, and once ended by SIGTERM and resumed 20 times. The cost is the CPU time of the steps with their records,
+validation and checkpoints (each interruption adds one), since other work on the machine disturbs wall-clock time.
+Start-up (importing torch, opening the data) is reported separately.
 """
 import contextlib
 import io
@@ -19,9 +19,8 @@ import time
 import torch
 
 import common
-from engine import runs
 import synthetic
-from engine import checkpoints
+from engine import checkpoints, runs
 from loop import Loop, Sampler
 from training import Trainer
 from training_step import options

@@ -1,13 +1,13 @@
-"""One training step of the reference networks taken apart; featGAN and VPL.
+"""The parts of one training step of the published networks, for featGAN and VPL.
 
     python benchmarks/training_step.py      writes benchmarks/results/training_step.json
 
-The network alone is the same step with the mesh replaced by a linear loss on the vertices and the
-code, and what is rendered by the targets: all networks forward and backward, the optimisers. Everything else
-is data, rendering (camera and rasteriser, forward and backward), losses (of silhouettes, mesh and code, forward
-and backward; those of the discriminator are in the networks) and the rest: norms of gradients, the watch over
-what is not finite, statistics kept. Parts are timed in turn with the whole step, and each figure is the quickest
-of its repeats: the machine may have other work.
+"Networks" is the same step with a linear loss on vertices and code instead of the mesh losses, and with the targets
+instead of rendered images: all networks forward and backward, and the optimisers. The other parts are data, rendering
+(camera and rasteriser, forward and backward), losses (of silhouettes, mesh and code, forward and backward; those of
+the discriminator count as networks) and the rest: gradient norms, the check for values that are not finite, running
+statistics. The program times the parts in turn with the whole step and takes the quickest of several repeats, since the
+machine may have other work.
 """
 import os
 import tempfile

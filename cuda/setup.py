@@ -94,9 +94,10 @@ class Build(build_ext):
         for _, process, command in running:
             if process.wait():
                 raise subprocess.CalledProcessError(process.returncode, command)
-        # Where nvcc would look for its runtime.
+        # The folders in which nvcc looks for its runtime.
         dry = subprocess.run([nvcc, "--dryrun", "-o", "x", "x.o"], capture_output=True, text=True).stderr
-        places = list(dict.fromkeys(re.findall(r'"-L([^"]+)"', dry))) + [str(Path(nvcc).resolve().parent.parent / "lib")]
+        places = list(dict.fromkeys(re.findall(r'"-L([^"]+)"', dry)))
+        places.append(str(Path(nvcc).resolve().parent.parent / "lib"))
         for target, (extension, _) in commands.items():
             extension.extra_objects.append(str(target))
             extension.define_macros.append(("NR_WITH_CUDA", '"' + ";".join(archs) + '"'))

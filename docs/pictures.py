@@ -4,7 +4,7 @@
     python docs/pictures.py runs/demo results/demo      what train.sh left: a picture of each mode that makes one
 
 docs/compare.png and docs/turntable.gif are copies of what train.sh leaves; docs/dashboard.png is a screenshot of
-tests/browser_dashboard.py.
+tests/programs/browser_dashboard.py.
 """
 import os
 import subprocess
@@ -13,7 +13,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
+sys.path[:0] = [ROOT, os.path.join(ROOT, "tests", "programs")]
 
 from PIL import Image  # noqa: E402
 

@@ -1,2 +1,2 @@
-"""What keeps a run going and loses nothing of it: devices and processes, the feeding of batches, files that are whole
-or not there, checkpoints, locks and signals."""
+"""The machinery under a training run: devices and processes, loading of batches, atomic files, checkpoints, locks and
+signals."""

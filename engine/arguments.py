@@ -1,4 +1,4 @@
-"""How options of the command line are declared: by a dictionary {name: keywords of argparse's add_argument}."""
+"""Declarations of command-line options: dictionaries {name: keywords of argparse's add_argument}."""
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,17 +8,17 @@ from errors import InputError
 
 @dataclass(frozen=True)
 class Mode:
-    """What a file of modes/ gives the command line, as its MODE.
+    """A mode as the command line sees it; each file of modes/ defines one, MODE.
 
     Attributes
     ----------
-    run : called as run(options, device); returns the exit code. A mode that trains is also given `defaults`, the
-        values of options that are not given.
-    help : a line.
-    options : its own; modes that do not have an option refuse it.
-    taken_by_all : further ones, which all modes take: scripts of the published program give every mode the same.
+    run : called as run(options, device); returns the exit code. A mode that trains also gets `defaults`, the default
+        values of all options.
+    help : one line.
+    options : options of this mode; a mode refuses the options of other modes.
+    taken_by_all : options that every mode accepts, since scripts of the published program pass them to every mode.
     several_processes : whether torchrun may start it.
-    results : folder of what it writes, without --sample_dir and --ckpt_dir.
+    results : output folder if neither --sample_dir nor --ckpt_dir is given.
     """
     run: Callable
     help: str
@@ -62,6 +62,6 @@ class Names(argparse.Action):
 
 
 def need(options, name):
-    """Refuse options of a mode that lack one."""
+    """Raise InputError if an option is missing."""
     if getattr(options, name) is None:
         raise InputError(f"--mode={options.mode} needs --{name}")

@@ -1,6 +1,6 @@
 """Checkpoints of a run folder: `last.pt`, the one before it as `last.prev.pt`, `best.pt` by validation IoU, and with
---keep_last also `step-00500.pt` and so on. Each is written once, is whole under every name, and is verified before
-it is read."""
+--keep_last also `step-00500.pt` and so on. The program writes each checkpoint once, hard-links it to its other names,
+and verifies it before reading it."""
 import contextlib
 import glob
 import os
@@ -15,18 +15,12 @@ from engine.disk import sync_names, written_whole
 from errors import InputError, WriteError
 
 LAST, LAST_NEW, PREVIOUS, BEST = "last.pt", "last.pt.new", "last.prev.pt", "best.pt"
-NEWEST_FIRST = LAST, LAST_NEW, PREVIOUS  # what a run can go on from
-NEXT = "next.pt"  # whole, but the log may lack what it knows: no run goes on from it
-
-
-def save_last(folder, state, keep=0):
-    """Write `last.pt`; the one before it stays as `last.prev.pt`. `keep` so many also as `step-*.pt`."""
-    write_next(folder, state)
-    name_last(folder, state["step"], keep)
+NEWEST_FIRST = LAST, LAST_NEW, PREVIOUS  # a run can resume from these
+NEXT = "next.pt"  # complete, but its records may not be on disk yet: never resumed from
 
 
 def write_next(folder, state):
-    """Write a checkpoint as `next.pt`; nobody reads it before it gets another name."""
+    """Write a checkpoint as `next.pt`, which no one reads until it has another name."""
     with written_whole(os.path.join(folder, NEXT), "wb") as out:
         disk = _Disk(out)
         try:
@@ -36,8 +30,8 @@ def write_next(folder, state):
 
 
 class _Disk:
-    """A file that remembers what ended a write, of which torch says no more than that a position is unexpected: a
-    disk that is full, or a signal."""
+    """A file that remembers the exception that ended a write (a full disk, a signal). torch reports only an unexpected
+    position."""
 
     def __init__(self, file):
         self.file, self.error = file, None
@@ -50,17 +44,17 @@ class _Disk:
             raise
 
     def flush(self):
-        """`written_whole` does."""
+        """Left to `written_whole`."""
 
 
 def name_best(folder):
-    """The checkpoint that was just written is `best.pt`, too."""
+    """Also name the checkpoint just written `best.pt`."""
     _name_too(folder, BEST)
 
 
 def name_last(folder, step, keep=0):
-    """The checkpoint that was just written, of a step, is `last.pt`, and if `keep` also `step-*.pt`. In between it
-    is `last.pt.new`, so that a run that is killed then goes on from it."""
+    """Name the checkpoint just written `last.pt`, and with `keep` also `step-*.pt`. In between it is `last.pt.new`, so
+    that a run killed at that moment resumes from it."""
     last, new = os.path.join(folder, LAST), os.path.join(folder, LAST_NEW)
     try:
         if keep:
@@ -80,9 +74,9 @@ def step_name(step):
 
 
 def _name_too(folder, name):
-    """Give `next.pt` another name, under which it stays; a file of that name before is replaced."""
+    """Link `next.pt` to another name, replacing a file of that name."""
     new, target = os.path.join(folder, NEXT), os.path.join(folder, name)
-    beside = f"{target}.{os.getpid()}.link.part"  # a name that nothing is ever written to: it is the same file
+    beside = f"{target}.{os.getpid()}.link.part"  # never written to: it is the same file
     try:
         with contextlib.suppress(FileNotFoundError):
             os.remove(beside)
@@ -98,11 +92,11 @@ def _name_too(folder, name):
         raise WriteError(f"cannot write {target}: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):
-            os.remove(beside)  # there still if the two were one file already: then `replace` does nothing
+            os.remove(beside)  # `replace` does nothing if both names already are one file
 
 
 def _let_go(folder, step, count):
-    """Remove numbered checkpoints before the newest `count` up to `step`."""
+    """Of the numbered checkpoints up to `step`, keep the newest `count` and remove the others."""
     numbered = {int(n): p for p in glob.glob(os.path.join(glob.escape(folder), "step-*.pt"))
                 if (n := os.path.basename(p)[5:-3]).isdigit()}
     for old in sorted(s for s in numbered if s <= step)[:-count]:
@@ -110,8 +104,8 @@ def _let_go(folder, step, count):
 
 
 def settle_names(folder):
-    """A damaged last.pt must not take the place of the whole one before it at the next save; and a save that
-    ended between its renames is brought to its end."""
+    """Put a damaged `last.pt` aside, so that the next save does not replace the intact `last.prev.pt` with it; and
+    finish a save that was interrupted between its renames."""
     last, new = os.path.join(folder, LAST), os.path.join(folder, LAST_NEW)
     if os.path.exists(last) and not _whole(last):
         os.replace(last, os.path.join(folder, "last.damaged.pt"))
@@ -127,11 +121,11 @@ def _whole(path):
 
 
 def load_last(folder):
-    """The newest checkpoint that is whole; a damaged one is named."""
+    """The newest intact checkpoint; a warning names a damaged one."""
     for _ in range(5):
         if os.path.exists(os.path.join(folder, LAST)) or not os.path.exists(os.path.join(folder, LAST_NEW)):
             break
-        time.sleep(0.1)  # a running training is just moving it into place, or one died doing so
+        time.sleep(0.1)  # a running training is renaming it, or died while renaming it
     problem = None
     for name in NEWEST_FIRST:
         path = os.path.join(folder, name)
@@ -139,12 +133,12 @@ def load_last(folder):
             try:
                 state = load(path)
             except InputError as error:
-                if not os.path.exists(path):  # renamed while we looked: the training runs
+                if not os.path.exists(path):  # a running training renamed it meanwhile
                     return load_last(folder)
                 problem = problem or error
                 continue
             if problem:
-                print(f"warning: {problem}; going on from {path}", file=sys.stderr)
+                print(f"warning: {problem}; resuming from {path}", file=sys.stderr)
             return state
     raise problem or InputError(f"{folder} has no {LAST}; is it the --ckpt_dir of a run?")
 
@@ -158,20 +152,20 @@ def load(path):
 
 
 def read(path):
-    """What torch.save wrote. Only tensors and plain values are read: nothing in it can run."""
+    """Read what torch.save wrote: tensors and plain values only. Nothing in the file can run code."""
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             file.seek(0)
-            if file.read(4) != b"PK\3\4":  # what is before a zip file's parts, torch would read instead of them
+            if file.read(4) != b"PK\3\4":  # torch would read prepended bytes instead of the zip file
                 raise InputError(f"{path} is damaged at its beginning")
-            # torch stores its entries plainly; one that says otherwise has a damaged description,
-            # and torch would fill tensors from wherever it points.
+            # torch stores its entries uncompressed. A directory entry that says otherwise is damaged, and torch would
+            # fill tensors from wherever it points.
             odd = [i.filename for i in archive.infolist() if i.external_attr or
                    i.compress_type != zipfile.ZIP_STORED or i.file_size != i.compress_size]
             broken = odd[0] if odd else archive.testzip()
             if broken:
                 raise InputError(f"{path} is damaged: {broken} in it does not match its checksum or description")
-            file.seek(0)  # the file that was verified, whatever has its name by now
+            file.seek(0)  # read the file that was verified, even if the path now names another one
             state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {path}") from None
@@ -179,7 +173,7 @@ def read(path):
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
     except InputError:
         raise
-    except Exception as error:  # torch's reader of pickles ends in many kinds of errors
+    except Exception as error:  # torch's unpickler raises many kinds of errors
         raise InputError(f"{path} is not a checkpoint that can be read safely: "
                          f"{(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
     return state

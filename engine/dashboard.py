@@ -84,6 +84,7 @@ def _client(env, server, port):
 
     def post(url, data=None):
         reply = session.post(url, data=data, timeout=TIMEOUT)
+        client.answered = "" if reply.ok else f"{reply.status_code} {reply.reason}"
         reply.raise_for_status()
         return reply.text
     client = visdom.Visdom(server, port=port, env=env, raise_exceptions=True, use_incoming_socket=False,
@@ -233,7 +234,9 @@ class Follower:
             self.push()
         except Exception as error:  # the dashboard must not cost a run, whatever is wrong with it
             if not self.lost:
-                reason = "does not answer" if isinstance(error, ConnectionError) else \
+                answered = getattr(self.client, "answered", "")
+                reason = f"answers {answered}" if answered and isinstance(error, ConnectionError) else \
+                    "does not answer" if isinstance(error, ConnectionError) else \
                     f"cannot be used ({type(error).__name__}: {error})"
                 _say(f"warning: the visdom server {self.url} {reason}; what it misses is sent when it is back")
             self.lost, self.pending = True, set(EVERYTHING)

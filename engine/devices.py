@@ -1,4 +1,4 @@
-"""The device of a run: chosen, set up, and told about in a sentence when it fails."""
+"""Chooses and sets up the device of a run, and turns its failures into messages."""
 import contextlib
 import ctypes
 import os
@@ -12,12 +12,12 @@ from engine import distributed
 from errors import DeviceError, InputError
 
 ENGINE = os.path.dirname(os.path.abspath(__file__))
-ROOMS = os.path.dirname(ENGINE), ENGINE  # whose functions a person finds again
+ROOMS = os.path.dirname(ENGINE), ENGINE  # messages name functions of these folders only
 
 
 def keep_freed_memory():
-    """Let glibc reuse freed memory instead of giving it back to the system after every step: mapping
-    it anew costs a sixth of a training step."""
+    """Let glibc reuse freed memory instead of returning it to the system after every step: mapping it again costs a
+    sixth of a training step."""
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt:  # not in every C library
@@ -26,10 +26,10 @@ def keep_freed_memory():
 
 
 def resolve(options, training=False):
-    """The torch.device that the options ask for, with threads, precision and determinism set as they say."""
+    """The torch.device of the options; also sets threads, precision and determinism."""
     if options.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for
-    if options.deterministic != torch.are_deterministic_algorithms_enabled():  # saying it takes torch seconds
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it
+    if options.deterministic != torch.are_deterministic_algorithms_enabled():  # the call takes seconds
         torch.use_deterministic_algorithms(options.deterministic)
     # Before torch starts threads, which take it over. Adam's averages of gradients that stay zero shrink until
     # they are denormal, and a CPU takes many times as long for those: a step of the demo 153 ms instead of 69.
@@ -39,7 +39,7 @@ def resolve(options, training=False):
     device = _named(options)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        # For convolutions torch would take TF32 unasked.
+        # torch's default allows TF32 for convolutions.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
         torch.backends.cudnn.benchmark = not options.deterministic
     return device
@@ -70,7 +70,7 @@ def _named(options):
 
 @contextlib.contextmanager
 def failures_told(options, training=False):
-    """Inside, what a device fails with becomes a sentence that says what can be done."""
+    """A context that turns device failures into messages that say what to do."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -87,7 +87,7 @@ def failures_told(options, training=False):
 
 
 def _no_room(error, place, options, training):
-    """Who asked for how much, and which option lowers it."""
+    """A message: which function asked for how much memory, and which option lowers it."""
     wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
     free = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", str(error))
     frames = [f for f in traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever ends the program, and folders that can be written to."""
+"""Atomic files, which are complete or absent whatever ends the program; and folders, tested for writing."""
 import contextlib
 import csv
 import os
@@ -9,7 +9,7 @@ from errors import InputError, WriteError
 
 @contextlib.contextmanager
 def written_whole(path, mode="w"):
-    """A file that appears under its name, synced to disk, only when all of it is written; or WriteError."""
+    """Open a file that appears under its name only when it is complete and synced to disk. Raises WriteError."""
     beside = f"{path}.{os.getpid()}.part"
     try:
         with open(beside, mode) as out:
@@ -26,7 +26,7 @@ def written_whole(path, mode="w"):
 
 
 def sync_names(folder):
-    """What was made and renamed in a folder survives a power cut."""
+    """Sync a folder, so that files created or renamed in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -47,12 +47,12 @@ def write_csv(path, header, rows):
 
 
 def make_folder(path, option):
-    """Create a folder that can be written to, or say in one sentence why not. Returns all that were made."""
+    """Create a folder and test that it can be written to. Returns the folders it created, parents included."""
     return make_folders((path, option))
 
 
 def make_folders(*wanted):
-    """The same for several (path, option): all of them, or none is left behind."""
+    """The same for several (path, option). If one fails, removes those it created and raises InputError."""
     made = []
     for path, option in wanted:
         try:
@@ -75,7 +75,7 @@ def make_folders(*wanted):
 
 
 def remove_folders(made):
-    """Undo `make_folders`; folders that something was put into since stay."""
+    """Undo `make_folders`, except for folders that are no longer empty."""
     with contextlib.suppress(OSError):
         for folder in reversed(made):
             os.rmdir(folder)

@@ -1,8 +1,8 @@
 """One run in several processes: `torchrun --nproc_per_node=N 3D-GAN.py --mode=train ...`, a device each.
 
-Every process takes its part of each batch and of each split that is measured, in the same order as one process
-would; gradients and losses are averaged over all of them, so that N processes take the very steps of one. Process
-0, the main one, tells and writes. In a process of its own, all of this gives back what it got.
+Each process takes its part of each batch and of each split that is evaluated, in the order of a single process.
+Gradients and losses are averaged over the processes, so N processes take the same steps as one. Process 0, the main
+process, prints and writes. In a run of one process, every function here is the identity.
 """
 import contextlib
 import datetime
@@ -14,8 +14,8 @@ import torch.distributed as dist
 
 from errors import DeviceError, InputError
 
-PATIENCE = datetime.timedelta(hours=2)  # while the main process unpacks a dataset; one that ends is seen at once
-# What a device, or the way to those of the others, fails with; torch before 2.8 has no AcceleratorError.
+PATIENCE = datetime.timedelta(hours=2)  # the main process may unpack a dataset; a dead process is noticed at once
+# Errors of a device or of the communication between devices; torch before 2.8 has no AcceleratorError.
 FAILURES = dist.DistError, getattr(torch, "AcceleratorError", dist.DistError)
 _store = None
 
@@ -29,16 +29,16 @@ def rank():
 
 
 def main():
-    """Whether this is the process that tells and writes."""
+    """Whether this is the main process, which prints and writes."""
     return rank() == 0
 
 
 @contextlib.contextmanager
 def joined(mode, several):
-    """Inside, the processes that torchrun has started are one group: gloo for what is on the CPU, NCCL for GPUs.
-    All but the main one are silent.
+    """A context that joins the processes of torchrun: gloo for CPU tensors, NCCL for GPUs. Only the main process
+    prints.
 
-    several : the modes that run in several processes; others are refused.
+    several : modes that may run in several processes; other modes raise InputError.
     """
     global _store
     if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -58,14 +58,14 @@ def joined(mode, several):
     if number:
         sys.stdout = open(os.devnull, "w")
     yield
-    wait()  # nobody leaves, which torchrun would take for a failure, while the main process still writes
+    wait()  # torchrun would take it for a failure if a process left while the main process still writes
     dist.destroy_process_group()
 
 
 def leave(code):
-    """End the program. One of several processes ends at once, when all is said and written: threads of torch's own
-    sometimes abort the interpreter's orderly end (torch 2.13, gloo: "terminate called without an active exception"),
-    and those of NCCL may wait for a process that is gone."""
+    """End the program. With several processes, exit without the interpreter's clean-up: torch's threads sometimes abort
+    it (torch 2.13, gloo: "terminate called without an active exception"), and NCCL's threads may wait for a dead
+    process."""
     if _store is not None:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -74,33 +74,33 @@ def leave(code):
 
 
 def first_to_tell():
-    """Whether no other process has said yet why all of them end."""
+    """Whether this process is the first to print why all of them end."""
     try:
         return _store is None or _store.add("told", 1) == 1
-    except RuntimeError:  # it has gone with the process that kept it
+    except RuntimeError:  # the store died with the process that hosted it
         return True
 
 
 @contextlib.contextmanager
 def _together():
-    """Where a process waits for the others: if one of them has ended, it will not come."""
+    """A context in which a process waits for the others; raises DeviceError if one of them has died."""
     try:
         yield
-    except (*FAILURES, torch.OutOfMemoryError):  # of this one's own device
+    except (*FAILURES, torch.OutOfMemoryError):  # this process's own device failed
         raise
-    except RuntimeError:  # in words of sockets
+    except RuntimeError:  # gloo reports a closed socket
         raise DeviceError("another process of this run has ended, so this one does too; what was saved before "
                           "stays: go on with --resume") from None
 
 
 def wait():
-    """Until all processes are here."""
+    """Wait for all processes."""
     highest(0)
 
 
 @contextlib.contextmanager
 def main_first():
-    """The main process goes through alone; the others then find the files that it has made."""
+    """A context that the main process runs through first, so that the others find the files it makes."""
     if not main():
         wait()
     yield
@@ -109,7 +109,7 @@ def main_first():
 
 
 def highest(number):
-    """The highest of the numbers (int) that the processes have."""
+    """The maximum of an int over the processes."""
     if size() == 1:
         return number
     numbers = torch.tensor(number)
@@ -119,18 +119,18 @@ def highest(number):
 
 
 def part(count):
-    """The slice of `count` things, a multiple of `size()`, that is this process's."""
+    """The slice of this process, of `count` items; `count` must be a multiple of `size()`."""
     mine = count // size()
     return slice(rank() * mine, (rank() + 1) * mine)
 
 
 def gathered(tensor):
-    """The parts (B, ...) of all processes, one after the other, with gradient; all of them call this together."""
+    """Concatenate the parts (B, ...) of all processes, with gradient. All processes must call it together."""
     return tensor if size() == 1 else _Gathered.apply(tensor)
 
 
 class _Gathered(torch.autograd.Function):
-    """What every process makes of this one's part adds up in its gradient."""
+    """The gradient of a part is the sum over all processes."""
 
     @staticmethod
     def forward(ctx, tensor):
@@ -149,8 +149,8 @@ class _Gathered(torch.autograd.Function):
 
 
 def average(modules, values):
-    """Gradients of modules become their mean over the processes; returns {name: scalar tensor} averaged likewise.
-    A process that lacks a gradient counts as zero."""
+    """Average the gradients of modules over the processes, in place; returns the {name: scalar tensor} averaged
+    likewise. A missing gradient counts as zero."""
     if size() == 1:
         return values
     parameters = [p for module in modules for p in module.parameters()]
@@ -160,15 +160,15 @@ def average(modules, values):
         dist.all_reduce(together)
     pieces = (together / size()).split([p.numel() for p in parameters] + [1] * len(values))
     for parameter, piece in zip(parameters, pieces):
-        # In the parameter's own memory format, which the fused optimiser takes for granted.
+        # The fused optimiser requires the memory format of the parameter.
         parameter.grad = torch.empty_like(parameter).copy_(piece.view_as(parameter))
-    # Copies: a view would keep all gradients of the step until the loss is read.
+    # Clone: a view would keep all gradients of the step alive until the loss is read.
     return {name: piece[0].clone() for name, piece in zip(values, pieces[len(parameters):])}
 
 
 def average_statistics(modules):
-    """Running means and variances of batch normalisation, of which each process on CPUs has its own, become their
-    means: before they are used or saved."""
+    """Average the running statistics of batch normalisation, which differ between processes on CPUs. Call it before
+    they are used or saved."""
     if size() > 1:
         for module in modules:
             for name, buffer in module.named_buffers():
@@ -179,7 +179,7 @@ def average_statistics(modules):
 
 
 def same_as_main(modules):
-    """Parameters and buffers of modules become those of the main process."""
+    """Copy the parameters and buffers of the main process to all others."""
     if size() > 1:
         for module in modules:
             for tensor in (*module.parameters(), *module.buffers()):
@@ -190,7 +190,7 @@ def same_as_main(modules):
 
 
 def filled_in(tensor):
-    """A tensor of which each process has some elements, the others zero, complete in all of them."""
+    """Complete a tensor of which each process holds some elements and zeros elsewhere."""
     if size() > 1:
         with _together():
             dist.all_reduce(tensor)

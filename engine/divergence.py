@@ -1,17 +1,17 @@
-"""Losses and gradients that are not finite: found, counted, never repaired."""
+"""Finds and counts losses and gradients that are not finite."""
 import math
 
 import torch
 
 from errors import Divergence
 
-SKIPS_IN_A_ROW = 100  # more of them and the run is not going anywhere
+SKIPS_IN_A_ROW = 100  # if more steps in a row are skipped, stop the run
 NETWORKS = {"E": "encoder", "G": "decoder", "D": "discriminator"}
 
 
 def gradient_norms(modules):
-    """{name: norm, scalar tensor} of the gradients of each module. A norm too large for its type is as bad as
-    one that is not finite: the squares that Adam keeps would not be either."""
+    """{name: norm, scalar tensor} of the gradients of each module. A norm that overflows its type counts as not finite,
+    since the squares that Adam keeps would overflow too."""
     return {name: _norm([p.grad for p in module.parameters() if p.grad is not None])
             for name, module in modules.items()}
 
@@ -24,32 +24,32 @@ def _norm(gradients):
 
 
 def _in_memory_order(tensor):
-    """One-dimensional, without copying what is dense."""
+    """Flattened, without a copy if the tensor is dense."""
     last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     return (tensor.permute(0, 2, 3, 1) if last else tensor).reshape(-1)
 
 
 def any_bad(losses, norms):
-    """1.0 if a value is not finite, else 0.0, as a scalar tensor: nobody waits for the device."""
+    """1.0 if a value is not finite, else 0.0, as a scalar tensor: the host does not wait for the device."""
     together = torch.stack([v.detach().float() for v in (*losses.values(), *norms.values())])
     return together.isfinite().all().logical_not().float()
 
 
 class Watch:
-    """Reads losses and gradient norms of several steps at once, so that a GPU is waited for once.
+    """Reads losses and gradient norms of several steps at once, so that the host waits for a GPU only once.
 
-    The trainer has applied no update of a bad step when it is noticed here.
+    The trainer itself applies no update in a step that is not finite, so it is safe to notice that later.
 
     Parameters
     ----------
     on_nan : 'stop' raises `Divergence` with the step, the part and the values; 'skip' counts.
-    skipped : steps skipped before, by the run that is resumed.
-    losses : those of it that no record has yet.
+    skipped : steps that the resumed run has skipped so far.
+    losses : losses of the resumed run that are not in a record yet.
 
     Attributes
     ----------
-    losses : the newest value of each loss, for the next record: a step has only some of them, the encoder's turn
-        not the discriminator's.
+    losses : the newest value of each loss, for the next record. A step has only some of them: in the encoder's turn
+        there is no discriminator loss.
     """
 
     def __init__(self, on_nan, skipped=0, losses=()):
@@ -60,7 +60,7 @@ class Watch:
         self.unread.append((step, losses, norms))
 
     def read(self):
-        """Losses of the newest step as floats, when all steps up to it were looked at."""
+        """Check all steps so far; returns the losses of the newest one as floats."""
         numbers = iter(torch.stack([v.detach().float() for _, *both in self.unread for values in both
                                     for v in values.values()]).tolist())
         for step, losses, norms in self.unread:

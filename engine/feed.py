@@ -1,20 +1,20 @@
-"""Batches of a training run, step by step, on the device that trains."""
+"""The batches of a training run, on the device that trains."""
 import concurrent.futures
 
 import torch
 
 from errors import InputError
 
-SHARE = 0.5  # of a GPU's free memory may hold images; what is left trains
-CHUNK = 4096  # images copied there at once
+SHARE = 0.5  # of a GPU's free memory that images may take; training needs the rest
+CHUNK = 4096  # images copied to the GPU at once
 
 
 def open_feed(data, sampler, device, part, data_on="auto"):
-    """What gives the `Batch` of a step: its `batch(step)`, on `device`; `close()` it in the end.
+    """A feed: `batch(step)` gives the `Batch` of a step on `device`; call `close()` at the end.
 
-    part : slice of each batch that is wanted.
-    data_on : 'device' keeps all images in its memory, as bytes; 'host' reads them from the files, for a GPU one
-        batch ahead in a thread; 'auto' is 'device' on a GPU where they take at most half of the free memory.
+    part : slice of each batch that this process takes.
+    data_on : 'device' keeps all images in the device's memory, as bytes; 'host' reads them from the files, for a GPU
+        one batch ahead in a thread; 'auto' is 'device' on a GPU if the images take at most half of its free memory.
     """
     if data_on == "auto":
         data_on = "device" if device.type == "cuda" and not data.augments and fits(data, device) else "host"
@@ -27,7 +27,7 @@ def open_feed(data, sampler, device, part, data_on="auto"):
 
 
 def size_of(data):
-    """Bytes of all images of a split with what goes with them."""
+    """Bytes of all images of a split, with silhouettes, cameras, poses and object numbers."""
     return len(data) * sum(t.numel() * t.element_size() for t in data.read([0]).tensors())
 
 
@@ -37,9 +37,9 @@ def fits(data, device):
 
 
 class FromFiles:
-    """Read when they are wanted."""
+    """Reads each batch when it is asked for."""
 
-    told = None  # where the images are, for people
+    told = None  # a line for the console: where the images are
 
     def __init__(self, data, sampler, device, part):
         self.data, self.sampler, self.device, self.part = data, sampler, device, part
@@ -55,7 +55,7 @@ class FromFiles:
 
 
 class Ahead(FromFiles):
-    """Read by a thread while the step before is done; on their way to a GPU in memory that it reads itself."""
+    """Reads the next batch in a thread while the step before runs, into pinned memory, which a GPU reads directly."""
 
     told = "images are read from the host, one batch ahead"
 
@@ -78,7 +78,7 @@ class Ahead(FromFiles):
 
 
 class Resident(FromFiles):
-    """All of them in the device's memory, where batches are put together."""
+    """Keeps all images in the device's memory and gathers batches there."""
 
     def __init__(self, data, sampler, device, part):
         super().__init__(data, sampler, device, part)
@@ -92,6 +92,6 @@ class Resident(FromFiles):
 
     def batch(self, step):
         numbers = torch.from_numpy(self.sampler.batch(step)[self.part])
-        if self.device.type == "cuda":  # nobody waits for the copy of pinned memory
+        if self.device.type == "cuda":  # copies from pinned memory are asynchronous
             numbers = numbers.pin_memory().to(self.device, non_blocking=True)
         return self.whole.map(lambda t: t.index_select(0, numbers)).as_numbers()

@@ -1,16 +1,16 @@
-"""A step of training as one CUDA graph: recorded once, then started with one call instead of hundreds."""
+"""Runs a training step as a CUDA graph: recorded once, then launched with one call instead of hundreds."""
 import torch
 
-WARM_UP = 3  # runs without a graph, in which libraries choose their algorithms and optimisers make their state
+WARM_UP = 3  # runs without a graph, in which libraries choose their algorithms and optimisers create their state
 
 
 class Captured:
-    """function(*tensors), whose shapes never change, giving two dicts of scalar tensors.
+    """Wraps function(*tensors) -> two dicts of scalar tensors; the shapes of its inputs must not change.
 
-    The first WARM_UP calls run it as it is; the next one records it and from then on it is replayed, on inputs
-    that are copied to where those of the recording were. What it does to weights and optimisers is done in every
-    call exactly once, for recording does nothing. If it cannot be recorded, that is said once, with the reason,
-    and it goes on running as it is.
+    The first WARM_UP calls run the function directly. The next call records it, and from then on each call copies its
+    inputs to those of the recording and replays the graph. Recording executes nothing, so every call updates weights
+    and optimisers exactly once. If the function cannot be recorded, `say` gets the reason once, and all later calls
+    run the function directly.
     """
 
     def __init__(self, function, say=print):
@@ -22,18 +22,18 @@ class Captured:
         if self.graph is None and self.recordable and self.calls >= WARM_UP:
             self._record(inputs)
         self.calls += 1
-        if not self.recordable:  # on one stream: after a broken recording torch may not reuse what two have shared
+        if not self.recordable:  # on the current stream: after a failed recording torch may not reuse shared memory
             return self.function(*inputs)
         if self.graph is None:
             return self._aside(inputs)
         for target, source in zip(self.inputs, inputs, strict=True):
             target.copy_(source, non_blocking=True)
         self.graph.replay()
-        # The next replay writes over them.
+        # Cloned, since the next replay overwrites the outputs.
         return tuple({name: value.clone() for name, value in part.items()} for part in self.outputs)
 
     def _aside(self, inputs):
-        """On a stream of its own, as torch wants the runs before a recording."""
+        """Run on a side stream, as torch requires of the warm-up before a recording."""
         current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
@@ -50,14 +50,14 @@ class Captured:
         try:
             self.inputs = [tensor.clone() for tensor in inputs]
             graph = torch.cuda.CUDAGraph()
-            # Of this thread's calls alone: another reads the next batch meanwhile and may pin memory.
+            # Record the calls of this thread only: another thread reads the next batch and may pin memory.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.outputs = self.function(*self.inputs)
             self.graph = graph
-        except RuntimeError as error:  # out of memory too: two graphs hold their own
-            torch.cuda.set_stream(current)  # which a failed recording leaves
+        except RuntimeError as error:  # out of memory included: each of the two graphs has its own memory
+            torch.cuda.set_stream(current)  # a failed recording does not restore it
             self.recordable = False
-            while error.__context__:  # the first error, which broke the recording; the last says only that it did
+            while error.__context__:  # the first error is the reason; later ones only report that recording failed
                 error = error.__context__
-            self.say("note: going on without CUDA graphs, for a step cannot be recorded: "
+            self.say("note: continuing without CUDA graphs, since a step cannot be recorded: "
                      f"{(str(error) or repr(error)).splitlines()[0]}")

@@ -1,4 +1,4 @@
-"""Signals that end training: SIGTERM, SIGINT, and SIGUSR1, which Slurm sends before it takes a node."""
+"""Signals that end a training: SIGTERM, SIGINT, and SIGUSR1, which Slurm sends before it takes a node."""
 import signal
 
 from errors import Stopped
@@ -7,8 +7,8 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1
 
 
 class Interruption:
-    """Inside of `with`, the signals raise `Stopped`, and once `stepping` is set become a wish (`wanted`) to
-    stop after the step; a second SIGINT stops at once even then."""
+    """A context in which the signals raise `Stopped`. Once `stepping` is set, they set `wanted` instead, which asks the
+    loop to stop after the current step; a second SIGINT still stops at once."""
 
     def __init__(self):
         self.wanted, self.stepping, self._sigints = None, False, 0
@@ -22,7 +22,7 @@ class Interruption:
         self.wanted = signal.Signals(number)
         if not self.stepping or self._sigints > 1:
             raise Stopped(f"{self.wanted.name}: stopped " + (
-                "at once; what was saved before stays: go on with --resume" if self.stepping
+                "at once; the last checkpoint stays: continue with --resume" if self.stepping
                 else "before the first step"))
 
     def __exit__(self, *_):

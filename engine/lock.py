@@ -1,9 +1,9 @@
-"""Who uses a run folder: one training process at a time.
+"""The lock of a run folder: one process trains in it at a time.
 
-`run.lock` in it names host, process and since when. It is made by a hard link, which also on network file
-systems either gets the name, with all of the content, or does not. Who dies without a word (kill -9, out of
-memory, power) leaves it behind; the next one sees that and takes over. Only training locks: evaluation reads
-whole checkpoints whatever is written meanwhile.
+`run.lock` names the host, the process and its start time. A hard link creates it, which is atomic on network file
+systems too. A process that dies without cleaning up (kill -9, out of memory, power cut) leaves its lock behind; the
+next process detects that and replaces the lock. Only training locks a folder: evaluation reads complete checkpoints
+whatever a training writes meanwhile.
 """
 import contextlib
 import json
@@ -20,7 +20,7 @@ NAME = "run.lock"
 
 @contextlib.contextmanager
 def held(folder):
-    """Hold the folder, which is made if need be (and goes again if nothing was put into it)."""
+    """Hold the lock of a folder. Creates the folder if necessary, and removes it again if it stays empty."""
     made = disk.make_folder(folder, "--ckpt_dir")
     path, mine = os.path.join(folder, NAME), json.dumps(_this_process()) + "\n"
     try:
@@ -28,7 +28,7 @@ def held(folder):
         try:
             yield
         finally:
-            with contextlib.suppress(OSError, InputError):  # the folder may be gone, or the disk
+            with contextlib.suppress(OSError, InputError):  # the folder or the disk may be gone
                 if _content(path) == mine:
                     os.remove(path)
     finally:
@@ -36,8 +36,8 @@ def held(folder):
 
 
 def check(folder):
-    """Refuse a folder that another process holds; changes nothing. Returns what a dead holder left there,
-    or None."""
+    """Refuse a folder that another process holds; changes nothing. Returns the content of a dead process's lock, or
+    None."""
     path = os.path.join(folder, NAME)
     content = _content(path)
     if content is None:
@@ -74,7 +74,7 @@ def _take(folder, path, mine):
 
 
 def _link(beside, path):
-    """Whether the name was free; it holds the file's content then."""
+    """Link `beside` to `path`; False if the name exists."""
     try:
         os.link(beside, path)
     except FileExistsError:
@@ -89,12 +89,12 @@ def _link(beside, path):
 
 
 def _put_aside(path, stale):
-    """Remove a dead holder's lock, unless another process was quicker and the lock is already its own."""
+    """Remove the lock of a dead process, unless another process has already replaced it with its own."""
     aside = f"{path}.{os.getpid()}.part"
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, f"{aside}.stale")
         if _content(f"{aside}.stale") == stale:
-            print(f"warning: {path}: {json.loads(stale)['pid']} ended without a word; taking over",
+            print(f"warning: {path}: process {json.loads(stale)['pid']} died without removing it; replacing it",
                   file=sys.stderr)
         else:
             _link(f"{aside}.stale", path)
@@ -118,8 +118,8 @@ def _this_process():
 
 
 def _place():
-    """What tells whether two processes see each other: the boot of the machine and its PID namespace.
-    None where the system is not Linux."""
+    """Boot id of the machine and PID namespace, which two processes must share to see each other. Both None on systems
+    other than Linux."""
     place = {"boot": None, "pids": None}
     with contextlib.suppress(OSError):
         with open("/proc/sys/kernel/random/boot_id") as file:
@@ -129,8 +129,8 @@ def _place():
 
 
 def _began(pid):
-    """When a process was started, in ticks since boot, so that a number given anew is noticed; None where
-    that cannot be read, or if it has ended and only waits for its parent to notice."""
+    """Start time of a process in ticks since boot, which detects a reused process id. None if it cannot be read, or if
+    the process is a zombie."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             state, *fields = file.read().rpartition(")")[2].split()
@@ -140,12 +140,12 @@ def _began(pid):
 
 
 def _dead(holder):
-    """Whether the holder of a lock has ended: True, False, or None if that cannot be seen from here."""
+    """Whether the process that holds a lock is dead: True, False, or None if this process cannot see it."""
     here = _place()
     if holder["host"] != socket.gethostname():
         return None
     if holder["boot"] != here["boot"]:
-        return True  # the machine was started anew since
+        return True  # the machine has rebooted since
     if holder["pids"] != here["pids"]:
         return None  # in another container
     try:

@@ -1,4 +1,4 @@
-"""What a run tells: the console, and one JSON line a record. It never raises into training."""
+"""Console output and records (one JSON line each) of a run. Errors here never stop a training."""
 import math
 import os
 import sys
@@ -7,7 +7,7 @@ import time
 from engine import strict_json
 from errors import WriteError
 
-# Figures that a split may not define, and why. A loss that is not a number stays one.
+# Figures that may be undefined for a split, and why. A loss that is NaN is printed as such.
 UNDEFINED = {"val MMD": "- (too few objects a pose)"}
 
 
@@ -22,7 +22,7 @@ def duration(seconds):
 
 
 class Progress:
-    """Lines like '  car train 120/300, 41.2/s, 4s left', at most one a second where people watch."""
+    """Lines like '  car train 120/300, 41.2/s, 4s left': rewritten on a terminal, every 10 s elsewhere."""
 
     def __init__(self, what, total, unit="", out=None):
         self.what, self.total, self.unit = what, total, unit
@@ -53,10 +53,10 @@ class Monitor:
 
     Parameters
     ----------
-    path : of the JSONL file; records are appended. A write that fails is said once and tried again
-        with the next record, so nothing is lost to a disk that is full for a while.
-    first, total : the step training starts from, and its last.
-    elapsed : seconds spent before, by the run that is resumed.
+    path : the JSONL file; records are appended. If a write fails, the monitor warns once and retries with the next
+        record, so a disk that is full for a while loses nothing.
+    first, total : the first and the last step of this training.
+    elapsed : seconds that the resumed run has taken so far.
     """
 
     def __init__(self, path, first, total, elapsed=0.0):
@@ -70,7 +70,7 @@ class Monitor:
         return self.before + time.monotonic() - self.start
 
     def record(self, step, values, time=None):
-        """Append {'step', 'time', **values}; numbers that are not finite become null. time : default, by now."""
+        """Append {'step', 'time', **values}; numbers that are not finite become null. time : default, now."""
         time = round(self.elapsed if time is None else time, 3)
         self.waiting.append(strict_json.dumps({"step": step, "time": time, **values}) + "\n")
         try:
@@ -82,7 +82,7 @@ class Monitor:
             self.failed = True
 
     def sync(self):
-        """All records are on the disk, or WriteError: before a checkpoint says that their steps are done."""
+        """Sync all records to disk, or raise WriteError. Called before a checkpoint claims their steps."""
         try:
             self._write(sync=True)
         except OSError as error:
@@ -103,7 +103,7 @@ class Monitor:
         self.waiting.clear()
 
     def _forget_torn_lines(self, size):
-        """A full disk takes what still fits before it says so: back to the records that are whole."""
+        """Truncate to the last complete record: a full disk may have written part of one."""
         if size is not None:
             try:
                 os.truncate(self.path, size)
@@ -111,7 +111,7 @@ class Monitor:
                 pass  # a resumed run drops them (runs.start)
 
     def progress(self, step, values):
-        """One line on the console: figures, rate, time left."""
+        """Print a line: figures, rate, time left."""
         done = step - self.first
         rate = done / max(time.monotonic() - self.start, 1e-9)
         left = duration((self.total - step) / rate) if rate > 0 else "?"

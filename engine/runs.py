@@ -1,7 +1,7 @@
-"""The run folder: options, checkpoints, log. Everything in it is whole at any moment.
+"""The run folder. Every file in it is complete at any moment.
 
-`options.json` every option, the versions and the commit; `metrics.jsonl` one line a record; and what `checkpoints`
-keeps.
+`options.json` holds every option, the versions and the commit; `metrics.jsonl` one record per line; `checkpoints` adds
+the checkpoints.
 """
 import glob
 import os
@@ -19,14 +19,14 @@ from engine import checkpoints, disk, strict_json
 from errors import InputError
 
 OPTIONS, METRICS = "options.json", "metrics.jsonl"
-# A resumed run must agree with its checkpoint in everything but these.
+# Options that may change when a run is resumed.
 MAY_CHANGE = {"n_iters", "log_step", "ckpt_step", "sample_step", "sample_dir", "device", "device_id",
               "resume", "data_dir", "cache_dir", "ckpt_dir", "threads", "visdom_env", "visdom_server",
               "visdom_port", "follow", "prefix", "batches_done", "keep_last", "on_nan", "data_on", "cuda_graph"}
 
 
 def versions():
-    """What a result depends on besides the options."""
+    """Versions, machine and command: what a result depends on besides the options."""
     here = os.path.dirname(os.path.abspath(__file__))
     try:
         commit = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], text=True,
@@ -39,20 +39,20 @@ def versions():
 
 
 def held(folder, resume):
-    """Names of what a folder holds of a run; refused without resume if there is any."""
+    """Names of the run files in a folder. Raises InputError if there are any and `resume` is not set."""
     found = [n for n in (*checkpoints.NEWEST_FIRST, METRICS) if os.path.exists(os.path.join(folder, n))]
     if found and not resume:
-        raise InputError(f"--ckpt_dir={folder} holds a run already ({found[0]}); add --resume to go on "
-                         "with it, or choose another folder")
+        raise InputError(f"--ckpt_dir={folder} holds a run already ({found[0]}); add --resume to continue it, or "
+                         "choose another folder")
     return found
 
 
 def start(folder, options, resume, sample_dir=None, data=None, defaults=None):
-    """Prepare a run folder, and one for samples. Returns the checkpoint to go on from, or None for a
-    new run. What can be refused is refused before anything is written.
+    """Prepare a run folder and the folder of its samples. Returns the checkpoint to resume from, or None for a new run.
+    Everything is checked before anything is written.
 
-    data : what `describe_data` says of what is trained on; a resumed run must have the same.
-    defaults : values of options that are not given; what an older program trained with that did not have them.
+    data : `describe_data` of the training and validation data; a resumed run must have the same.
+    defaults : default values of the options, for runs of older versions that did not have an option.
     """
     found = held(folder, resume)
     state = None
@@ -70,7 +70,7 @@ def start(folder, options, resume, sample_dir=None, data=None, defaults=None):
 
 
 def _begun_with(folder):
-    """', those of: python 3D-GAN.py ...' where the run's folder tells."""
+    """', those of: python 3D-GAN.py ...', the command that began the run, if the folder has it."""
     try:
         with open(os.path.join(folder, OPTIONS)) as file:
             command = strict_json.loads(file.read())["versions"]["command"]
@@ -81,8 +81,8 @@ def _begun_with(folder):
 
 
 def _same_options(folder, before, now, defaults):
-    """Refuse options that are not those of the run. One that is newer than the run had its default there; one
-    that this program has no more must have been off there: None or False."""
+    """Refuse options that differ from those of the run. An option that is newer than the run counts as its default; an
+    option that this version no longer has must have been off (None or False)."""
     fixed = {"n_iters"} if now.get("lr_schedule") == "cosine" else set()  # its rates depend on their number
     for name in sorted((set(before) | set(now)) - (MAY_CHANGE - fixed)):
         then = before.get(name, defaults.get(name))
@@ -95,9 +95,9 @@ def _same_options(folder, before, now, defaults):
 
 
 def describe_data(data, images=16):
-    """{class id: [objects, images, checksum]}: what tells a dataset from another, at little cost.
+    """{class id: [objects, images, checksum]}, a cheap fingerprint of a dataset.
 
-    The checksum is that of some images, spread evenly, with their views and the voxels of their objects.
+    The checksum covers some evenly spread images, with their views and the voxels of their objects.
     """
     described = {}
     for c, class_id in enumerate(data.class_ids):
@@ -123,14 +123,14 @@ def _same_data(folder, before, now, data_dir):
 
 
 def _remove_unfinished(folder):
-    """What a kill -9 left of files that were being written."""
+    """Remove partial files that a kill -9 left."""
     for name in (OPTIONS, METRICS, checkpoints.NEXT, checkpoints.BEST, "step-*.pt", ".probe", "run.lock"):
         for path in glob.glob(os.path.join(glob.escape(folder), name + ".*.part*")):
             os.remove(path)
 
 
 def _forget_after(path, step):
-    """Drop the records of steps that will be done again, and a last line cut short."""
+    """Drop the records of steps that will run again, and an incomplete last line."""
     if not os.path.exists(path):
         return
     kept = []

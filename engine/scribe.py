@@ -1,14 +1,14 @@
-"""What is written of a run: in order, and beside a GPU's steps instead of between them."""
+"""Writes the files of a run in order; while a GPU trains, in a background thread."""
 import concurrent.futures
 
 import torch
 
-BESIDE = ("cuda",)  # devices that go on meanwhile; a CPU would only work for two
+BESIDE = ("cuda",)  # devices that compute while the CPU writes; on a CPU a thread would only slow the steps down
 
 
 class Scribe:
-    """Calls functions one after the other: at once, or where the device trains on meanwhile in a thread of its own.
-    What one of them raises, the next call here raises, and no later one is started."""
+    """Calls functions one after the other: immediately on a CPU, in a background thread beside a GPU. If a function
+    raises, the next call raises the same exception and no further function runs."""
 
     def __init__(self, device):
         self.device = device
@@ -26,23 +26,23 @@ class Scribe:
     @staticmethod
     def _after(before, function, arguments):
         if before is not None:
-            before.result()  # has ended; raises again what it raised
+            before.result()  # it has ended; this raises its exception again
         function(*arguments)
 
     def wait(self):
-        """Until all is written."""
+        """Wait until everything is written."""
         if self.last is not None:
             self.last.result()
 
     def copied(self, state):
-        """A nested dict or list as it is now, for a function that runs while the next steps change its tensors. The
-        copies are this one's own and made anew by the next call, which waits until nobody reads them."""
+        """Copy a nested dict or list, for a function that runs while the next steps change its tensors. The next call
+        reuses the memory of the copies; it first waits until all functions have ended."""
         if self.thread is None:
             return state
         self.wait()
         copy = self._copied(state, ())
         if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()  # copying to pinned memory did not wait
+            torch.cuda.current_stream(self.device).synchronize()  # copies to pinned memory are asynchronous
         return copy
 
     def _copied(self, value, path):
@@ -54,7 +54,7 @@ class Scribe:
             return value
         kept = self.host.get(path)
         if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
-            # Pinned once, for that takes longer than the copying: a GPU writes there at the full speed of its bus.
+            # Pin once: pinning takes longer than copying, and a GPU writes to pinned memory at full bus speed.
             kept = self.host[path] = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
         return kept.copy_(value.detach(), non_blocking=True)
 

@@ -4,7 +4,7 @@ import math
 
 
 def plain(value):
-    """The same value of dicts, lists, strings and numbers; what is not finite becomes None."""
+    """Convert to dicts, lists, strings and numbers; numbers that are not finite become None."""
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -19,7 +19,7 @@ def dumps(value, indent=None):
 
 
 def loads(text):
-    """As json's; nesting too deep for it is a ValueError too."""
+    """json.loads, which raises ValueError for text that is nested too deeply, too."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -1,9 +1,9 @@
-"""Weights from files: bare state dicts, as the published program writes them, or run files of this one.
+"""Reads weights: state dicts of the published program, or run files of this one.
 
-A bare state dict holds one network: `convBlocks.N.*`, `FC.N.*`, `shapeLayer.*` of an encoder (E), or `model.*` of
-a ResNet; `fclayers.N.*`, `bias_layer.*` of a mesh decoder (G); `hidden_layer0.*`, `hidden_layer1.*`, `digit_layer.*`
-of a pose discriminator (D), or `model.N.*`, `adv_layer.0.*` of VPL's. Layers are taken in the order of their numbers
-N, whatever the numbers are.
+A state dict holds one network: `convBlocks.N.*`, `FC.N.*`, `shapeLayer.*` of an encoder (E), or `model.*` of a ResNet;
+`fclayers.N.*`, `bias_layer.*` of a mesh decoder (G); `hidden_layer0.*`, `hidden_layer1.*`, `digit_layer.*` of a pose
+discriminator (D), or `model.N.*`, `adv_layer.0.*` of VPL's. Layers are matched by the order of their numbers N, not by
+the numbers themselves.
 """
 import os
 import re
@@ -24,7 +24,7 @@ PUBLISHED = {"E": {"model.fc.": None, "model.": ""}, "G": {},
 
 
 def read(path, part):
-    """Network E, G or D of a file.
+    """Read network E, G or D from a file.
 
     Returns
     -------
@@ -73,8 +73,8 @@ def _published_name(name, own, part):
 
 
 def read_encoder(path, dataset):
-    """The same of an encoder for the images of a dataset. Where the published program read these as BGR, its
-    first layer is put in the order of ours, which are RGB."""
+    """The same for the encoder of a dataset. If the published program read this dataset as BGR, reorders the first
+    layer to RGB."""
     weights, run = read(path, "E")
     first = f"convBlocks.{min(_numbers(weights, 'convBlocks'), default=None)}.weight"
     if dataset.published_bgr and not run and first in weights and weights[first].dim() == 4:
@@ -84,16 +84,16 @@ def read_encoder(path, dataset):
 
 
 def open_safely(path, option):
-    """Zip files, or the plain pickles that PyTorch wrote before 1.6. Nothing in them can run."""
+    """Read a zip file, or the plain pickle that PyTorch wrote before 1.6. Nothing in the file can run code."""
     if not os.path.isfile(path):
         raise InputError(f"{option}: there is no such file")
     if zipfile.is_zipfile(path):
         return checkpoints.read(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that torch did not write
+            warnings.simplefilter("ignore")  # torch warns about pickles that it did not write
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is none of these can end in any of them
+    except Exception as error:  # other files raise many kinds of errors
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise InputError(f"{option} is not a file of weights that can be read safely: {reason}") from None
 
@@ -104,7 +104,7 @@ def _is_weight(value):
 
 
 def sizes(weights, option):
-    """{'img_size', 'enc_width', 'latent_dim'} of an encoder; {} where its names do not tell."""
+    """{'img_size', 'enc_width', 'latent_dim'} of an encoder, from its weights; {} if they do not determine them."""
     convolutions = _numbers(weights, "convBlocks")
     if not convolutions and weights.get("conv1.weight", torch.empty(())).dim() == 4:
         width = len(weights["conv1.weight"])
@@ -121,7 +121,8 @@ def sizes(weights, option):
 
 
 def put_into(module, weights, option, part):
-    """Load weights into a module of just these; InputError names the first that does not fit."""
+    """Load weights into a module. Raises InputError that names the first weight that is missing, unknown or of another
+    shape."""
     own = module.state_dict()
     names = {}
     for block in {name.partition(".")[0] for name in own}:
@@ -152,7 +153,7 @@ TEMPLATE = ": --obj_dir must name the template mesh it was trained with"
 
 
 def _parts(name):
-    """('convBlocks', 2, 'weight') of 'convBlocks.2.weight'; the number is None where there is none."""
+    """('convBlocks', 2, 'weight') for 'convBlocks.2.weight'; the number is None if there is none."""
     found = re.fullmatch(r"(\w+)\.(\d+)\.(.+)", name)
     return (found[1], int(found[2]), found[3]) if found else (name.partition(".")[0], None, name)
 
@@ -171,7 +172,7 @@ def given(options):
 
 
 def start_from(modules, options, dataset):
-    """Put --resnet_weights, --load_E, --load_G and --load_D into the networks of a training that begins."""
+    """Load --resnet_weights, --load_E, --load_G and --load_D into the networks of a new training."""
     if options.resnet_weights:
         load_resnet(modules["E"], options.resnet_weights)
     for part in KINDS:
@@ -185,7 +186,7 @@ def start_from(modules, options, dataset):
         option = f"--load_{part}={path}"
         if part not in modules:
             if options.lambda_adv > 0:
-                continue  # a discriminator that does not exist before the data tell its size
+                continue  # the discriminator does not exist yet: its size depends on the data
             raise InputError(f"{option}: with --lambda_adv=0 there is no discriminator")
         weights, _ = read_encoder(path, dataset) if part == "E" else read(path, part)
         for name, value in sizes(weights, option).items() if part == "E" else ():
@@ -195,7 +196,7 @@ def start_from(modules, options, dataset):
 
 
 def load_resnet(encoder, path):
-    """torchvision's published file; tensors are all that is read from it."""
+    """Load torchvision's published file; reads tensors only."""
     state = open_safely(path, f"--resnet_weights={path}")
     if isinstance(state, dict) and state and all(str(key).startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}

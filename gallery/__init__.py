@@ -1,7 +1,7 @@
-"""One HTML page of many meshes, each beside the image it came from, to be turned with the mouse, a finger
-or the keys. Everything is in the file: it needs no network, no graphics card and no library.
+"""One HTML page that shows many meshes, each next to its image. The mouse, a finger or the keys turn them.
 
-The meshes share their faces and keep 16 bits a coordinate, so that one costs about 5 KB.
+The page is one file; it needs no network, no graphics card and no library. The meshes share their faces and store
+coordinates in 16 bits, so each takes about 5 KB.
 """
 import base64
 import hashlib
@@ -19,8 +19,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 @dataclass
 class Item:
-    """What the page shows of one image."""
-    name: str             # as people called it; nothing is assumed of it
+    """One image and its mesh."""
+    name: str             # any text
     image: object         # PIL image
     vertices: np.ndarray  # (V, 3), right-handed, y up, around the origin, about 1 large
     links: dict           # {label: file beside the page}
@@ -37,7 +37,7 @@ def page(title, about, items, faces):
 
     Notes
     -----
-    Names come from strangers. They are escaped, and the policy of the page lets no script run but its own.
+    Names may come from strangers: they are escaped, and the page's content security policy runs its own script only.
     """
     style, script = _asset("style.css"), _asset("viewer.js")
     return Template(_asset("page.html")).substitute(
@@ -65,12 +65,12 @@ def _asset(name):
 
 
 def _text(text):
-    """Escaped; what of a file name is not text, which Python holds as lone surrogates, becomes '?'."""
+    """Escaped; bytes of a file name that are not text (lone surrogates in Python) become '?'."""
     return html.escape(text.encode("utf-8", "replace").decode())
 
 
 def _url(file):
-    """Relative, whatever the name: 'javascript:x' is a file like any other."""
+    """A relative link, even for a file named 'javascript:x'."""
     return "./" + urllib.parse.quote(os.fsencode(file), safe="")
 
 

@@ -222,10 +222,11 @@ def open_mirror(options, data, device, say=print):
         return planes[0]
     plane, fit = find_mirror(data)
     if fit < MIRROR_FIT:
-        raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: no plane is found in which the training objects are "
-                         f"symmetric; silhouettes and mirrored ones are alike by {fit:.3f} at best, at least "
+        raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: no plane is found in which the training objects "
+                         f"are symmetric; silhouettes and mirrored ones are alike by {fit:.3f} at best, at least "
                          f"{MIRROR_FIT} is needed")
-    say(f"--lambda_mirror: view 0 is mirrored in {plane} of {len(planes)} possible ones; silhouettes and mirrored ones are alike by {fit:.3f}")
+    say(f"--lambda_mirror: view 0 is mirrored in {plane} of {len(planes)} possible ones; silhouettes and mirrored ones "
+        f"are alike by {fit:.3f}")
     return plane
 
 

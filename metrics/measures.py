@@ -1,5 +1,5 @@
-"""Figures of what voxel IoU and MMD do not show: shapes that are inside out, silhouettes from new views, and a pose that
-a network can read from the code. B = batch, V = vertices, S = side of the silhouettes.
+"""Figures of what voxel IoU and MMD do not show: shapes that are inside out, silhouettes from new views, and a pose
+that a network can read from the code. B = batch, V = vertices, S = side of the silhouettes.
 """
 import torch
 from torch import nn
@@ -32,8 +32,8 @@ def seen_views(dataset, renderer, vertices, faces, batch, objects, generator=Non
     """(B, 2): IoU of the drawn with the real silhouette, from the view of each shape's own image and from that of
     another image of the same object.
 
-    batch : `Batch` of numbers of the images that the shapes are predicted from, object by object, equally many of each of
-        `objects` objects. With one image an object there is no other view: NaN.
+    batch : `Batch` of numbers of the images that the shapes are predicted from, object by object, equally many of each
+        of `objects` objects. With one image an object there is no other view: NaN.
     """
     views = len(vertices) // objects
     own = silhouette_iou(renderer.render_silhouettes(dataset.project(vertices, batch.cameras), faces),

@@ -1,12 +1,14 @@
-"""`--mode=compare`: runs side by side, as a picture and as a table of their evaluation figures."""
+"""`--mode=compare`: shows runs side by side, in a picture and in a table of their evaluations."""
 import os
 
 from engine import disk, strict_json
 from engine.arguments import Mode
 from errors import InputError
 from inference import RUNS, load_run, open_split, refuse_two_folders, split_of
-from pictures import draw, on_paper, sheet, straight, to_image
-from scoring import COLUMNS, same_protocol
+from pictures import draw, draw_backs, on_paper, sheet, straight, to_image
+from scoring import COLUMNS, MORE, same_protocol
+
+SHOWN = COLUMNS + MORE
 
 
 def run(options, device):
@@ -25,7 +27,8 @@ def run(options, device):
     disk.make_folder(folder, "--sample_dir")
     data = open_split(models[0], options)
     _picture(folder, data, models, names)
-    rows = [(name, class_id, [e[key][class_id] for key, _ in COLUMNS])
+    _red_backs(folder, data, models, names)
+    rows = [(name, class_id, [e.get(key, {}).get(class_id) for key, _ in SHOWN])
             for class_id in evaluations[0]["iou"] for name, e in zip(names, evaluations)]
     table = _markdown(rows, evaluations[0], data)
     for ending, text in (("md", table), ("csv", _csv(rows)), ("tex", _latex(rows, data))):
@@ -65,7 +68,7 @@ def _same_images(folders, models):
 
 
 def _same_steps(folders, evaluations, models):
-    """The table is of the checkpoints that the picture shows."""
+    """Refuse evaluations of other checkpoints than those in the picture."""
     for folder, e, model in zip(folders, evaluations, models):
         measured = e["protocol"].get("step")
         if measured != model.step:
@@ -74,8 +77,8 @@ def _same_steps(folders, evaluations, models):
 
 
 def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
-    """A row for each of some objects: the input, then for each run its mesh from the input's view and
-    from new ones, and last the voxels of the object from the same views."""
+    """Write the picture: one row per object with the input, each run's mesh from the input's view and from new views,
+    and the object's voxels from the same views."""
     objects, chosen = data.spread(count, 5, 3)
     batch = data.gather(chosen)
     columns, titles = [[on_paper(image, size) for image in batch.images]], ["input"]
@@ -99,6 +102,25 @@ def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
         to_image(straight(image)).save(os.path.join(inputs, f"object_{o:03d}.png"))
 
 
+def _red_backs(folder, data, models, names, count=6, size=112):
+    """backs.png: a row for each of some objects, the input and for each run its mesh from four directions around and
+    from below, with the faces that show their inside in red."""
+    _, chosen = data.spread(count, 5, 3)
+    batch = data.gather(chosen)
+    columns, titles = [[on_paper(image, size) for image in batch.images]], ["input"]
+    for model, name in zip(models, names):
+        prediction = model.predict(batch.images)
+        outward = prediction.outward
+        below = prediction.vertices * prediction.vertices.new_tensor([1, -1, 1])
+        for turn in (0, 0.25, 0.5, 0.75, None):
+            shapes = below if turn is None else prediction.vertices  # upside down, which turns all faces over
+            look = data.turned(batch.cameras, turn or 0.0).to(model.device)
+            columns.append(list(draw_backs(data, shapes, prediction.faces, look, size,
+                                           -outward if turn is None else outward).cpu()))
+            titles.append(f"{name[-12:]}, " + ("below" if turn is None else f"{round(360 * turn)}°"))
+    sheet(list(zip(*columns)), titles).save(os.path.join(folder, "backs.png"))
+
+
 def _figure(value):
     return "-" if value is None else f"{value:.3f}"
 
@@ -107,8 +129,8 @@ def _markdown(rows, evaluation, data):
     protocol = evaluation["protocol"]
     lines = [f"{protocol['dataset']} {protocol['split']}, every view of every object, voxels 32^3 by the "
              f"published rule, {protocol['checkpoint']} checkpoint.", "",
-             "| class | run | " + " | ".join(title for _, title in COLUMNS) + " |",
-             "| --- | --- |" + " ---: |" * len(COLUMNS)]
+             "| class | run | " + " | ".join(title for _, title in SHOWN) + " |",
+             "| --- | --- |" + " ---: |" * len(SHOWN)]
     lines += [f"| {data.class_name(c)} | {name} | " + " | ".join(map(_figure, values)) + " |"
               for name, c, values in rows]
     lines += ["", *(f"-: {why}." for why in protocol["undefined"])] if protocol.get("undefined") else []
@@ -116,7 +138,7 @@ def _markdown(rows, evaluation, data):
 
 
 def _csv(rows):
-    lines = ["class,run," + ",".join(key for key, _ in COLUMNS)]
+    lines = ["class,run," + ",".join(key for key, _ in SHOWN)]
     quoted = [(name if not set(name) & set(',"\n') else '"' + name.replace('"', '""') + '"', c, values)
               for name, c, values in rows]
     lines += [f"{c},{name}," + ",".join("" if v is None else f"{v:.6f}" for v in values) for name, c, values in quoted]
@@ -126,12 +148,12 @@ def _csv(rows):
 def _latex(rows, data):
     def plain(text):
         return "".join("\\" + ch if ch in "_&%#$" else ch for ch in text)
-    lines = [r"\begin{tabular}{ll" + "r" * len(COLUMNS) + "}", r"\hline",
-             "class & run & " + " & ".join(title for _, title in COLUMNS) + r" \\", r"\hline"]
+    lines = [r"\begin{tabular}{ll" + "r" * len(SHOWN) + "}", r"\hline",
+             "class & run & " + " & ".join(title for _, title in SHOWN) + r" \\", r"\hline"]
     lines += [f"{plain(data.class_name(c))} & {plain(name)} & "
               + " & ".join(map(_figure, values)) + r" \\" for name, c, values in rows]
     return "\n".join(lines + [r"\hline", r"\end{tabular}"]) + "\n"
 
 
-MODE = Mode(run, "RUNS side by side: one picture, one table", options=RUNS,
+MODE = Mode(run, "shows RUNS side by side: a picture and a table", options=RUNS,
             results="results/compare")

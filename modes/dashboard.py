@@ -25,7 +25,10 @@ def run(options, _device):
     try:
         follower.push()
     except ConnectionError:
-        print(f"error: no visdom server answers at {follower.url}; one starts with python -m visdom.server "
+        answered = getattr(follower.client, "answered", "")
+        print(f"error: {follower.url} answered {answered}, which is not what a visdom server answers: does it need a "
+              "login, or stand below another path?" if answered else
+              f"error: no visdom server answers at {follower.url}; one starts with python -m visdom.server "
               f"-bind_local -port {options.visdom_port}", file=sys.stderr)
         return 1
     print(f"{options.ckpt_dir} -> {follower.url}/env/{options.visdom_env}")

@@ -1,4 +1,4 @@
-"""`--mode=evaluation`: the figures of a run, printed with their protocol and written as JSON."""
+"""`--mode=evaluation`: measures a run; prints the figures with their protocol and writes them as JSON."""
 import os
 
 import numpy as np
@@ -8,7 +8,8 @@ from engine.arguments import Mode
 from engine.monitor import Progress
 from errors import InputError
 from inference import load_run, need_model, open_model, open_split
-from scoring import COLUMNS, MMD, mean_shapes, mmd_codes, number, protocol_of, score, undefined
+from metrics import measures
+from scoring import COLUMNS, MMD, MORE, mean_shapes, mmd_codes, number, protocol_of, score, undefined
 
 
 def run(options, device):
@@ -37,7 +38,7 @@ def run(options, device):
         results.append(evaluate_run(options, path, load(path)))
     merged = {"protocol": {**results[0]["protocol"], "runs": parts,
                            "objects": {k: v for r in results for k, v in r["protocol"]["objects"].items()}}}
-    for key, _ in COLUMNS:
+    for key in [key for key, value in results[0].items() if isinstance(value, dict) and key != "protocol"]:
         merged[key] = {k: v for r in results for k, v in r[key].items()}
     merged["protocol"]["undefined"] = undefined(merged)
     merged["mean_iou"] = float(np.mean(list(merged["iou"].values())))
@@ -48,14 +49,14 @@ def run(options, device):
 
 
 def _file_name(protocol, untrained=()):
-    """untrained : classes that the run has not seen, whose figures must not take the place of its own."""
+    """untrained : classes outside the training set, whose figures go to a separate file."""
     return "_".join(["evaluation", protocol["split"], protocol["checkpoint"], *untrained]) + ".json"
 
 
 def evaluate_run(options, folder, model, class_ids=None):
-    """Measure one model and write `evaluation_<split>_<flag>.json` into a folder, its run's.
+    """Measure one model and write `evaluation_<split>_<flag>.json` into a folder.
 
-    class_ids : default: the classes it was trained on.
+    class_ids : default: the classes of its training.
     """
     trained = model.options.get("class_ids")
     class_ids = class_ids or trained
@@ -79,6 +80,15 @@ def evaluate_run(options, folder, model, class_ids=None):
             "mean_shape_iou": "one mean grid of the training objects, threshold chosen on them",
             "iou_wrong_object": "each prediction against up to 20 other objects of its class",
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
+            "own_view": "IoU of the drawn and the real silhouette, from the view of the input; pixels more than half "
+                        "covered",
+            "new_view": "the same from one other view of the object, drawn at random",
+            "inside_out": "share of the drawn pixels that show a face from behind, each shape from a random direction",
+            "pose_probe": "share of poses that a fresh network of two layers reads from codes of objects it has not "
+                          f"learnt from, twofold, seed {options.seed}; pose_chance: of the best constant guess",
+            "pose_degrees": "mean angle by which that network misses the pose",
+            "code_spread": "deviation of the codes over their length; below "
+                           f"{measures.COLLAPSED:g} all images give one shape",
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
     result["protocol"]["undefined"] = undefined(figures)
     if distributed.main():
@@ -96,14 +106,18 @@ def print_table(result, data):
           f"{protocol['split']} of {protocol['data_dir']}, every view, voxels 32^3 by the published rule")
     if protocol["mmd_codes"] is not None:
         print(f"MMD: {protocol['mmd']}")
-    print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in COLUMNS))
-    for class_id, count in protocol["objects"].items():
-        print(f"{data.class_label(class_id):<22}{count:>8}"
-              + "".join(f"{number(result[key][class_id]):>14}" for key, _ in COLUMNS))
-    print(f"{'mean':<30}" + "".join(
-        f"{number(np.mean(list(result[key].values()))):>14}" for key, _ in COLUMNS))
+    for columns in (COLUMNS, MORE):
+        print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in columns))
+        for class_id, count in protocol["objects"].items():
+            print(f"{data.class_label(class_id):<22}{count:>8}"
+                  + "".join(f"{number(result[key][class_id]):>14}" for key, _ in columns))
+        print(f"{'mean':<30}" + "".join(
+            f"{number(np.mean(list(result[key].values()))):>14}" for key, _ in columns))
+    for class_id, spread in result["code_spread"].items():
+        if spread < measures.COLLAPSED:
+            print(f"collapsed: all images of {data.class_label(class_id)} give one code, so its MMD tells nothing")
     for sentence in protocol["undefined"]:
         print(f"-: {sentence}")
 
 
-MODE = Mode(run, "voxel IoU, MMD and their controls, as a table and JSON", options=MMD, several_processes=True)
+MODE = Mode(run, "voxel IoU, MMD and baselines, as a table and JSON", options=MMD, several_processes=True)

@@ -1,4 +1,4 @@
-"""`--mode=interpolation`: shapes between those of two images."""
+"""`--mode=interpolation`: shapes between the shapes of two images."""
 import os
 
 import torch
@@ -12,7 +12,7 @@ from pictures import IMAGE, OUTPUT, draw, on_paper, sheet, write_gif, write_glb,
 
 
 def run(options, device):
-    """Shapes between those of two images: a strip, an animation, a mesh of each step."""
+    """Write a strip, an animation and the mesh of each step."""
     need_model(options)
     folder = options.sample_dir
     if not options.load_im or not options.load_im1:
@@ -48,7 +48,7 @@ def run(options, device):
     return 0
 
 
-MODE = Mode(run, "shapes between those of two images", options={
-    **OUTPUT, "mask1": dict(metavar="PNG", help="... of the image to interpolate to"),
-    "steps": dict(type=integer(2), default=6, help="shapes of an interpolation, with both ends")},
+MODE = Mode(run, "shapes between the shapes of two images", options={
+    **OUTPUT, "mask1": dict(metavar="PNG", help="mask of LOAD_IM1"),
+    "steps": dict(type=integer(2), default=6, help="number of shapes, both ends included")},
     taken_by_all={**IMAGE, "load_im1": dict(metavar="PATH", help="the image to interpolate to")})

@@ -1,4 +1,4 @@
-"""`--mode=make_dataset`: files in the published layouts, from the embedded shapes or from meshes and voxel grids."""
+"""`--mode=make_dataset`: writes datasets in the published layouts, from built-in shapes, meshes or voxel grids."""
 import synthetic
 from datasets import DATASETS, DEFAULT
 from engine.arguments import Mode, integer, need
@@ -11,7 +11,8 @@ def run(options, _device):
     folder = options.data_dir or synthetic.FOLDER
     if options.mesh_dir:
         synthetic.make_from_meshes(folder, options.mesh_dir, options.up, options.data_seed, options.train_views,
-                                   options.layout, options.skip_bad, options.class_ids, options.front, options.split_file,
+                                   options.layout, options.skip_bad, options.class_ids, options.front,
+                                   options.split_file,
                                    options.grid_surface, options.voxels, options.workers)
     else:
         synthetic.make_synthetic(folder, options.class_ids or list(synthetic.MAIN_CLASSES), options.n_train,
@@ -20,9 +21,10 @@ def run(options, _device):
     return 0
 
 
-MODE = Mode(run, "files in the published layouts from the embedded shapes or from MESH_DIR", options={
+MODE = Mode(run, "writes a dataset in a published layout, from built-in shapes or from MESH_DIR", options={
     "mesh_dir": dict(metavar="DIR", help=(
-        "meshes, a subfolder for each class (OBJ, OFF, PLY, STL, GLB, and grids: BINVOX, NPY, NPZ); without it, the embedded shapes")),
+        "meshes (OBJ, OFF, PLY, STL, GLB) and voxel grids (BINVOX, NPY, NPZ), one subfolder per class; without it, the "
+        "built-in shapes")),
     "up": dict(choices=("x", "y", "z", "-x", "-y", "-z"), default="y", help="up axis of the meshes"),
     "front": dict(choices=[sign + axis for axis in "xyz" for sign in "+-"], metavar="AXIS", help=(
         "axis of the files along which their objects look, +x ... -z (default: +z; with --up=z -y, with --up=-z +y)")),
@@ -33,5 +35,5 @@ MODE = Mode(run, "files in the published layouts from the embedded shapes or fro
         f"layouts than {DEFAULT} surface)")),
     "workers": dict(type=integer(1), metavar="N", help="processes (default: one a core)"),
     "layout": dict(choices=[name for name, dataset in DATASETS.items() if dataset.writer], default=DEFAULT,
-                   help="of the files"),
+                   help="layout of the files"),
     **synthetic.EMBEDDED})

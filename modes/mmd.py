@@ -1,4 +1,4 @@
-"""`--mode=MMD`: how far the shape codes of different poses lie apart, of one or several runs."""
+"""`--mode=MMD`: the distance between the shape codes of each pair of poses, for one or several runs."""
 import os
 
 import numpy as np
@@ -7,13 +7,13 @@ from engine import disk
 from engine.arguments import Mode
 from errors import InputError
 from inference import RUNS, label, open_runs, refuse_two_folders
-from metrics import pose_mmd, shared_bins
+from metrics import measures, pose_mmd, shared_bins
 from pictures import figure_of
 from scoring import MMD, codes_of, mmd_codes, number, protocol_of, same_protocol, step_of, undefined
 
 
 def _by_class(folder, data, options):
-    """{class_id: (numbers of its images that count, their pose bins that show two objects or more)}"""
+    """{class_id: (numbers of the images that count, pose bins that show at least two objects)}"""
     poses, objects = data.all_poses(), data.all_objects()
     classes = {}
     for c, class_id in enumerate(data.class_ids):
@@ -29,25 +29,28 @@ def _by_class(folder, data, options):
 
 
 def _measured(options, folder, model, data, classes):
-    """The MMD of a run, class by class as --mode=evaluation takes it, and the mean over classes."""
-    codes, poses, _ = codes_of(folder, model, data, np.concatenate([numbers for numbers, _ in classes.values()]))
+    """The MMD of a run for each class, as in --mode=evaluation, and the mean over classes."""
+    codes, poses, objects = codes_of(folder, model, data, np.concatenate([numbers for numbers, _ in classes.values()]))
     sizes = [len(numbers) for numbers, _ in classes.values()]
     figures = {}
-    for (class_id, (_, bins)), mine, seen in zip(classes.items(), codes.split(sizes), poses.split(sizes)):
+    for (class_id, (_, bins)), mine, seen, of in zip(classes.items(), codes.split(sizes), poses.split(sizes),
+                                                     objects.split(sizes)):
         matrix, mean = pose_mmd(mine, seen, bins)
         figures[class_id] = {
             "mean": mean, "mean_shuffled": pose_mmd(mine, seen, bins, options.seed)[1], "codes": len(mine),
-            "poses": bins, "poses_left_out": [p for p in range(data.num_poses) if p not in bins],
+            "pose_probe": measures.pose_probe(mine, seen, of, data.pose_angle, options.seed),
+            "code_spread": measures.code_spread(mine), "poses": bins,
+            "poses_left_out": [p for p in range(data.num_poses) if p not in bins],
             "matrix": matrix.tolist()}
     means = {key: float(np.mean([f[key] for f in figures.values()])) for key in ("mean", "mean_shuffled")}
     return {"run": folder, "step": model.step, **means, "codes": len(codes), "classes": figures}
 
 
 def run(options, device):
-    """The matrix of MMD between all pairs of poses of each class and run, beside its shuffled-label control."""
+    """Write the MMD matrix of all pairs of poses of each class and run, with the shuffled control."""
     refuse_two_folders(options)
     opened = open_runs(options, device)
-    # The biased estimate grows as codes get fewer, and other objects or bins are other poses.
+    # The estimate is biased and grows with fewer codes; figures of other objects or bins are not comparable.
     protocols = [{**protocol_of(options, model, data), "pose_bins": data.num_poses} for _, model, data in opened]
     same_protocol([folder for folder, _, _ in opened], protocols,
                   ("dataset", "data_dir", "split", "objects", "views", "pose_bins"))
@@ -70,7 +73,7 @@ def run(options, device):
 
 
 def _heat_maps(stem, results, data):
-    """A panel for each class, below one another, of each run."""
+    """One column per run, one panel per class."""
     ids = list(results[0]["classes"])
     figure, axes = figure_of(len(results), len(ids))
     top = max((max(map(max, f["matrix"])) for r in results for f in r["classes"].values() if f["matrix"]), default=1)
@@ -82,7 +85,7 @@ def _heat_maps(stem, results, data):
             axis.set(title=f"{label(r['run'])}, {name}step {step_of(r['step'])}\n"
                            f"mean {number(f['mean'], 3)}, shuffled {number(f['mean_shuffled'], 3)}",
                      xlabel="pose bin", ylabel="pose bin")
-            # Bins have their own numbers: those left out are no row. At most a dozen are legible.
+            # Label rows with the numbers of their bins, since some bins are left out; at most a dozen labels fit.
             places = range(0, len(f["poses"]), -(-len(f["poses"]) // 12) or 1)
             numbers = [f["poses"][i] for i in places]
             axis.set_xticks(places, numbers, rotation=90 if max(numbers, default=0) > 99 else 0)
@@ -94,13 +97,18 @@ def _heat_maps(stem, results, data):
 
 def _print_mmd(protocol, results, data):
     print(f"squared MMD of shape codes; {protocol['dataset']} {protocol['split']} of {protocol['data_dir']}, "
-          f"{protocol['views']}\n{protocol['mmd']}\nshuffled: {protocol['mmd_shuffled']}")
-    print(f"{'run':<40}{'step':>8}  {'class':<22}{'objects':>8}{'codes':>8}{'MMD':>10}{'shuffled':>10}")
+          f"{protocol['views']}\n{protocol['mmd']}\nshuffled: {protocol['mmd_shuffled']}\nprobe: share of poses "
+          "that a fresh network of two layers reads from codes of objects that it has not learnt from")
+    print(f"{'run':<40}{'step':>8}  {'class':<22}{'objects':>8}{'codes':>8}"
+          + "".join(f"{title:>10}" for title in ("MMD", "shuffled", "probe", "chance", "degrees")))
     for r in results:
         start = f"{r['run'][-39:]:<40}{step_of(r['step']):>8}  "
         for class_id, f in r["classes"].items():
             print(f"{start}{data.class_label(class_id):<22}{protocol['objects'][class_id]:>8}{f['codes']:>8}"
-                  f"{number(f['mean']):>10}{number(f['mean_shuffled']):>10}")
+                  f"{number(f['mean']):>10}{number(f['mean_shuffled']):>10}"
+                  + "".join(f"{number(f['pose_probe'][key]):>10}" for key in ("accuracy", "chance", "degrees")))
+            if f["code_spread"] < measures.COLLAPSED:
+                print("  collapsed: all images give one code, so an MMD of nearly 0 is no merit")
             if f["poses_left_out"]:
                 print(f"  without {len(f['poses_left_out'])} of {len(f['poses']) + len(f['poses_left_out'])} poses, "
                       "in which fewer than two objects are seen")
@@ -111,4 +119,4 @@ def _print_mmd(protocol, results, data):
         print(f"-: {sentence}")
 
 
-MODE = Mode(run, "how far the codes of different poses lie apart, pair by pair", options={**RUNS, **MMD})
+MODE = Mode(run, "distance between the codes of each pair of poses", options={**RUNS, **MMD})

@@ -12,11 +12,31 @@ from images import list_images, load_input
 from inference import need_model, open_model, open_split
 from pictures import IMAGE, OUTPUT, draw, on_paper, people_mesh, sheet, straight, to_image, write_glb, write_obj, \
     write_turntable
+from readers.base import tell_left_out
+
+
+def _read_images(paths, model, options):
+    """(paths, images, {path: sentence}); the last of images that cannot be used, with --skip_bad."""
+    good, images, bad = [], [], {}
+    for path in paths:
+        try:
+            images.append(load_input(path, model.options["img_size"], model.dataset.channels, options.mask))
+            good.append(path)
+        except InputError as error:
+            if not options.skip_bad:
+                more = "; --skip_bad goes on without such images" if len(paths) > 1 else ""
+                raise InputError(f"{error}{more}") from None
+            bad[path] = str(error)
+    tell_left_out(list(bad.values()), _say)
+    if not good:
+        raise InputError(f"--skip_bad leaves no image of --load_im={options.load_im}")
+    return good, images, bad
 
 
 def run(options, device):
-    """Meshes from images: OBJ, GLB, a grid of the dataset's views and a turntable of each; of a folder also
-    one sheet and one page of all."""
+    """Write an OBJ, a GLB, a sheet of views and a turntable for each image; for a folder also contact sheets, a page of
+    all, and `reconstructions.json`, which lists them and the images that --skip_bad left out."""
+    left_out = {}
     need_model(options)
     folder = options.sample_dir
     if options.load_im:
@@ -24,7 +44,7 @@ def run(options, device):
         if options.mask and len(paths) > 1:
             raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
         model = open_model(options, device)
-        images = [load_input(p, model.options["img_size"], model.dataset.channels, options.mask) for p in paths]
+        paths, images, left_out = _read_images(paths, model, options)
     else:
         if options.mask:
             raise InputError(f"--mask={options.mask} goes with --load_im, one image; images of a split have masks")
@@ -34,7 +54,7 @@ def run(options, device):
         _say(f"{len(paths)} images of {data.split}, without --load_im" + (
             f": {data.num_objects} objects, one image of each (of {len(data)} in all)"
             if len(paths) < options.n_images else ""))
-    together = _sheets(len(paths)) + [PAGE] if len(paths) > 1 or os.path.isdir(options.load_im or "") else []
+    together = _sheets(len(paths)) + [LIST, PAGE] if len(paths) > 1 or os.path.isdir(options.load_im or "") else []
     stems = _distinct_stems(paths, together)
     ours = {os.path.join(folder, name) for stem in stems for name in _results(stem)}
     ours |= {os.path.join(folder, name) for name in together}
@@ -63,24 +83,29 @@ def run(options, device):
         names = [os.path.basename(path) for path in paths]
         _contact_sheets(folder, model, names, images, meshes)
         _page(folder, options.eval_flag, model, names, stems, images, meshes)
+        disk.write_json(os.path.join(folder, LIST), {
+            "images": {stem: os.fsencode(path).decode("utf-8", "replace") for stem, path in zip(stems, paths)},
+            "left_out": {os.fsencode(path).decode("utf-8", "replace"): said for path, said in left_out.items()},
+            "count": len(paths), "count_left_out": len(left_out)})
         _say(f"all together: {os.path.join(folder, PAGE)}, {', '.join(together[:-1])}")
     return 0
 
 
 def _of_split(data, count):
-    """Names and images of a split, spread evenly over its objects, and over the views of these."""
+    """Names and images of a split, spread evenly over its objects and their views."""
     objects, chosen = data.spread(count)
-    names = [f"{data.class_ids[data.object_class[o]]}_{data.split}_{o:04d}_image_{n:05d}" for o, n in zip(objects, chosen)]
+    names = [f"{data.class_ids[data.object_class[o]]}_{data.split}_{o:04d}_image_{n:05d}"
+             for o, n in zip(objects, chosen)]
     return names, list(data.gather(chosen).images)
 
 
 def _say(line):
-    """Print, whatever bytes a file name has."""
+    """Print a line, even if a file name in it is not valid text."""
     print(line.encode("utf-8", "replace").decode())
 
 
-# Of a folder: one page, and sheets of at most so many images.
-PAGE, SHEET, ON_A_SHEET = "reconstructions.html", "reconstructions{}.png", 60
+# Written for a folder: one page, contact sheets of at most ON_A_SHEET images, and the list.
+PAGE, SHEET, ON_A_SHEET, LIST = "reconstructions.html", "reconstructions{}.png", 60, "reconstructions.json"
 
 
 def _sheets(count):
@@ -121,8 +146,8 @@ def _page(folder, flag, model, names, stems, images, meshes):
 
 
 def _distinct_stems(paths, taken=()):
-    """A name for the results of each image: without its ending where that tells them apart, numbered
-    where two would still write the same file, or one of those taken."""
+    """A name for the results of each image: the file name without its ending if that is unique, else with it; numbered
+    if two images would still write the same file, or one in `taken`."""
     plain = [os.path.splitext(os.path.basename(p))[0] for p in paths]
     taken, stems = set(taken), []
     for path, name in zip(paths, plain):
@@ -138,11 +163,11 @@ def _distinct_stems(paths, taken=()):
 
 
 def _results(stem):
-    """Files that `reconstruct` writes of one image."""
+    """The files that `reconstruct` writes for one image."""
     return [f"{stem}.png"] + [f"{stem}_out.{ending}" for ending in ("obj", "glb", "png", "gif")]
 
 
-MODE = Mode(run, "meshes from images: OBJ, GLB, pictures, turntable; of a folder a page where they turn",
+MODE = Mode(run, "meshes from images: OBJ, GLB, views, turntable; for a folder a web page that shows all",
             taken_by_all=IMAGE, options={
     **OUTPUT, "n_images": dict(type=integer(1), default=24, help=(
-        "images of SPLIT to reconstruct, without LOAD_IM, at most one of each object"))})
+        "without LOAD_IM: number of images of SPLIT to reconstruct, at most one per object"))})

@@ -1,4 +1,4 @@
-"""`--mode=t_SNE`: shape codes in two dimensions, of one or several runs."""
+"""`--mode=t_SNE`: the shape codes of one or several runs in two dimensions."""
 import os
 
 import numpy as np
@@ -10,11 +10,11 @@ from inference import RUNS, label, open_runs, refuse_two_folders
 from pictures import figure_of
 from scoring import codes_of, step_of
 
-MAX_POINTS = 5000  # of t-SNE, whose time grows faster than their number
+MAX_POINTS = 5000  # t-SNE's time grows faster than linearly
 
 
 def _colours(count):
-    """A colour for each of some things, as different as so many can be."""
+    """A colour map of `count` colours, as distinct as possible."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
     if count <= 20:
@@ -23,7 +23,7 @@ def _colours(count):
 
 
 def run(options, device):
-    """Codes of a split in two dimensions, coloured by pose and by object or class."""
+    """Write the codes of a split in two dimensions, coloured by pose and by object or class."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     refuse_two_folders(options)
@@ -49,8 +49,8 @@ def run(options, device):
         sample = "" if len(chosen) == len(codes) else f", {len(chosen)} of {len(codes)} images"
         axes[0, column].set_title(f"{label(folder)}, step {step_of(model.step)}\n"
                                   f"{data.split}, seed {options.seed}{sample}", fontsize=10)
-        # In random order, or late poses would hide early ones. Poses go round: a cyclic map, so that the
-        # last is as close to the first as they are; hsv, as nothing in it is as light as the paper.
+        # Draw in random order, so that late poses do not hide early ones. Poses are cyclic, so the colour map is too;
+        # hsv has no colour as light as the paper.
         order = rng.permutation(len(points))
         by_pose = axes[0, column].scatter(*points[order].T, c=pose[order], s=4, cmap="hsv", vmin=0,
                                           vmax=data.num_poses)
@@ -59,7 +59,7 @@ def run(options, device):
                                            vmin=-0.5, vmax=len(names) - 0.5)
         figure.colorbar(by_pose, ax=axes[0, column], label="pose bin")
         bar = figure.colorbar(by_other, ax=axes[1, column], label="class" if several else "object")
-        # Names of all classes; numbers of objects as far as they can be read.
+        # Label all classes, but at most 20 objects.
         ticks = range(0, len(names), 1 if several else -(-len(names) // 20))
         bar.set_ticks(ticks, labels=[names[i] for i in ticks])
         bar.minorticks_off()
@@ -78,4 +78,4 @@ def run(options, device):
 
 
 MODE = Mode(run, "the codes in two dimensions, coloured by pose and by object", options={
-    **RUNS, "perplexity": dict(type=number(0, above=True), default=30.0, help="of t-SNE")})
+    **RUNS, "perplexity": dict(type=number(0, above=True), default=30.0, help="perplexity of t-SNE")})

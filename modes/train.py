@@ -20,17 +20,17 @@ from training import Trainer
 TRAINING = {
     "preset": dict(choices=("published", "best"), default="published", help=(
         "published: exactly the published run; best: what won on real shapes; an option that is given wins")),
-    "n_iters": dict(type=integer(1), help="iterations in all; with BATCHES_DONE those to come"),
+    "n_iters": dict(type=integer(1), help="total number of iterations; with BATCHES_DONE, those to come"),
     "batches_done": dict(type=integer(0), default=0, metavar="N", help=(
         "the published way to go on after N iterations: with the run that CKPT_DIR holds, or from the weights that are "
         "given")),
-    "batch_size": dict(type=integer(1), default=128, help="images an iteration"),
+    "batch_size": dict(type=integer(1), default=128, help="images per iteration"),
     "lr": dict(type=number(0, above=True), default=1e-4, help="learning rate (Adam)"),
-    "lr_D": dict(type=number(0, above=True), help="that of the discriminator (default: LR)"),
-    "decay_batch": dict(type=integer(0), help="iterations at the full rate, before its first decay"),
+    "lr_D": dict(type=number(0, above=True), help="learning rate of the discriminator (default: LR)"),
+    "decay_batch": dict(type=integer(0), help="iterations at the full learning rate, before its first decay"),
     "decay_every": dict(type=integer(1), default=5000, help="iterations between two decays"),
-    "decay_order": dict(type=number(0, above=True), default=0.1, help="factor of a decay"),
-    "lambda_smth": dict(type=number(0), default=0.001, help="weight of smoothness"),
+    "decay_order": dict(type=number(0, above=True), default=0.1, help="factor of each decay"),
+    "lambda_smth": dict(type=number(0), default=0.001, help="weight of the smoothness loss"),
     "lambda_Gprior": dict(type=number(0), help="weight of the code's Gaussian prior (VPL has none)"),
     "lambda_adv": dict(type=number(0), help="weight of the adversarial confusion; 0 is the plain autoencoder (AE)"),
     "lambda_Lap": dict(type=number(0), default=0.0, help="weight of the Laplacian loss"),
@@ -45,7 +45,7 @@ TRAINING = {
     "lambda_mirror": dict(type=number(0), default=0.0, help=(
         "weight of the flipped silhouette, from the camera that is mirrored in the mirror plane of the class")),
     "G_every": dict(type=integer(1), default=2, help=(
-        "every n-th iteration is the encoder's, the others are the discriminator's")),
+        "every n-th iteration trains the encoder against the discriminator, the others train the discriminator")),
     **{name: keywords for method in METHODS.values() for name, keywords in method.options.items()},
     "D_always": dict(action="store_true", help="train the discriminator in the encoder's iterations, too"),
     "pairs": dict(type=int, choices=(1, 2), default=1, help=(
@@ -55,23 +55,23 @@ TRAINING = {
         "constant: with the steps of DECAY_BATCH; cosine: falls to nothing at N_ITERS")),
     "amp": dict(action="store_true", help="bfloat16 inside the networks"),
     "cuda_graph": dict(choices=("auto", "on", "off"), default="auto", help=(
-        "start each step on the GPU as one recorded graph; auto: where one process trains on one")),
+        "record each step as a CUDA graph and replay it; auto: if one process trains on one GPU")),
     "data_on": dict(choices=("auto", "device", "host"), default="auto", help=(
-        "where the training images are; auto: in the GPU's memory if they take at most half of what is free, else read "
-        "one batch ahead")),
+        "where to keep the training images; auto: in the GPU's memory if they take at most half of the free memory, "
+        "else on the host, read one batch ahead")),
     "log_step": dict(type=integer(1), default=10, help="iterations between two records"),
-    "ckpt_step": dict(type=integer(1), default=500, help="... two checkpoints with validation"),
-    "sample_step": dict(type=integer(1), default=500, help="... two pictures"),
+    "ckpt_step": dict(type=integer(1), default=500, help="iterations between two checkpoints, with validation"),
+    "sample_step": dict(type=integer(1), default=500, help="iterations between two pictures"),
     "keep_last": dict(type=integer(0), default=0, metavar="N", help=(
         "keep the newest N checkpoints beside last.pt, as step-00500.pt")),
     "on_nan": dict(choices=("stop", "skip"), default="stop", help=(
-        "what a loss or gradient that is not finite does: stop the run, or skip its step and count it"))}
+        "if a loss or gradient is not finite: stop the run, or skip the step and count it"))}
 
 
 def run(options, device, defaults=None):
-    """Train until `n_iters`; returns the exit code: 0, or 75 if asked to stop on the way.
+    """Train until `n_iters`; returns the exit code: 0, or 75 if a signal asked to stop.
 
-    defaults : values of options that are not given, for runs that began before there was one.
+    defaults : default values of the options, for runs of older versions that did not have an option.
     """
     dataset = DATASETS[options.dataset]
     _check(options, dataset)
@@ -83,7 +83,7 @@ def run(options, device, defaults=None):
         if main:
             lock.check(options.ckpt_dir)
         begun = set(runs.held(options.ckpt_dir, options.resume)) - {runs.METRICS}
-        if not begun and weights.given(options):  # tried before data are unpacked, which may take minutes
+        if not begun and weights.given(options):  # check before unpacking data, which may take minutes
             weights.start_from(Model(vars(options)).modules(), options, dataset)
         runs.seed_everything(options.seed)
         with distributed.main_first():
@@ -95,7 +95,7 @@ def run(options, device, defaults=None):
             weights.start_from(trainer.modules, options, dataset)
         distributed.same_as_main(trainer.modules.values())
         seen = {"train": runs.describe_data(data), "val": runs.describe_data(validation)}
-        # Everything that was given has been read; from here on files are written.
+        # All inputs have been read and checked; from here on files are written.
         with lock.held(options.ckpt_dir) if main else contextlib.nullcontext():
             with distributed.main_first():
                 if main:
@@ -108,15 +108,15 @@ def run(options, device, defaults=None):
 
 
 def _settled(options, dataset):
-    """The options with data_dir, class_ids and cache_dir as they are used, and absolute paths, so that they hold
-    wherever the run is looked at from. Without --data_dir the embedded data are made, if they are not there."""
+    """The options with data_dir, class_ids and cache_dir filled in, and absolute paths, so that they are valid from any
+    working directory. Without --data_dir, makes the built-in data if they do not exist."""
     settled = argparse.Namespace(**vars(options))
     if options.data_dir is None and options.dataset != DEFAULT:
-        raise InputError(f"--dataset={options.dataset} needs --data_dir, a folder with {dataset.files}; small ones "
-                         f"to try it: {synthetic.making(options.dataset, 'DIR')}")
+        raise InputError(f"--dataset={options.dataset} needs --data_dir, a folder with {dataset.files}; to make a "
+                         f"small one: {synthetic.making(options.dataset, 'DIR')}")
     if options.data_dir is not None and not os.path.isdir(options.data_dir):
-        raise InputError(f"--data_dir={options.data_dir} is not a folder; expected one with {dataset.files}; a small "
-                         f"one to try it: {synthetic.making(options.dataset, options.data_dir)}")
+        raise InputError(f"--data_dir={options.data_dir} is not a folder; expected one with {dataset.files}; to make a "
+                         f"small one: {synthetic.making(options.dataset, options.data_dir)}")
     if options.data_dir is None:
         settled.data_dir = synthetic.FOLDER
         settled.class_ids = options.class_ids or list(synthetic.MAIN_CLASSES)
@@ -154,7 +154,7 @@ def _gone_on(options):
 
 
 def _check(options, dataset):
-    """Refuse, before anything is loaded, what cannot train."""
+    """Refuse options that cannot train, before anything is loaded."""
     if options.lambda_adv > 0 and options.G_every < 2 and not options.D_always:
         raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
                          "iteration would be the encoder's and the discriminator would never learn; "
@@ -165,7 +165,7 @@ def _check(options, dataset):
         dashboard.check(options.visdom_env, options.visdom_port)
     METHODS[options.mode].check(options, dataset, dataset.count_poses(vars(options)))
     if options.batch_size % distributed.size():
-        raise InputError(f"--batch_size={options.batch_size} cannot be shared out equally to {distributed.size()} "
+        raise InputError(f"--batch_size={options.batch_size} cannot be divided equally among {distributed.size()} "
                          "processes: give a multiple of their number")
     if options.batch_size % (options.pairs * distributed.size()):
         raise InputError(f"--batch_size={options.batch_size} with --pairs={options.pairs}: give a multiple of "
@@ -174,8 +174,9 @@ def _check(options, dataset):
         raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
                          f"{' or '.join(map(str, dataset.img_sizes))} px")
     if options.img_size == RESNET_SIZE and options.latent_dim != 8 * options.enc_width:
-        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px images "
-                         f"is its last feature, 8 times --enc_width={options.enc_width}: {8 * options.enc_width}")
+        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px "
+                         f"images is its last feature, 8 times --enc_width={options.enc_width}: "
+                         f"{8 * options.enc_width}")
     if options.resnet_weights and options.img_size != RESNET_SIZE:
         raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
                          f"is a ResNet; here --img_size={options.img_size}")

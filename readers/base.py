@@ -58,9 +58,10 @@ class Batch:
 WIDTH_OF_BINS = {"wAzimuth": dict(type=number(0, above=True), metavar="DEG", help=(
     "NIPS17, R2N2: width of the pose bins"))}
 SPLIT_FILE = {"split_file": dict(metavar="JSON", help=(
-    "NIPS17, R2N2: {class: {train, val, test: [objects]}} or [{taxonomy_id, train, val, test}] (default: "
+    "NIPS17, R2N2, MESH_DIR: {class: {train, val, test: [objects]}} or [{taxonomy_id, train, val, test}] (default: "
     "DATA_DIR/splits.json)"))}
-SKIP_BAD = {"skip_bad": dict(action="store_true", help="go on without objects whose files are broken, and list them")}
+SKIP_BAD = {"skip_bad": dict(action="store_true", help=(
+    "go on without objects, meshes or images whose files are broken, and list them"))}
 
 
 def table(**columns):

@@ -1,4 +1,4 @@
-"""Files of others, unpacked once and mapped into memory."""
+"""The cache: dataset files, unpacked or decoded once, then mapped into memory."""
 import contextlib
 import glob
 import hashlib
@@ -16,9 +16,9 @@ from errors import InputError
 def open_npz(path, cache_dir, say=print):
     """The array `arr_0` of an npz file, mapped into memory, read only.
 
-    The first time it is unpacked into `cache_dir`, in pieces; the copy is known by the source's path,
-    size and time, so that a changed source is unpacked anew. Arrays of Python objects, which are
-    pickles, are refused.
+    The first call unpacks it into `cache_dir`, piece by piece. The name of the copy contains the path, size and time of
+    the source, so a changed source is unpacked again. Raises InputError for arrays of Python objects, which are
+    pickles.
     """
     try:
         status = os.stat(path)
@@ -47,7 +47,7 @@ def npy_header(stream):
         raise ValueError(f"an npy header of version {version}; expected 1.0 or 2.0")
     try:
         return read(stream)
-    except Exception as error:  # it is parsed as Python, which can end in many kinds of errors
+    except Exception as error:  # numpy parses it as Python, which raises many kinds of errors
         raise ValueError(f"an npy header that cannot be read: {error}") from None
 
 
@@ -86,9 +86,9 @@ def _unpack(path, target, say):
             os.remove(beside)
 
 
-# ---- what is decoded, not only unpacked ---------------------------------------------------------------
+# ---- decoded arrays -----------------------------------------------------------------------------------
 
-FORMAT = 2  # of what the readers put there; a higher one is decoded anew
+FORMAT = 2  # of the decoded arrays; raise it to make every cache decode again
 
 
 def fingerprint(known, paths):
@@ -104,13 +104,14 @@ def fingerprint(known, paths):
 
 
 def build(cache_dir, stem, source, key, write):
-    """Arrays that `write` makes once, in `cache_dir/<stem>.<source>.<key>`, mapped into memory, read only.
+    """Arrays that `write` makes once, in `cache_dir/<stem>.<source>.<key>`; mapped into memory, read only.
 
     Parameters
     ----------
-    source : the folder they come from: two of them may share a cache. Those of another key are removed.
+    source : the folder of the dataset; several datasets may share a cache. Arrays of the same source with another key
+        are removed.
     write : called as write(make), where make(name, shape, dtype) gives an array on disk to fill; it returns a
-        dict of further arrays. Nothing stays of what it began if it raises.
+        dict of further arrays. If it raises, nothing remains on disk.
 
     Returns
     -------
@@ -131,7 +132,7 @@ def build(cache_dir, stem, source, key, write):
                 made[name] = np.empty(shape, dtype)
                 return made[name]
             made[name] = np.lib.format.open_memmap(path, "w+", dtype, shape)
-            if hasattr(os, "posix_fallocate"):  # a full disk says so here, not by a signal later
+            if hasattr(os, "posix_fallocate"):  # a full disk raises here, instead of SIGBUS on a later write
                 with open(path, "r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
             return made[name]

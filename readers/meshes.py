@@ -44,8 +44,9 @@ def read_mesh(path):
 def _read_obj(path):
     try:
         mesh = wavefront.read_obj(path, with_uv=False)
-    except ValueError as error:  # it names the file itself
-        raise InputError(f"{path} is not a mesh that can be read: {str(error).removeprefix(path).lstrip(', :')}") from None
+    except ValueError as error:  # its message names the file
+        reason = str(error).removeprefix(path).lstrip(", :")
+        raise InputError(f"{path} is not a mesh that can be read: {reason}") from None
     if mesh.colours is None:
         return mesh.vertices, mesh.faces, None
     colours = mesh.colours[mesh.faces].mean(1)
@@ -109,7 +110,8 @@ def _check_gltf(path):
         scaled = [accessors[p["attributes"]["POSITION"]].get("normalized") for p in primitives
                   if "POSITION" in p.get("attributes", {})]
         empty = any(_has_no_data(p, accessors) for p in primitives)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, struct.error, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, struct.error,
+            RecursionError) as error:
         raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
     for name in [*compressed, *views, *required]:
         if not (name.startswith(OF_LOOKS) or name in GEOMETRY_READ or _draco_is_there(name)):

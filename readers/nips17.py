@@ -51,7 +51,7 @@ class NIPS17(Dataset):
                 "val, test: [objects]}}")
     source = "https://github.com/akar43/lsm"
     class_names = SHAPENET
-    options = {"mask_from": dict(choices=("depth", "alpha"), help="NIPS17: where an image shows the object"), **SKIP_BAD}
+    options = {"mask_from": dict(choices=("depth", "alpha"), help="NIPS17: channel that shows the object"), **SKIP_BAD}
     taken_by_all = {
         **WIDTH_OF_BINS, "wElevation": dict(type=number(0, above=True), metavar="DEG", help="... of NIPS17 in elevation"),
         **SPLIT_FILE}

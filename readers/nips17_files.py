@@ -1,4 +1,4 @@
-"""What is in the files of NIPS17, decoded once into the cache."""
+"""Reads the files of NIPS17 and decodes them into the cache."""
 import functools
 import os
 
@@ -28,7 +28,7 @@ class ClassReader(DecodedClass):
         self.volumes = os.path.join(data_dir, "voxels", "modelVoxels32", class_id)
 
     def files(self, name):
-        """Files of one object, those that this reads."""
+        """The files of one object that this reader needs."""
         folder = os.path.join(self.source, name)
         images = [os.path.join(folder, f"render_{i}.png") for i in range(self.views)]
         depths = [os.path.join(folder, f"depth_{i}.png") for i in range(self.views)] \
@@ -112,7 +112,7 @@ def read_views(path, wanted):
 
 
 def read_volume(path):
-    """(32, 32, 32) bool, `Volume` of a .mat file. Numbers alone are read of it."""
+    """`Volume` of a .mat file, (32, 32, 32) bool. Reads numbers only."""
     import scipy.io
     try:
         volume = scipy.io.loadmat(path, variable_names=["Volume"])["Volume"]
@@ -120,7 +120,7 @@ def read_volume(path):
         raise InputError(f"there is no {path}") from None
     except KeyError:
         raise InputError(f"{path} has no `Volume`") from None
-    except Exception as error:  # its parser lets many kinds of errors through
+    except Exception as error:  # scipy's parser raises many kinds of errors
         raise InputError(f"{path} is not a .mat file that can be read: {type(error).__name__}: {error}") from None
     if not isinstance(volume, np.ndarray) or volume.dtype.kind not in "buif" or volume.shape != (VOXEL_GRID,) * 3:
         raise InputError(f"{path}: `Volume` must be numbers of shape {(VOXEL_GRID,) * 3}, got "

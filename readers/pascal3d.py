@@ -25,8 +25,8 @@ class Pascal3D(Dataset):
 
     Images are cropped to the box and 15 % of it on each side, clipped, and resized with anti-aliasing.
     Silhouettes are the masks, resized in the same way to 64 or 128 px; with images of 224 px they have 64, by the
-    nearest neighbour. In training each side is jittered by up to 15 % of the box, and half of the images are mirrored. A mirrored
-    image shows the object's mirror image (z negated), so its mask is mirrored and its rotation R becomes
+    nearest neighbour. In training each side is jittered by up to 15 % of the box, and half of the images are mirrored.
+    A mirrored image shows the object's mirror image (z negated), so its mask is mirrored and its rotation R becomes
     diag(-1, 1, 1) R diag(1, 1, -1); the published program mirrors the image alone (`published_flip`). The
     jitter leaves mask and camera alone, in both.
 

@@ -1,4 +1,4 @@
-"""What is in an npz file of Pascal3D, unpacked once into the cache."""
+"""Reads the npz files of Pascal3D and unpacks them into the cache."""
 import functools
 import os
 import zipfile
@@ -14,17 +14,17 @@ from .base import VOXEL_GRID
 from .cache import build, fingerprint, npy_header
 from .object_arrays import read_objects
 
-SILHOUETTES = {64: 64, 128: 128, 224: 64}  # px: side of the silhouettes that go with images of a side
+SILHOUETTES = {64: 64, 128: 128, 224: 64}  # px: side of the silhouettes for each side of images
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 
 
 def open_part(path, cache_dir, only_rest, say, img_size=224):
     """dict of the arrays of a file, mapped.
 
-    pixels and places (N, 3): images one after the other, and offset, height, width of each (not with
-    only_rest); masks (N, 2, S, S) uint8, as it is and mirrored, for images of img_size; boxes (N, 4);
-    rotations (N, 3, 3); voxels (N, 32, 32, 32) bool; `kept`, the numbers of whole items, and `problems`, a
-    sentence for each other.
+    pixels: all images, one after the other, and places (N, 3): offset, height and width of each (both absent with
+    only_rest); masks (N, 2, S, S) uint8, unchanged and mirrored, for images of img_size; boxes (N, 4); rotations
+    (N, 3, 3); voxels (N, 32, 32, 32) bool; `kept`, the numbers of intact items, and `problems`, a message for each
+    other item.
     """
     stem = "Pascal3D_" + os.path.basename(path)[:-len(".npz")]
     key = fingerprint([], [path])
@@ -41,7 +41,7 @@ def open_part(path, cache_dir, only_rest, say, img_size=224):
 
 
 def whole_rotations(path):
-    """(n, 3, 3) the rotations of a file that are rotations."""
+    """The valid rotation matrices of a file, (n, 3, 3)."""
     rotations = _reading(path, lambda path, archive, _: _array(archive, "rotation_matrices", (None, 3, 3)))
     return rotations[[_is_rotation(r) for r in rotations]]
 
@@ -71,7 +71,7 @@ def _header(stream):
 
 
 def _rows(archive, name, shape):
-    """The rows of an array, one by one; shape has None where anything goes."""
+    """Yield the number of rows of an array, then each row; None in `shape` allows any size."""
     with archive.open(name + ".npy") as stream:
         found, dtype = _header(stream)
         if dtype.kind not in "buif" or len(found) != len(shape) or any(
@@ -114,7 +114,7 @@ def _read_rest(img_size, path, archive, make):
             raise InputError(f"{path}: images_ref must be uint8, got {crop.dtype}")
         voxels[i] = grid != 0
         binary[i], shown[i] = np.isin(grid, (0, 1)).all(), crop[..., 3].max(initial=0) >= 128
-        # Mirrored before it shrinks: the nearest neighbour is the upper left of several.
+        # Mirror before resizing, since the nearest neighbour is the upper left pixel of several.
         masks[i] = [_silhouette(mask, img_size) for mask in (crop[..., 3], crop[:, ::-1, 3])]
         progress.update(i + 1)
     return {"boxes": boxes, "rotations": rotations, "binary": binary, "shown": shown}
@@ -131,7 +131,7 @@ def _silhouette(mask, img_size):
 
 
 def _read_images(path, archive, make):
-    # The file's length is at least that of the pixels; what is over stays unused.
+    # The file is at least as long as its pixels; the rest of the array stays unused.
     pixels = make("pixels", (archive.getinfo("images.npy").file_size,), np.uint8)
     places, end = [], 0
     progress = Progress(f"unpacking {os.path.basename(path)}, this time only", max(1, pixels.size >> 20), " MB")
@@ -155,7 +155,7 @@ def _read_images(path, archive, make):
                                  "images") from None
             if (len(places),) != shape:
                 raise InputError(f"{path}: the array `images` says shape {shape}, and holds {len(places)}")
-        elif dtype == np.uint8 and len(shape) == 4:  # numpy's choice where all are of one size
+        elif dtype == np.uint8 and len(shape) == 4:  # numpy makes this array if all images have the same size
             size = int(np.prod(shape[1:]))
             for _ in range(shape[0]):
                 data = stream.read(size)
@@ -175,7 +175,7 @@ def _is_rotation(matrix, tolerance=1e-3):
 
 
 def _problems(path, part):
-    """{number: sentence} of items that are broken."""
+    """{number: message} of broken items."""
     problems = {}
     for i, (box, rotation) in enumerate(zip(part["boxes"], part["rotations"])):
         height = width = np.inf

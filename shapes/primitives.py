@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _loft_faces(rings, sides, pointed_start, pointed_end):
     """Faces of `loft`. The rings come first in its vertices, then the start, then the end point."""
     ring = np.arange(sides)

@@ -1,4 +1,4 @@
-// Launching kernels and saying what went wrong. tests/cuda_on_cpu.h stands in for the CUDA runtime
+// Launching kernels and saying what went wrong. tests/helpers/cuda_on_cpu.h stands in for the CUDA runtime
 // where the kernels are tested without a GPU.
 #pragma once
 

@@ -249,10 +249,17 @@ NR_HD NR_INLINE double edge_pull(double gain, double d, double at, double pixels
   return -gain / (distance > 0.0 ? distance + eps : distance - eps);
 }
 
-// Perspective-correct barycentric weights of the vertices of a face at a sample.
+// Perspective-correct barycentric weights of the vertices of a face at a sample: 0 to 1, together 1, however large or
+// small the coordinates are.
 NR_HD NR_INLINE void corner_weights(const double e[3], const double inverse_z[3], double weight[3]) {
-  const double sum = e[0] + e[1] + e[2], depth = depth_at(e, inverse_z);
-  for (int k = 0; k < 3; ++k) weight[k] = e[k] / sum * (depth * inverse_z[k]);
+  const double sum = e[0] + e[1] + e[2];
+  double total = 0.0;
+  for (int k = 0; k < 3; ++k) {
+    weight[k] = greater(e[k] / sum * inverse_z[k], 0.0);
+    total += weight[k];
+  }
+  const bool usual = total > 0.0 && total < INFINITY;
+  for (int k = 0; k < 3; ++k) weight[k] = usual ? weight[k] / total : 1.0 / 3.0;
 }
 
 // Texture cube: axis k of the cube belongs to corner k of the stored face; on the back side axes 0

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 INK, RED, GREEN, BLUE, PALE = "#333333", "#c0392b", "#2e8b57", "#2c5aa0", "#dbe4f0"

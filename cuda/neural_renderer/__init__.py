@@ -9,13 +9,16 @@ from .cameras import from_opencv, get_points_from_angles, look, look_at, perspec
 from .lighting import lighting, vertices_to_faces
 from .mesh import Mesh
 from .obj import load_obj, save_obj
+from .original import create_texture_image, enter_modules, load_textures
 from .rasterize import (Rasterize, rasterize, rasterize_depth, rasterize_face_index, rasterize_rgbad,
                         rasterize_silhouettes)
 from .renderer import Renderer
 from .smooth import smoothness
+from .version import __version__
 
-__version__ = "1.0.0"
-__all__ = ["Mesh", "Rasterize", "Renderer", "from_opencv", "get_backend", "get_points_from_angles", "lighting",
-           "load_obj", "look", "look_at", "perspective", "projection", "rasterize", "rasterize_depth",
-           "rasterize_face_index", "rasterize_rgbad", "rasterize_silhouettes", "save_obj", "set_backend", "smoothness", "unpack",
-           "vertices_to_faces"]
+name = "neural_renderer"  # as the original has it
+enter_modules()
+__all__ = ["Mesh", "Rasterize", "Renderer", "__version__", "create_texture_image", "from_opencv", "get_backend",
+           "get_points_from_angles", "lighting", "load_obj", "load_textures", "look", "look_at", "name", "perspective",
+           "projection", "rasterize", "rasterize_depth", "rasterize_face_index", "rasterize_rgbad",
+           "rasterize_silhouettes", "save_obj", "set_backend", "smoothness", "unpack", "vertices_to_faces"]

@@ -1,7 +1,7 @@
 """Batches of meshes of different topology: as lists, or packed one behind the other."""
 import torch
 
-from .checks import check_mesh, check_vertices, describe, indices_are_right
+from .checks import check_mesh, check_vertices, describe, indices_are_right, integers
 
 
 def unpack(vertices, faces, vertex_offsets, face_offsets, textures=None):
@@ -20,6 +20,7 @@ def unpack(vertices, faces, vertex_offsets, face_offsets, textures=None):
     lists of vertices (V_i, 3), of faces (F_i, 3) that count from the mesh's own first vertex, and, where
     textures were given, of textures (F_i, T, T, T, 3) or (V_i, 3). Gradients flow to the packed tensors.
     """
+    faces = integers(faces)
     check_mesh("", vertices, faces)
     sizes = [_sizes(name, offsets, len(all_)) for name, offsets, all_ in (
         ("vertex_offsets", vertex_offsets, vertices), ("face_offsets", face_offsets, faces))]

@@ -105,7 +105,8 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
 
     Parameters
     ----------
-    K, R : (B, 3, 3); t : (B, 1, 3) or (B, 3); dist_coeffs : (B, 5), k1 k2 p1 p2 k3; B may be 1.
+    K, R : (B, 3, 3); t : (B, 1, 3) or (B, 3); dist_coeffs : (B, 5), k1 k2 p1 p2 k3, or None; B may be 1. Tensors,
+        arrays or lists.
     orig_size : size in pixels of the image that K is for, one number or (height, width). u and
         (orig_size - v) go from [0, orig_size] to [-1, 1].
 
@@ -124,6 +125,8 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
                              f"{', '.join(map(str, shape))}), got {tuple(value.shape)}")
         return value
 
+    if dist_coeffs is None:
+        dist_coeffs = vertices.new_zeros(1, 5)
     K, R, t = camera("K", K, 3, 3), camera("R", R, 3, 3), camera("t", t, 3)
     k1, k2, p1, p2, k3 = camera("dist_coeffs", dist_coeffs, 5)[:, None].unbind(-1)
     x, y, z = (torch.matmul(vertices, R.transpose(1, 2)) + t[:, None]).unbind(-1)

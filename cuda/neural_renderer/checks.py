@@ -17,11 +17,23 @@ def check_vertices(vertices):
         raise ValueError(f"vertices must be a float tensor of shape (B, V, 3), got {describe(vertices)}")
 
 
+def integers(faces):
+    """Faces of a float dtype as int64, where every number is whole; anything else as it is, for check_faces to see."""
+    if not isinstance(faces, torch.Tensor) or not faces.is_floating_point():
+        return faces
+    whole = faces.long()
+    looked = not torch.compiler.is_compiling() and not (faces.is_cuda and torch.cuda.is_current_stream_capturing())
+    if looked and not torch.equal(whole.to(faces.dtype), faces):
+        raise ValueError(f"faces must be whole numbers, got {describe(faces)} with others among them")
+    return whole
+
+
 def check_faces(faces, vertices):
     """Raise ValueError unless faces is an integer tensor (F, 3) or (B, F, 3) on vertices' device, and
     IndexError if an index is out of range. Returns whether the indices are known to be right.
 
-    Where nothing can be looked at (torch.compile, vmap over faces) they are not. On a GPU, looking at the indices makes the host wait for the device: it happens once for each tensor,
+    Where nothing can be looked at (torch.compile, vmap over faces) they are not. On a GPU, looking at the indices makes
+    the host wait for the device: it happens once for each tensor,
     not while a CUDA graph is captured, and the kernels draw faces that are out of range as nothing.
     """
     B, V = vertices.shape[:2]
@@ -74,6 +86,7 @@ def check_mesh(which, vertices, faces, like=None):
     if like is not None and (vertices.dtype, vertices.device) != (like.dtype, like.device):
         raise ValueError(f"vertices{which} must be {describe(like).split()[0]} on {like.device} as the first "
                          f"mesh, got {describe(vertices)} on {vertices.device}")
+    faces = integers(faces)
     if not isinstance(faces, torch.Tensor) or faces.dim() != 2:
         raise ValueError(f"faces{which} must be an integer tensor of shape (F, 3), got {describe(faces)}")
     try:

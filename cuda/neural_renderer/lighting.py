@@ -2,12 +2,13 @@
 import torch
 import torch.nn.functional as F
 
-from .checks import check_faces, check_vertices, describe, scalars, vectors
+from .checks import check_faces, check_vertices, describe, integers, numbers, scalars, vectors
 
 
 def vertices_to_faces(vertices, faces):
     """Corner coordinates: (B, V, 3) and (B, F, 3) or (F, 3) indices to (B, F, 3, 3)."""
     check_vertices(vertices)
+    faces = integers(faces)
     check_faces(faces, vertices)
     return corners_of(vertices, faces)
 
@@ -32,7 +33,8 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     ----------
     corners : (B, F, 3, 3) float
     intensity_ambient, intensity_directional : number or (B,)
-    color_ambient, color_directional, direction : (3,) or (B, 3)
+    color_ambient, color_directional : (3,) or (B, 3)
+    direction : (3,), (B, 3), or (B, F, 3): one for each face
 
     Returns
     -------
@@ -43,10 +45,16 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
         raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {describe(corners)}")
     ambient, directional = (scalars(name, value, corners, 1, 1, 1) for name, value in (
         ("light_intensity_ambient", intensity_ambient), ("light_intensity_directional", intensity_directional)))
-    color_ambient, color_directional, direction = (
+    color_ambient, color_directional = (
         vectors(name, value, corners)[:, None] for name, value in (
-            ("light_color_ambient", color_ambient), ("light_color_directional", color_directional),
-            ("light_direction", direction)))
+            ("light_color_ambient", color_ambient), ("light_color_directional", color_directional)))
+    if getattr(direction, "ndim", 0) == 3:
+        direction = numbers("light_direction", direction, corners, "three numbers or a (B, F, 3) tensor")
+        if direction.shape[0] not in (1, len(corners)) or direction.shape[1:] != (corners.shape[1], 3):
+            raise ValueError(f"light_direction must have shape (3,), (B, 3) or {(*corners.shape[:2], 3)}, got "
+                             f"{tuple(direction.shape)}")
+    else:
+        direction = vectors("light_direction", direction, corners)[:, None]
     normal = torch.linalg.cross(corners[:, :, 0] - corners[:, :, 1], corners[:, :, 2] - corners[:, :, 1])
     cosine = (F.normalize(normal, dim=-1, eps=1e-6) * direction).sum(-1)
     sides = torch.stack([cosine, -cosine], -1).relu()[..., None]  # (B, F, 2, 1)
@@ -57,12 +65,15 @@ def lighting(faces, textures, intensity_ambient=0.5, intensity_directional=0.5,
              color_ambient=(1, 1, 1), color_directional=(1, 1, 1), direction=(0, 1, 0)):
     """Textures (B, F, T, T, T, 3) under the light on the fronts of `faces` (B, F, 3, 3).
 
-    See `face_light`. A new tensor; the original program overwrote its input.
+    Textures (B, F, 3, 3) are colours of corners, as `vertices_to_faces` makes them of colours of vertices. See
+    `face_light`. A new tensor; the original program overwrote its input.
     """
     light = face_light(faces, intensity_ambient, intensity_directional, color_ambient,
                        color_directional, direction)[:, :, 0]
+    if isinstance(textures, torch.Tensor) and textures.dim() == 4 and textures.shape == faces.shape:
+        return textures * light[:, :, None]
     if not isinstance(textures, torch.Tensor) or textures.dim() != 6 or textures.shape[:2] != light.shape[:2] \
             or textures.shape[5] != 3:
         raise ValueError(f"textures must be a float tensor of shape ({light.shape[0]}, {light.shape[1]}, T, T, T, "
-                         f"3), got {describe(textures)}")
+                         f"3), or {tuple(faces.shape)} for colours of corners, got {describe(textures)}")
     return textures * light[:, :, None, None, None]

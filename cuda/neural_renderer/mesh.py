@@ -1,7 +1,7 @@
 """`Mesh`: vertices, faces and textures that belong together."""
 import torch
 
-from .checks import check_mesh, describe
+from .checks import check_mesh, describe, integers
 from .obj import load_obj
 
 
@@ -12,13 +12,14 @@ class Mesh:
     ----------
     vertices : (V, 3) float
     faces : (F, 3) integer
-    textures : (F, T, T, T, 3) float, or (V, 3), colours of vertices; where none were given a Parameter of small random numbers, to be
+    textures : (F, T, T, T, 3) float, or (V, 3), colours of vertices; where none were given a Parameter of small random
+        numbers, to be
         optimised
     num_vertices, num_faces, texture_size : int (texture_size None with colours of vertices)
     """
 
     def __init__(self, vertices, faces, textures=None, texture_size=4):
-        self.vertices, self.faces = _tensor("vertices", vertices), _tensor("faces", faces)
+        self.vertices, self.faces = _tensor("vertices", vertices), integers(_tensor("faces", faces))
         check_mesh("", self.vertices, self.faces)
         self.num_vertices, self.num_faces = len(self.vertices), len(self.faces)
         if textures is None:
@@ -37,9 +38,9 @@ class Mesh:
         self.texture_size = shape[1]
 
     @classmethod
-    def fromobj(cls, filename, normalization=True, load_texture=False, texture_size=4):
+    def fromobj(cls, filename_obj, normalization=True, load_texture=False, texture_size=4):
         """The mesh of an OBJ file; see `load_obj`."""
-        return cls(*load_obj(filename, normalization, texture_size, load_texture), texture_size=texture_size)
+        return cls(*load_obj(filename_obj, normalization, texture_size, load_texture), texture_size=texture_size)
 
 
 def _tensor(name, value):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from . import reference
 from .backend import _kernels, get_backend
-from .checks import check_faces, check_vertices, describe, real
-from .transforms import folded, forward_mode_refused, second_derivatives_refused
+from .checks import check_faces, check_vertices, describe, integers, real
+from .transforms import differentiable, forward_mode_refused, second_derivatives_refused
 from .unseen import warn_if_unseen
 
 RGB, ALPHA, DEPTH = 1, 2, 4
@@ -232,16 +232,14 @@ def _backward(ctx, grad_rgb, grad_alpha, grad_depth, _face_index, _rgb_samples):
     needs = [ctx.needs_input_grad[0], *(
         grads[0] is not None and tensor is not None and ctx.needs_input_grad[place]
         for place, tensor in ((2, textures), (3, colours), (4, light)))]
-    found = _rasterize_backward(vertices, faces, textures, colours, light, background, face_index, rgb_samples,
+    found = _pull_back(vertices, faces, textures, colours, light, background, face_index, rgb_samples,
                                 *grads, *ctx.settings, *needs)
     of_vertices, *others = (gradient if need else None for gradient, need in zip(found, needs))
     return of_vertices, None, *others, None, *[None] * (len(ctx.settings) + 2)
 
 
-_rasterize.register_autograd(_backward, setup_context=_setup_context)
-_rasterize.register_vmap(folded(_rasterize))
-_rasterize_backward.register_vmap(folded(_rasterize_backward))
-second_derivatives_refused(_rasterize_backward)
+_pull_back = differentiable(_rasterize_backward, second_derivatives_refused)
+_draw = differentiable(_rasterize, _backward, _setup_context)
 
 
 def image_shape(image_size):
@@ -263,6 +261,7 @@ def _mesh(vertices, faces, checked):
     check_vertices(vertices)
     if vertices.dtype not in (torch.float32, torch.float64):
         vertices = vertices.float()
+    faces = integers(faces)
     checked = checked or check_faces(faces, vertices)
     if faces.dim() == 2:
         faces = faces[None].expand(vertices.shape[0], -1, -1)
@@ -352,7 +351,7 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
         textures = light = background = None
     forward_mode_refused("rasterize", vertices, textures, colours, light, background)
     outputs = RGB * bool(rgb) | ALPHA * bool(alpha) | DEPTH * bool(depth)
-    images = _rasterize(vertices, faces, textures, colours, light, background, height, width,
+    images = _draw(vertices, faces, textures, colours, light, background, height, width,
                         2 if anti_aliasing else 1, near, far, eps, bool(fill_back), bool(perspective), checked,
                         outputs)
     return tuple(image if outputs & flag else None
@@ -367,7 +366,7 @@ def face_index(vertices, faces, *, image_size, near, far, fill_back=False, persp
     vertices, faces, checked = _mesh(vertices, faces, checked)
     height, width = image_shape(image_size)
     near, far = _between(near, far)
-    order = _rasterize(vertices.detach(), faces, None, None, None, None, height, width, 1, near, far, 0.0,
+    order = _draw(vertices.detach(), faces, None, None, None, None, height, width, 1, near, far, 0.0,
                        bool(fill_back), bool(perspective), checked, 0)[3].long()
     return torch.where(order >= faces.shape[1], order - faces.shape[1], order)  # backs are numbered after all fronts
 

@@ -76,6 +76,16 @@ class Rasterize(torch.nn.Module):
         return None if rgb is None else rgb.permute(0, 2, 3, 1), alpha, depth
 
 
+class RasterizeFunction:
+    """The original's autograd.Function: only `apply` is there, and gives what `Rasterize` gives."""
+
+    @staticmethod
+    def apply(faces, textures, image_size, near, far, eps, background_color, return_rgb=False, return_alpha=False,
+              return_depth=False):
+        return Rasterize(image_size, near, far, eps, background_color, return_rgb, return_alpha, return_depth)(
+            faces, textures)
+
+
 def rasterize(faces, textures, image_size=DEFAULT_IMAGE_SIZE, anti_aliasing=DEFAULT_ANTI_ALIASING,
               near=DEFAULT_NEAR, far=DEFAULT_FAR, eps=DEFAULT_EPS,
               background_color=DEFAULT_BACKGROUND_COLOR):

@@ -1,14 +1,23 @@
 """`Renderer`: camera, light and rasteriser in one object, as users of the original know it."""
 import math
+import warnings
 
+import numpy as np
 import torch
 
 from . import ops
 from .batches import pad
 from .cameras import look, look_at, perspective, projection
-from .checks import check_faces, check_vertices, numbers, real
+from .checks import check_faces, check_vertices, integers, numbers, real
 from .lighting import corners_of, face_light
 from .rasterize import DEFAULT_EPS
+
+
+# What people set on a Renderer, and the original passed over in silence as well: and what is meant.
+MISTAKEN = {"camera_up": "no attribute turns the camera; use nr.look_at(vertices, eye, up=...) and camera_mode='none'",
+            "light_intensity_direction": "light_intensity_directional is meant",
+            "use_lights": "for colours without light set light_intensity_ambient=1 and light_intensity_directional=0"}
+_warned_of = set()
 
 
 class Renderer(torch.nn.Module):
@@ -30,7 +39,8 @@ class Renderer(torch.nn.Module):
     near, far : only what lies between is drawn, in every mode.
     light_direction : towards the light, in world space, not normalised.
 
-    All are attributes of the same name and may be set later. `eye` is (3,) or (B, 3).
+    All are attributes of the same name and may be set later. `eye` is (3,) or (B, 3). K, R, t and dist_coeffs are
+    kept as tensors, arrays or not; dist_coeffs is zeros (1, 5) where none are given.
 
     Convention
     ----------
@@ -50,7 +60,9 @@ class Renderer(torch.nn.Module):
         self.background_color = background_color
         self.fill_back = fill_back
         self.camera_mode = camera_mode
-        self.K, self.R, self.t, self.dist_coeffs = K, R, t, dist_coeffs
+        self._undistorted = torch.zeros(1, 5)
+        self.K, self.R, self.t = K, R, t
+        self.dist_coeffs = self._undistorted if dist_coeffs is None else dist_coeffs
         self.orig_size = orig_size
         self.perspective = perspective
         self.viewing_angle = viewing_angle
@@ -68,6 +80,11 @@ class Renderer(torch.nn.Module):
         self._check_camera_mode()
 
     def __setattr__(self, name, value):
+        if name in MISTAKEN and name not in _warned_of:
+            _warned_of.add(name)
+            warnings.warn(f"Renderer.{name} does nothing: {MISTAKEN[name]}", stacklevel=2)
+        if name in ("K", "R", "t", "dist_coeffs") and isinstance(value, np.ndarray):
+            value = torch.as_tensor(value)
         # A Parameter may be followed by numbers: what torch forbids is usual for `eye`.
         if not isinstance(value, torch.nn.Parameter):
             self.__dict__.get("_parameters", {}).pop(name, None)
@@ -94,8 +111,8 @@ class Renderer(torch.nn.Module):
                                      "Renderer or to the call, or choose another camera_mode")
                 if dist_coeffs is None:
                     dist_coeffs = self.dist_coeffs
-                if dist_coeffs is None:
-                    dist_coeffs = vertices.new_zeros(1, 5)
+                if dist_coeffs is self._undistorted:
+                    dist_coeffs = None  # made on the device: a copy to it would wait, and break a CUDA graph
                 return projection(vertices, K, R, t, dist_coeffs,
                                   self.orig_size if orig_size is None else orig_size)
             if self.camera_mode in ("none", "None", None):
@@ -109,6 +126,7 @@ class Renderer(torch.nn.Module):
     def light(self, vertices, faces):
         """Light (B, F, 2, 3) on the fronts and backs of a mesh in world coordinates."""
         check_vertices(vertices)
+        faces = integers(faces)
         check_faces(faces, vertices)
         return self._light(vertices, faces)
 
@@ -120,7 +138,7 @@ class Renderer(torch.nn.Module):
     def _draw(self, vertices, faces, textures, eps, camera, **wanted):
         if isinstance(vertices, (list, tuple)) or isinstance(faces, (list, tuple)):
             vertices, faces, textures = pad(vertices, faces, textures)
-        screen = self.transform(vertices, *camera)
+        screen, faces = self.transform(vertices, *camera), integers(faces)
         checked = check_faces(faces, vertices)
         light = background = None
         if wanted.get("rgb"):
@@ -175,7 +193,7 @@ class Renderer(torch.nn.Module):
         """
         if isinstance(vertices, (list, tuple)) or isinstance(faces, (list, tuple)):
             vertices, faces, _ = pad(vertices, faces)
-        screen = self.transform(vertices, K, R, t, dist_coeffs, orig_size)
+        screen, faces = self.transform(vertices, K, R, t, dist_coeffs, orig_size), integers(faces)
         checked = check_faces(faces, vertices)
         index = ops.face_index(screen, faces, image_size=self.image_size, near=self.near, far=self.far,
                                fill_back=self.fill_back, perspective=self._divides(), checked=checked)

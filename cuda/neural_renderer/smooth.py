@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .backend import _kernels, get_backend
 from .checks import check_vertices, describe
-from .transforms import folded, forward_mode_refused, second_derivatives_refused
+from .transforms import differentiable, folded, forward_mode_refused, second_derivatives_refused
 
 
 def smoothness(vertices, wings, eps=1e-6):
@@ -37,7 +37,7 @@ def smoothness(vertices, wings, eps=1e-6):
         raise IndexError(f"wings must hold indices into the {vertices.shape[1]} vertices, got {int(wings.min())} "
                          f"... {int(wings.max())}")
     forward_mode_refused("smoothness", vertices)
-    return _smoothness(vertices, wings, float(eps))[0]
+    return _smooth(vertices, wings, float(eps))[0]
 
 
 def plain(vertices, wings, eps=1e-6):
@@ -110,17 +110,18 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad_loss, _):
-    return _smoothness_backward(*ctx.saved_tensors, grad_loss)[0], None, None
+    return _pull_back(*ctx.saved_tensors, grad_loss)[0], None, None
 
 
-def _over_meshes(info, in_dims, vertices, wings, eps):
+def _over_meshes(call):
     """vmap: edges are shared by a batch, so that only one over the vertices folds into it."""
-    if in_dims[1] is not None:
-        raise RuntimeError("neural_renderer.smoothness shares its wings between meshes: vmap goes over vertices only")
-    return folded(lambda v: _smoothness(v, wings, eps))(info, in_dims[:1], vertices)
+    def rule(info, in_dims, vertices, wings, eps):
+        if in_dims[1] is not None:
+            raise RuntimeError("neural_renderer.smoothness shares its wings between meshes: vmap goes over vertices "
+                               "only")
+        return folded(lambda v: call(v, wings, eps))(info, in_dims[:1], vertices)
+    return rule
 
 
-_smoothness.register_autograd(_backward, setup_context=_setup_context)
-_smoothness.register_vmap(_over_meshes)
-_smoothness_backward.register_vmap(folded(_smoothness_backward))
-second_derivatives_refused(_smoothness_backward)
+_pull_back = differentiable(_smoothness_backward, second_derivatives_refused)
+_smooth = differentiable(_smoothness, _backward, _setup_context, vmap=_over_meshes)

@@ -117,7 +117,7 @@ def _read_cubes(textures, weights):
     return out
 
 
-def atlas(textures):
+def atlas(textures, side=None):
     """One picture of all faces, and where their corners lie on it.
 
     Every face has a square tile: four pixels a texel along the two legs of a right triangle, and a border
@@ -126,6 +126,7 @@ def atlas(textures):
     Parameters
     ----------
     textures : (F, T, T, T, 3) in [0, 1]; values beyond are cut off.
+    side : pixels of a tile, at least 4; default 4 (T - 1) + 3
 
     Returns
     -------
@@ -133,7 +134,7 @@ def atlas(textures):
     uv : (F, 3, 2), as in `sample`
     """
     F, T = textures.shape[:2]
-    leg = max(4 * (T - 1), 1)
+    leg = max(4 * (T - 1), 1) if side is None else side - 3
     side = leg + 3  # leg + 1 pixel centres and the border
     across = max(int(np.ceil(np.sqrt(F))), 1)
     down = max(-(-F // across), 1)

@@ -1,9 +1,32 @@
-"""What torch's transforms of functions make of the operators: vmap folds into the batch, the rest is refused in words."""
+"""What torch's transforms of functions make of the operators: vmap folds into the batch, the others are refused."""
 import torch
 from torch.autograd import forward_ad
 
 
-def folded(operator):
+def differentiable(operator, backward, setup_context=None, vmap=None):
+    """Give an operator its derivative and its rule for vmap (default: `folded`); returns what to call in its place.
+
+    That is the operator, and inside of torch.func's transforms, which do not see the derivatives of operators, an
+    autograd.Function around it.
+    """
+    def call(*args):
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            return Transformed.apply(*args)
+        return operator(*args)
+
+    rule = (vmap or folded)(call)
+
+    class Transformed(torch.autograd.Function):
+        forward = staticmethod(call)
+
+    Transformed.setup_context = staticmethod(setup_context or (lambda ctx, inputs, output: None))
+    Transformed.backward, Transformed.vmap = staticmethod(backward), staticmethod(rule)
+    operator.register_autograd(backward, setup_context=setup_context)
+    operator.register_vmap(rule)
+    return call
+
+
+def folded(call):
     """A rule for vmap: N calls with batches of B meshes are one with N * B."""
     def rule(info, in_dims, *args):
         N = info.batch_size
@@ -16,7 +39,7 @@ def folded(operator):
 
         batch = next(a.shape[0 if d is None else int(d == 0)] for a, d in zip(args, in_dims)
                      if isinstance(a, torch.Tensor))
-        results = operator(*(fold(value, dim) for value, dim in zip(args, in_dims)))
+        results = call(*(fold(value, dim) for value, dim in zip(args, in_dims)))
         absent = [result.shape == (0,) for result in results]  # stands for an image or a gradient not asked for
         return (tuple(r if none else r.unflatten(0, (N, batch)) for r, none in zip(results, absent)),
                 tuple(None if none else 0 for none in absent))
@@ -33,12 +56,8 @@ def forward_mode_refused(name, *tensors):
                                "reverse mode: backward(), torch.autograd.grad, torch.func.grad, vjp or jacrev")
 
 
-def _refuse(ctx, *gradients):
+def second_derivatives_refused(ctx, *gradients):
+    """The derivative of an operator that gives gradients."""
     raise RuntimeError("neural_renderer has first derivatives only: the gradient of a rendering cannot be "
                        "differentiated again (create_graph=True, hessian). Detach it, or leave it out of what is "
                        "differentiated twice")
-
-
-def second_derivatives_refused(operator):
-    """Make an operator that gives gradients say that they have none themselves."""
-    operator.register_autograd(_refuse)

@@ -2,11 +2,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-from command import CAR, TINY, environment, metrics
+from command import CAR, ROOT, TINY, environment, metrics
 
-PROGRAM = Path(__file__).parent / "fourth_dataset.py"
+PROGRAM = ROOT / "tests" / "programs" / "fourth_dataset.py"
 
 
 def run(*commands):

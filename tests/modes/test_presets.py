@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from command import call, refused, script  # noqa: F401  (fixture)
+from command import call, script
 
 BEST = {"lambda_pressure": 1e-4, "lambda_near": .5, "lambda_mirror": .5, "lambda_edge": .01, "lambda_front": 10.0,
         "lambda_Gprior": 0.0, "confusion": "ce", "standardize_code": True, "lr_D": 1e-3}
@@ -45,5 +45,5 @@ def test_best_of_view_prior_learning_is_pressure():
     (("--mode=train", "--preset=worst"), "invalid choice"),
     (("--mode=train", "--lr_schedule=cosine", "--decay_every=3"), "--decay_every is of --lr_schedule=constant"),
     (("--mode=train", "--pairs=3"), "invalid choice")])
-def test_what_a_preset_excludes_is_refused(refused, arguments, says):  # noqa: F811
+def test_what_a_preset_excludes_is_refused(refused, arguments, says):
     assert says in refused(*arguments, usage=True)

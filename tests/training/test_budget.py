@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from command import CAR, TINY, call
-from command import data, template  # noqa: F401  (fixtures)
 from loop import Sampler, learning_rate
 from models import PoseDiscriminator, ViewDiscriminator
 
@@ -18,7 +17,7 @@ def test_half_a_cosine():
     assert rates[25] == pytest.approx(1e-3 * (1 + math.cos(math.pi / 4))) and rates == sorted(rates, reverse=True)
 
 
-def test_a_cosine_ends_where_it_was_to_end(data, template, tmp_path, capsys):  # noqa: F811
+def test_a_cosine_ends_where_it_was_to_end(data, template, tmp_path, capsys):
     common = ("--mode=train", f"--data_dir={data}", f"--ckpt_dir={tmp_path}/x", f"--obj_dir={template}", "--class_ids",
               CAR, "--lambda_adv=0", "--lr_schedule=cosine", *TINY)
     assert call(*common, "--n_iters=2") == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import CAR, ROOT, data, template  # noqa: F401  (fixtures)
+from command import CAR, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_what_is_collected(claim, tmp_path):
     assert (tmp_path / "claim.png").stat().st_size > 10000
 
 
-def test_runs_are_done_once(claim, data, template, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_runs_are_done_once(claim, data, template, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(claim, "RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(claim.common, "HERE", str(tmp_path))
     monkeypatch.setitem(claim.SETTINGS, "small", f"--enc_width=4 --latent_dim=16 --batch_size=4 --n_iters=2 --ckpt_step=1 "

@@ -6,14 +6,13 @@ import methods
 import pytest
 import torch
 from command import CAR, TINY, script
-from command import data  # noqa: F401  (fixture)
 from datasets import CVPR18
 from errors import InputError
 from training import Trainer
 
 
 @pytest.fixture
-def cars(data):  # noqa: F811
+def cars(data):
     return CVPR18(data, [CAR], "train", data / ".cache")
 
 

@@ -7,7 +7,6 @@ from losses import priors
 import pytest
 import torch
 from command import CAR, TINY, call, checkpoint, differences, script
-from command import data, refused, template  # noqa: F401  (fixtures)
 from datasets import CVPR18, DATASETS
 from errors import InputError
 from losses import MeshTopology
@@ -126,7 +125,7 @@ def test_the_gradient_of_fronts_pulls_an_inside_out_shape_together():
 
 
 @pytest.fixture
-def cars(data):  # noqa: F811
+def cars(data):
     return CVPR18(data, [CAR], "train", data / ".cache", trainViews=7, seed=3)
 
 
@@ -215,7 +214,7 @@ def test_mirrored_cameras_see_a_symmetric_shape_flipped(name, axis, plane):
 
 
 @pytest.mark.parametrize("views", [None, 7])
-def test_the_plane_is_found_from_silhouettes(data, views):  # noqa: F811
+def test_the_plane_is_found_from_silhouettes(data, views):
     few = CVPR18(data, [CAR], "train", data / ".cache", trainViews=views)
     plane, fit = priors.find_mirror(few, at_once=7)
     assert fit > .5 and (views or (plane == 0 and fit > priors.MIRROR_FIT))
@@ -235,7 +234,7 @@ def trainer_of(cars, *more):
     return Trainer(script().parse(["--mode=train", *TINY, "--lambda_adv=0", *more]), torch.device("cpu"), cars)
 
 
-def test_near_and_mirror_in_a_step_are_their_formulas(data):  # noqa: F811
+def test_near_and_mirror_in_a_step_are_their_formulas(data):
     cars = CVPR18(data, [CAR], "train", data / ".cache")
     trainer = trainer_of(cars, "--lambda_near=.5", "--lambda_mirror=.25", "--lambda_pressure=1e-4")
     batch = cars.gather([3, 30, 50, 95])
@@ -287,7 +286,7 @@ ALL = ("--lambda_pressure=1e-4", "--lambda_front=10", "--lambda_near=.5", "--nea
        "--lambda_edge=.01", "--replay=2", "--D_always", "--lr_schedule=cosine", "--pairs=2", "--standardize_code")
 
 
-def test_a_run_with_everything_resumes_to_the_bit(data, template, tmp_path):  # noqa: F811
+def test_a_run_with_everything_resumes_to_the_bit(data, template, tmp_path):
     common = ("--mode=train", f"--data_dir={data}", "--class_ids", CAR, f"--obj_dir={template}", *TINY, *ALL,
               "--log_step=1", "--ckpt_step=2", "--sample_step=9", "--n_iters=4")
     assert call(*common, f"--ckpt_dir={tmp_path}/whole") == 0
@@ -306,11 +305,11 @@ def test_a_run_with_everything_resumes_to_the_bit(data, template, tmp_path):  # 
 @pytest.mark.parametrize("more, says", [
     (("--lambda_pressure=-1",), "is not a finite number from 0"), (("--lambda_near=nan",), "is not a finite number"),
     (("--lambda_front=inf",), "is not a finite number"), (("--disc_width=8",), "--disc_width is of --mode=trainCVPR19")])
-def test_weights_that_are_none_are_refused(refused, more, says):  # noqa: F811
+def test_weights_that_are_none_are_refused(refused, more, says):
     assert says in refused("--mode=train", "--ckpt_dir=x", *more, usage=True)
 
 
-def test_pairs_of_one_view_are_refused(data, refused, tmp_path):  # noqa: F811
+def test_pairs_of_one_view_are_refused(data, refused, tmp_path):
     line = refused("--mode=train", f"--data_dir={data}", f"--ckpt_dir={tmp_path}/x", *TINY, "--pairs=2",
                    "--trainViews=1")
     assert "--pairs=2 needs two images of every object; 4 of 4 training objects have one" in line

@@ -1,0 +1,88 @@
+"""Images and masks as people have them: what is taken for the object, and what is passed over."""
+import numpy as np
+import pytest
+import torch
+from errors import InputError
+from images import list_images, load_image, load_photo
+from PIL import Image
+
+DISC = (np.hypot(*np.mgrid[-32:32, -32:32]) < 15).astype(np.float32)
+
+
+def picture(path, alpha=None, ground=255, colour=(200, 30, 30)):
+    pixels = np.where(DISC[..., None] > 0, np.uint8(colour), np.uint8(ground)).astype(np.uint8)
+    if alpha is not None:
+        pixels = np.concatenate([pixels, np.broadcast_to(np.uint8(alpha), (64, 64))[..., None]], 2)
+    Image.fromarray(pixels).save(path)
+    return str(path)
+
+
+def shape_of(image):
+    return (image[3] > .5).float().numpy()
+
+
+@pytest.mark.parametrize("alpha", [None, 255, 254, 200, 128, "one pixel", "a few pixels"])
+def test_alpha_that_says_nothing_is_not_the_object(alpha, tmp_path, capsys):
+    if isinstance(alpha, str):
+        value, alpha = alpha, np.full((64, 64), 255, np.uint8)
+        alpha[0, :1 if value == "one pixel" else 6] = 0
+    image = load_image(picture(tmp_path / "a.png", alpha), 64)
+    assert np.array_equal(shape_of(image), DISC) and not capsys.readouterr().err
+    whole = load_photo(picture(tmp_path / "a.png", alpha), 64)
+    assert (whole[:, 0, 30] == 1).all(), "nothing is cut off, nothing is darkened"
+
+
+def test_alpha_that_says_something_is(tmp_path):
+    image = load_image(picture(tmp_path / "a.png", (DISC * 255).astype(np.uint8), ground=(10, 200, 10)), 64)
+    assert np.array_equal(shape_of(image), DISC)
+    with pytest.raises(InputError, match="its alpha is empty"):
+        load_image(picture(tmp_path / "a.png", 0), 64)
+
+
+def test_an_object_that_touches_all_borders_is_told(tmp_path, capsys):
+    alpha = np.full((64, 64), 255, np.uint8)
+    alpha[20:40, 20:40] = 0
+    load_image(picture(tmp_path / "a.png", alpha), 64)
+    assert f"warning: in {tmp_path}/a.png the object touches all four borders" in capsys.readouterr().err
+
+
+def test_a_mask_may_say_it_in_its_alpha(tmp_path):
+    path = picture(tmp_path / "a.png")
+    white = np.full((64, 64, 4), 255, np.uint8)
+    white[..., 3] = DISC * 255
+    Image.fromarray(white).save(tmp_path / "alpha.png")
+    Image.fromarray((DISC * 255).astype(np.uint8)).save(tmp_path / "plain.png")
+    results = [load_image(path, 64, str(tmp_path / name)) for name in ("alpha.png", "plain.png")]
+    assert torch.equal(*results) and np.array_equal(shape_of(results[0]), DISC)
+
+
+def test_files_of_systems_are_passed_over(tmp_path, capsys):
+    picture(tmp_path / "car0.png")
+    for name in ("._car0.png", ".DS_Store", "Thumbs.db", ".hidden.jpg"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "__MACOSX").mkdir()
+    assert list_images(str(tmp_path)) == [str(tmp_path / "car0.png")]
+    assert capsys.readouterr().out == (f"passed over in {tmp_path}: 5 hidden files and files of systems (.DS_Store, "
+                                       "...)\n")
+
+
+def test_reconstruct_leaves_out_broken_images_on_request(tmp_path, capsys):
+    import json
+    from types import SimpleNamespace
+    from datasets import CVPR18
+    from modes import reconstruct
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    model = SimpleNamespace(options={"img_size": 64}, dataset=CVPR18)
+    paths = list_images(str(tmp_path))
+    options = SimpleNamespace(skip_bad=False, mask=None, load_im=str(tmp_path))
+    with pytest.raises(InputError, match="b.png is not an image that can be read.*; --skip_bad goes on without"):
+        reconstruct._read_images(paths, model, options)
+    options.skip_bad = True
+    good, images, bad = reconstruct._read_images(paths, model, options)
+    assert [good, len(images), list(bad)] == [paths[:1], 1, paths[1:]]
+    said = capsys.readouterr().out
+    assert "left out, for their files are broken (1):" in said and "b.png is not an image" in said
+    assert json.loads(json.dumps(bad)) == bad
+    with pytest.raises(InputError, match="--skip_bad leaves no image"):
+        reconstruct._read_images(paths[1:], model, options)

@@ -1,0 +1,319 @@
+"""The dashboard, against a real visdom server on loopback that is absent, killed, restarted, stopped."""
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import requests
+from command import SCRIPT, TINY, call, environment, metrics, start
+from engine import dashboard
+
+# `python -m visdom.server` fetches JavaScript first, which only a browser needs, and ends without internet.
+SERVER = "from visdom.server.run_server import main; main()"
+
+
+class Server:
+    """A visdom server that can be killed and started again on its port; it remembers what was saved."""
+
+    def __init__(self, folder):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder, self.process = folder, None
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, "-port", str(self.port), "-env_path", str(self.folder), "-bind_local",
+             "-logging_level", "ERROR"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait(lambda: self.windows("main") is not None)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    @contextlib.contextmanager
+    def hung(self):
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def windows(self, env="run"):
+        """{name: window} of an environment; None if the server does not answer."""
+        try:
+            reply = requests.post(f"http://127.0.0.1:{self.port}/win_data", timeout=5,
+                                  data=json.dumps({"eid": env, "win": None}))
+            return reply.json() if reply.ok else {}
+        except requests.RequestException:
+            return None
+
+    def curves(self, window):
+        """{name: {step: value}} of a window."""
+        drawn = (self.windows() or {}).get(window)
+        return {c["name"]: dict(zip(c["x"], c["y"])) for c in drawn["content"]["data"]} if drawn else {}
+
+
+def wait(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def absent(tmp_path):
+    """A server that was not started."""
+    server = Server(tmp_path / "visdom")
+    server.folder.mkdir()
+    yield server
+    if server.process:
+        server.kill()
+
+
+@pytest.fixture
+def server(absent):
+    absent.start()
+    return absent
+
+
+def record(folder, *records):
+    folder.mkdir(exist_ok=True)
+    with open(folder / "metrics.jsonl", "a") as out:
+        out.writelines(json.dumps({"time": 1.0, **r}) + "\n" for r in records)
+
+
+@pytest.fixture
+def follow(tmp_path):
+    """A function that starts a follower of tmp_path/run in the background, which looks ten times a second."""
+    started = []
+
+    def follower(server):
+        folder = tmp_path / "run"
+        started.append(dashboard.Follower(folder, folder / "samples", "run", port=server.port, every=0.1))
+        started[-1].start_in_background()
+        return started[-1]
+    yield follower
+    for each in started:
+        each.stop()
+
+
+def losses(first, last):
+    return [{"step": step, "silhouette": 1 / step} for step in range(first, last + 1)]
+
+
+def has(server, steps):
+    return lambda: list(server.curves("losses").get("silhouette", {})) == list(range(1, steps + 1))
+
+
+# ---- what is shown ------------------------------------------------------------------------------------
+
+def test_a_finished_run_is_shown_and_shown_again(ae, server, capsys):
+    import neural_renderer as nr
+    show = ("--mode=dashboard", "--ckpt_dir", ae, "--visdom_env=run", "--visdom_port", server.port)
+    assert call(*show) == 0 and call(*show) == 0
+    shown, rows = server.windows(), metrics(ae)
+    assert set(shown) == {"options", "losses", "validation", "learning rate", "images/s", "picture", "mesh"}
+    wanted = {"silhouette", "smoothness", "prior"}
+    assert server.curves("losses") == {k: {r["step"]: r[k] for r in rows} for k in wanted}
+    assert server.curves("validation") == {name: {r["step"]: r[key] for r in rows if key in r}
+                                           for name, key in (("IoU", "val_iou"), ("MMD", "val_mmd"))}
+    assert server.curves("learning rate") == {"of E and G": {r["step"]: 1e-4 for r in rows}}
+    assert list(server.curves("images/s")["images/s"]) == [1, 2, 3, 4, 5, 6]
+    assert shown["picture"]["title"] == "samples, 00006.png"
+    assert shown["picture"]["content"]["src"].startswith("data:image/jpeg;base64,")
+    vertices, faces = nr.load_obj(ae / "samples" / "00006.obj", normalization=False)
+    mesh = shown["mesh"]["content"]["data"][0]
+    assert mesh["type"] == "mesh3d" and [mesh[k] for k in "ijk"] == faces.T.tolist()
+    np.testing.assert_allclose([mesh["x"], mesh["z"], mesh["y"]], vertices.numpy().T * [[1], [1], [-1]], atol=1e-6)
+    assert re.search(r"lambda_adv&nbsp;</td><td>0.0<", shown["options"]["content"])
+    assert (server.folder / "run.json").exists(), "the server was asked to save at a checkpoint"
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2 and said.out.splitlines()[0].endswith("/env/run") and not said.err
+
+
+def test_what_is_not_finite_or_not_a_record_is_skipped(tmp_path, server, follow):
+    folder = tmp_path / "run"
+    record(folder, {"step": 1, "a": .5, "b": None}, {"step": 2, "a": float("nan"), "b": float("inf")},
+           {"step": 3, "a": .25, "val_iou": None, "val_iou_of": {"car": .5}, "picture": "gone.png", "mesh": "gone.obj"})
+    with open(folder / "metrics.jsonl", "a") as out:
+        out.write('{"step": 4, "a": \n[1]\n{"a": 9}\n{"step": 5, "a": 7}')  # the last line is still being written
+    follow(server)
+    wait(lambda: server.curves("losses") == {"a": {1: .5, 3: .25}})
+    with open(folder / "metrics.jsonl", "a") as out:
+        out.write("\n")
+    wait(lambda: server.curves("losses") == {"a": {1: .5, 3: .25, 5: 7}})
+    assert set(server.windows()) == {"losses"}
+
+
+def test_a_long_run_is_thinned_and_a_resumed_one_starts_over(tmp_path, server, follow):
+    folder = tmp_path / "run"
+    record(folder, *({"step": s, "a": s, **({"b": 2 * s} if s % 2 else {})} for s in range(1, 9001)))
+    follow(server)
+    wait(lambda: server.curves("losses"))
+    curves = server.curves("losses")
+    assert sum(map(len, curves.values())) == dashboard.POINTS
+    assert min(curves["a"]) == 1 and max(curves["a"]) == 9000 and max(curves["b"]) == 8999
+    assert all(y == x for x, y in curves["a"].items()) and all(y == 2 * x for x, y in curves["b"].items())
+    record(tmp_path / "new", *losses(1, 50))
+    os.replace(tmp_path / "new" / "metrics.jsonl", folder / "metrics.jsonl")  # as a resumed run does
+    wait(has(server, 50))
+    assert list(server.curves("losses")) == ["silhouette"]
+
+
+# ---- a server in trouble ------------------------------------------------------------------------------
+
+def test_a_server_that_is_absent_killed_and_stopped_loses_no_point(tmp_path, absent, follow, monkeypatch, capfd):
+    monkeypatch.setattr(dashboard, "TIMEOUT", 0.5)
+    folder, server, said = tmp_path / "run", absent, []
+
+    def lines():
+        said.extend(capfd.readouterr().err.splitlines())
+        return len(said)
+    record(folder, *losses(1, 10))
+    follow(server)
+    wait(lambda: lines() == 1)
+    server.start()
+    wait(has(server, 10))
+    wait(lambda: lines() == 2)
+    server.kill()
+    record(folder, *losses(11, 20))
+    wait(lambda: lines() == 3)
+    time.sleep(0.5)
+    record(folder, *losses(21, 30))
+    server.start()  # it has forgotten all that was not saved
+    wait(has(server, 30))
+    wait(lambda: lines() == 4)
+    with server.hung():
+        record(folder, *losses(31, 40))
+        wait(lambda: lines() == 5)
+        time.sleep(1.5)
+        record(folder, *losses(41, 50))
+    wait(has(server, 50))
+    wait(lambda: lines() == 6)
+    record(folder, *losses(51, 60))
+    wait(has(server, 60))
+    assert lines() == 6
+    assert all(line.startswith("warning: the visdom server") and "does not answer" in line for line in said[::2])
+    assert all(line.endswith("is back and up to date") for line in said[1::2])
+
+
+def test_an_error_of_its_own_is_said_once_and_ends_nothing(tmp_path, server, follow, monkeypatch, capfd):
+    def broken(self):
+        raise RuntimeError("a bug")
+    record(tmp_path / "run", *losses(1, 3))
+    with monkeypatch.context() as patched:
+        patched.setattr(dashboard.Follower, "_options", broken)
+        follower = follow(server)
+        time.sleep(0.5)
+        assert follower.thread.is_alive()
+    wait(has(server, 3))
+    follower.stop()
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2 and "RuntimeError: a bug" in said[0]
+
+
+def test_a_program_that_is_no_visdom_is_not_taken_for_one(tmp_path):
+    """A page that says 501 is an answer, but not to the question."""
+    with subprocess.Popen([sys.executable, "-u", "-m", "http.server", "0", "--bind=127.0.0.1"], cwd=tmp_path,
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
+        try:
+            port = int(re.search(r"port (\d+)", other.stdout.readline())[1])
+            record(tmp_path / "run", *losses(1, 3))
+            assert call("--mode=dashboard", "--ckpt_dir", tmp_path / "run", "--visdom_env=run", "--visdom_port",
+                        port) == 1
+        finally:
+            other.kill()
+
+
+# ---- training -----------------------------------------------------------------------------------------
+
+# The script, run by a program that then looks at what was imported.
+WITHOUT_VISDOM = """
+import runpy, sys
+script = sys.argv[0] = sys.argv.pop(1)
+try:
+    runpy.run_path(script, run_name="__main__")
+except SystemExit as end:
+    assert end.code == 0
+assert "engine.dashboard" in sys.modules and not {"visdom", "requests", "tornado"} & set(sys.modules)
+"""
+
+
+def train(data, template, folder, *more, run=(SCRIPT,)):
+    """What a run in a process of its own said on stderr, and the seconds that its steps took."""
+    command = [*run, "--mode=train", "--data_dir", data, "--ckpt_dir", folder, "--obj_dir", template, "--n_iters=40",
+               "--log_step=1", *TINY, *more]
+    done = subprocess.run([sys.executable, *map(str, command)], text=True, capture_output=True, env=environment(),
+                          timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows = metrics(folder)
+    return done.stderr.splitlines(), rows[-1]["time"] - rows[0]["time"]
+
+
+def test_training_does_not_wait_for_a_server_that_hangs(data, template, server, tmp_path):
+    """The run without a dashboard imports nothing of visdom."""
+    _, alone = train(data, template, tmp_path / "alone", run=("-c", WITHOUT_VISDOM, SCRIPT))
+    show = ("--visdom_env=run", "--visdom_port", server.port)
+    said, _ = train(data, template, tmp_path / "shown", *show)
+    assert said == []
+    assert server.curves("losses")["silhouette"] == {r["step"]: r["silhouette"] for r in metrics(tmp_path / "shown")}
+    assert server.windows()["picture"]["title"] == "samples, 00040.png"
+    with server.hung():
+        began = time.monotonic()
+        said, seconds = train(data, template, tmp_path / "hung", *show)
+        whole = time.monotonic() - began
+    assert len(said) <= 1 and all(line.startswith("warning: ") for line in said)
+    assert seconds < 1.5 * alone + 0.5
+    assert whole < seconds + dashboard.PATIENCE + 10  # of which most is the start of Python and torch
+    # A run goes on with another dashboard, or none.
+    assert call("--mode=train", "--data_dir", data, "--ckpt_dir", tmp_path / "hung", "--obj_dir", template,
+                "--n_iters=41", "--resume", *TINY) == 0
+
+
+def test_following_ends_with_an_interrupt(absent, tmp_path):
+    record(tmp_path / "run", *losses(1, 3))
+    with start("--mode=dashboard", "--ckpt_dir", tmp_path / "run", "--visdom_env=run", "--visdom_port", absent.port,
+               "--follow") as running:
+        said = running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        _, rest = running.communicate(timeout=20)
+    assert "does not answer" in said and rest == "" and running.returncode == 0
+
+
+def test_a_second_interrupt_does_not_wait_for_the_dashboard(absent, tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(dashboard.Follower, "stop", lambda self, patience: waited.append(patience))
+    where = str(tmp_path), str(tmp_path), "run", "http://localhost", absent.port
+    with dashboard.shown(*where):
+        pass
+    with pytest.raises(KeyboardInterrupt), dashboard.shown(*where):
+        raise KeyboardInterrupt
+    assert waited == [dashboard.PATIENCE, 0]
+
+
+# ---- bad input ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "/", "a\\b", "a\nb", "x" * 201])
+def test_names_that_visdom_would_change_are_refused(name, ae, data, refused, tmp_path):
+    assert "--visdom_env=" in refused("--mode=dashboard", "--ckpt_dir", ae, f"--visdom_env={name}")
+    assert "--visdom_env=" in refused("--mode=train", "--data_dir", data, "--ckpt_dir", tmp_path / "new",
+                                      f"--visdom_env={name}", *TINY)
+
+
+def test_other_bad_input(ae, refused, absent, tmp_path, capsys):
+    assert "--visdom_env" in refused("--mode=dashboard", "--ckpt_dir", ae)
+    assert "--ckpt_dir" in refused("--mode=dashboard", "--visdom_env=run")
+    assert "metrics.jsonl" in refused("--mode=dashboard", "--ckpt_dir", tmp_path, "--visdom_env=run")
+    assert "--visdom_port=65536" in refused("--mode=dashboard", "--ckpt_dir", ae, "--visdom_env=run",
+                                            "--visdom_port=65536")
+    assert call("--mode=dashboard", "--ckpt_dir", ae, "--visdom_env=run", "--visdom_port", absent.port) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("error: no visdom server answers at http://localhost:")

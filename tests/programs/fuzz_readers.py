@@ -1,0 +1,250 @@
+"""What tests/programs/fuzz.py fuzzes: every reader of files, with small valid files to begin from."""
+import collections
+import contextlib
+import io
+import json
+import pickle
+import zipfile
+import zlib
+from types import SimpleNamespace
+
+import command
+import images
+import inference
+import neural_renderer as nr
+import numpy as np
+import synthetic
+import torch
+from engine import checkpoints, dashboard, lock, runs, weights
+from errors import InputError
+from models import Encoder, ResNetEncoder
+from modes import compare
+from PIL import Image
+from readers import cache, nips17, nips17_files, pascal3d_files
+
+# ---- files with checksums ---------------------------------------------------------------------------------
+
+def zipped(**members):
+    """A whole zip file of these, stored, as numpy and torch store them."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def rezipped(original, name):
+    """A function that puts another member of that name into a zip file."""
+    with zipfile.ZipFile(io.BytesIO(original)) as archive:
+        members = {n: archive.read(n) for n in archive.namelist()}
+    return lambda data: zipped(**{**members, name: data})
+
+
+def member(original, name):
+    with zipfile.ZipFile(io.BytesIO(original)) as archive:
+        return archive.read(name)
+
+
+def png_of(data):
+    """A PNG of the chunks in `data` (length, kind, content), with their checksums made anew."""
+    out, at = b"\x89PNG\r\n\x1a\n", 0
+    while at + 8 <= len(data):
+        length = min(int.from_bytes(data[at:at + 4], "big"), len(data) - at - 8)
+        body = data[at + 4:at + 8 + length]
+        out += data[at:at + 4] + body + zlib.crc32(body).to_bytes(4, "big")
+        at += 8 + length
+    return out
+
+
+def chunks_of(png):
+    out, at = b"", 8
+    while at < len(png):
+        length = int.from_bytes(png[at:at + 4], "big")
+        out += png[at:at + 8 + length]
+        at += 12 + length
+    return out
+
+
+# ---- whole files ----------------------------------------------------------------------------------------
+
+RNG, RESNET = np.random.default_rng(0), ResNetEncoder(1)
+CHECKPOINT = {"step": 3, "options": {"dataset": "CVPR18", "latent_dim": 4, "img_size": 64, "enc_width": 1,
+                                     "class_ids": ["02958343"], "lr": 1e-4, "obj_dir": None, "symmetric": False},
+              "models": {"E": {"a": torch.ones(3)}, "G": {}}, "rng": {}, "best": 0.5, "elapsed": 1.5}
+OBJ = b"""mtllib a.mtl
+v 0 0 0
+v 1 0 0.5
+v 0 1 1e-3
+v 1 1 1
+vt 0 0
+vt 1 0.5
+vt 0.25 1
+usemtl skin
+f 1/1 2/2 3/3
+f -1/1 -2/2/7 3/3//
+f 1 2 3 4
+"""
+MTL = b"newmtl skin\nKd 0.5 0.2 1\nmap_Kd -s 2 2 1 -o 0.5 a.png\nnewmtl other\nKd 1\n"
+EVALUATION = {"protocol": {"objects": {"02958343": 2}, "step": 3, "split": "test", "checkpoint": "last"},
+              **{key: {"02958343": 0.5} for key, _ in compare.COLUMNS}, "mean_iou": 0.5}
+METRICS = b"".join(json.dumps(r).encode() + b"\n" for r in (
+    {"step": 1, "time": 0.5, "silhouette": 0.5, "lr": 1e-4}, {"step": 2, "val_iou": 0.5, "val_iou_of": {"a": 1}},
+    {"step": 3, "picture": "00003.png", "mesh": "00003.obj", "smoothness": None}))
+
+
+def saved(write, *arguments, **more):
+    out = io.BytesIO()
+    write(*arguments, out, **more) if write is torch.save else write(out, *arguments, **more)
+    return out.getvalue()
+
+
+def picture(mode="RGBA", form="PNG", size=(24, 20)):
+    grid = RNG.integers(0, 255, (size[1], size[0], 4), np.uint8)
+    grid[..., 3] = 255 * (np.hypot(*np.mgrid[-10:10, -12:12]) < 8)
+    image = Image.fromarray(grid)
+    image = Image.fromarray(grid[..., 0].astype(np.uint16) * 256) if mode == "I;16" else image.convert(mode)
+    return saved(image.save, form)
+
+
+def mat():
+    import scipy.io
+    return saved(scipy.io.savemat, {"Volume": RNG.integers(0, 2, (32, 32, 32)).astype(np.uint8)})
+
+
+def pascal():
+    pictures = np.empty(3, object)
+    pictures[:] = [RNG.integers(0, 255, (5 + i, 6, 3), np.uint8) for i in range(3)]
+    return saved(np.savez, images=pictures, images_ref=RNG.integers(0, 255, (3, 8, 8, 4), np.uint8),
+                 bounding_boxes=np.tile([0., 0, 5, 5], (3, 1)), rotation_matrices=np.tile(np.eye(3), (3, 1, 1)),
+                 voxels=RNG.integers(0, 2, (3, 32, 32, 32)).astype(np.uint8))
+
+
+def meshes():
+    import trimesh
+    box = trimesh.creation.box()
+    return {form: data.encode() if isinstance(data, str) else data for form in ("off", "ply", "stl", "glb")
+            for data in [box.export(file_type=form)]}
+
+
+# ---- readers --------------------------------------------------------------------------------------------
+
+def read_npz(path):
+    np.array(cache.open_npz(str(path), str(path.parent / "cache"), say=lambda _: None))
+
+
+def read_obj(path):
+    for name, data in (("a.mtl", MTL), ("a.png", picture())):
+        if not (path.parent / name).exists():
+            (path.parent / name).write_bytes(data)
+    nr.load_obj(path.parent / "a.obj", load_texture=True, texture_size=2)
+
+
+def read_part_of_obj(path):
+    (path.parent / "a.obj").write_bytes(OBJ)
+    read_obj(path)
+
+
+def read_metrics(path):
+    follower = dashboard.Follower.__new__(dashboard.Follower)
+    follower.folder, follower.offset, follower.inode, follower.latest = str(path.parent), 0, None, {}
+    follower.curves, follower.pending = {window: {} for window in dashboard.CURVES}, set()
+    follower.read()
+    runs._forget_after(str(path), 2)
+
+
+def read_options(path):
+    follower = dashboard.Follower.__new__(dashboard.Follower)
+    follower.folder, follower.client = str(path.parent), SimpleNamespace(text=lambda *_, **__: None)
+    follower._options()
+
+
+def read_evaluation(path):
+    compare._evaluation(str(path.parent), "test", "last")
+
+
+def read_description(path):
+    synthetic._begin(str(path.parent), {"palette": "own", "layout": "CVPR18"}, "CVPR18")
+
+
+def read_splits(path):
+    nips17.objects_of_split(str(path.parent), ["02691156"], "train")
+
+
+def read_pascal(path):
+    pascal3d_files.open_part(str(path), str(path.parent / "cache"), False, say=lambda _: None)
+
+
+def read_run(path):
+    inference.load_run(path.parent)
+
+
+def parse(path):
+    """Arguments, one a line."""
+    words = path.read_bytes().decode(errors="replace").replace("\0", "").split("\n")
+    with contextlib.suppress(SystemExit):
+        command.script().parse([w for w in words if w not in ("-h", "--help")])
+
+
+Reader = collections.namedtuple("Reader", "name files read errors wrap", defaults=((InputError,), None))
+
+
+def whole_files():
+    """Every reader with the files it is given: ({name: bytes}, reader, its own errors, and what makes a whole file
+    of the mutated bytes, where these are a part of one)."""
+    named = (ValueError, OSError)  # of the library: the message must name the file
+    checkpoint, arrays = saved(torch.save, CHECKPOINT), saved(np.save, RNG.integers(0, 9, (3, 4, 5), np.uint8))
+    state = saved(torch.save, Encoder(4, 64, 4, 1).state_dict())
+    models = saved(torch.save, {**CHECKPOINT, "models": {}})
+    inner = zipfile.ZipFile(io.BytesIO(checkpoint)).namelist()[0].split("/")[0]
+    form = meshes()
+    part = pascal()
+    views = b"-30.5 20 0 1.5\n100 -10.25 0.1 2\n0 0 0 1\n"
+    splits = json.dumps({"02691156": {"train": ["a1", "b2"], "val": ["c"], "test": ["d"]}}).encode()
+    words = "\n".join(["--mode=train", "--ckpt_dir", "runs/x", "--lr=0.001", "--class_ids", "02958343", "0",
+                       "--batch_size=16", "--eval_flag=best", "--on_nan=skip", "--decay_order", "0.5"]).encode()
+    return [
+        Reader("checkpoint", {"last.pt": checkpoint}, checkpoints.load),
+        Reader("checkpoint, its pickle", {"last.pt": member(checkpoint, f"{inner}/data.pkl")}, checkpoints.load,
+               wrap=rezipped(checkpoint, f"{inner}/data.pkl")),
+        Reader("run", {"last.pt": member(models, f"{inner}/data.pkl")}, read_run,
+               wrap=rezipped(models, f"{inner}/data.pkl")),
+        Reader("weights", {"E.ckpt": state, "old.ckpt": saved(
+            torch.save, {"a": torch.ones(3)}, _use_new_zipfile_serialization=False),
+            "pickle.ckpt": pickle.dumps({"a": [1, 2.5, "b"]})}, lambda path: weights.read(str(path), "E")),
+        Reader("ResNet weights", {"resnet.pth": saved(torch.save, RESNET.state_dict())},
+               lambda path: weights.load_resnet(RESNET, str(path))),
+        Reader("npz", {"a.npz": zipped(**{"arr_0.npy": arrays}), "packed.npz": saved(
+            np.savez_compressed, RNG.integers(0, 9, (3, 40), np.uint8))}, read_npz),
+        Reader("npz, its array", {"a.npz": arrays}, read_npz, wrap=lambda data: zipped(**{"arr_0.npy": data})),
+        Reader("Pascal3D", {"car_train.npz": part}, read_pascal),
+        *(Reader(f"Pascal3D, its {name}", {"car_train.npz": member(part, name + ".npy")},
+                 read_pascal, wrap=rezipped(part, name + ".npy"))
+          for name in ("images", "images_ref", "bounding_boxes", "voxels")),
+        Reader("obj", {"a.obj": OBJ}, read_obj, named),
+        Reader("mtl", {"a.mtl": MTL}, read_part_of_obj, named),
+        Reader("texture", {"a.png": picture()}, read_part_of_obj, named),
+        Reader("template", {"a.obj": OBJ}, lambda path: inference.load_template(str(path))),
+        Reader("image", {
+            "a.png": picture(), "b.png": picture("P"), "c.png": picture("I;16"), "d.png": picture("LA"),
+            "a.jpg": picture("RGB", "JPEG"), "a.gif": picture("P", "GIF"), "a.bmp": picture("RGB", "BMP"),
+            "a.webp": picture("RGBA", "WEBP"), "a.tif": picture("RGBA", "TIFF")},
+               lambda path: (images.load_photo(str(path), 64), images.load_image(str(path), 64))),
+        Reader("image, its chunks", {"a.png": chunks_of(picture()), "b.png": chunks_of(picture("P"))},
+               lambda path: images.load_image(str(path), 64), wrap=png_of),
+        Reader("depth", {"a.png": chunks_of(picture("I;16"))}, lambda path: nips17_files._depth_mask(str(path)),
+               wrap=png_of),
+        Reader("view.txt", {"view.txt": views}, lambda path: nips17_files.read_views(str(path), 2)),
+        Reader("mat", {"a.mat": mat()}, lambda path: nips17_files.read_volume(str(path))),
+        Reader("splits.json", {"splits.json": splits}, read_splits),
+        Reader("meshes of people", {f"a.{kind}": data for kind, data in {**form, "obj": OBJ}.items()},
+               lambda path: synthetic.load_mesh(str(path))),
+        Reader("metrics.jsonl", {"metrics.jsonl": METRICS}, read_metrics),
+        Reader("options.json", {"options.json": json.dumps({"options": CHECKPOINT["options"]}).encode()},
+               read_options),
+        Reader("evaluation.json", {"evaluation_test_last.json": json.dumps(EVALUATION).encode()}, read_evaluation),
+        Reader("dataset.json", {"dataset.json": json.dumps(
+            {"palette": "own", "layout": "CVPR18", "classes": ["02958343"]}).encode()}, read_description),
+        Reader("run.lock", {"run.lock": json.dumps(lock._this_process()).encode()},
+               lambda path: lock.check(str(path.parent))),
+        Reader("options", {"words": words}, parse, ()),
+    ]
