@@ -163,7 +163,7 @@ class _Counted:
     def __init__(self, file, progress):
         self.file, self.progress = file, progress
 
-    def read(self, size):
+    def read(self, size=-1):
         self.progress.update(self.file.tell() >> 20)
         return self.file.read(size)
 
@@ -185,8 +185,8 @@ def unpacked(archive, name, cache_dir, say=print):
     progress = Progress(f"  {os.path.basename(archive)}", (status.st_size >> 20) + 1, " MB")
     try:
         os.makedirs(beside)
-        with open(archive, "rb") as file, \
-                tarfile.open(fileobj=_Counted(file, progress), mode="r|gz", bufsize=1 << 20) as members:
+        with open(archive, "rb") as file, gzip.GzipFile(fileobj=_Counted(file, progress)) as unzipped, \
+                tarfile.open(fileobj=unzipped, mode="r|", bufsize=1 << 20) as members:
             for member in members:
                 path = os.path.normpath(member.name)
                 if os.path.isabs(member.name) or path.split(os.sep)[0] == ".." or "\0" in member.name:
@@ -200,6 +200,8 @@ def unpacked(archive, name, cache_dir, say=print):
                 with members.extractfile(member) as source, open(target, "wb") as out:
                     shutil.copyfileobj(source, out)
                 count += 1
+            while unzipped.read(1 << 20):  # to the checksum at its end: tarfile takes a broken header for the end
+                pass
         progress.update((status.st_size >> 20) + 1)
         if not count:
             raise InputError(f"{archive} holds no files of the form {FILES}")
