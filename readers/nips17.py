@@ -53,7 +53,8 @@ class NIPS17(Dataset):
     class_names = SHAPENET
     options = {"mask_from": dict(choices=("depth", "alpha"), help="NIPS17: channel that shows the object"), **SKIP_BAD}
     taken_by_all = {
-        **WIDTH_OF_BINS, "wElevation": dict(type=number(0, above=True), metavar="DEG", help="... of NIPS17 in elevation"),
+        **WIDTH_OF_BINS,
+        "wElevation": dict(type=number(0, above=True), metavar="DEG", help="... of NIPS17 in elevation"),
         **SPLIT_FILE}
     writer = classmethod(write_nips17)
 

@@ -51,7 +51,7 @@ class R2N2(Dataset):
                  "exactly")
     files = FILES
     contents = (f"{RENDERING}/<class>/<object>/rendering/00.png ... 23.png, 137x137 RGBA, and "
-                "rendering_metadata.txt, 24 rows of 5 numbers (azimuth, elevation, in-plane angle, distance ratio, 25); "
+                "rendering_metadata.txt, 24 rows: azimuth, elevation, in-plane angle, distance ratio, 25; "
                 f"{VOX}/<class>/<object>/model.binvox, 32x32x32; or both as .tgz; splits.json or --split_file")
     source = "https://github.com/chrischoy/3D-R2N2"
     class_names = SHAPENET

@@ -242,8 +242,8 @@ class R2N2Object:
         scale = float(sides.max())
         voxels = self.dataset.voxelize(vertices[None] / max(scale, 1e-9), faces)[0].numpy()
         if not voxels.any():
-            raise InputError(f"object {i} of {split} is open, or thinner than a cell everywhere: no centre of a cell of "
-                             "its grid is inside")
+            raise InputError(f"object {i} of {split} is open, or thinner than a cell everywhere: no centre of a cell "
+                             "of its grid is inside")
         return {"rgba": as_bytes(rgba.clamp(0, 1)), "rows": rows, "voxels": voxels, "scale": scale,
                 "corner": (-sides / 2).numpy()}
 
@@ -262,7 +262,8 @@ def write_r2n2(dataset, folder, class_id, sizes, make, train_views, seed, name, 
     one = R2N2Object(dataset, make, train_views, seed)
     try:
         for number, (split, names) in enumerate(splits.items()):
-            for object_name, record in zip(names, in_order(one, [(split, number, i) for i in range(len(names))], workers)):
+            records = in_order(one, [(split, number, i) for i in range(len(names))], workers)
+            for object_name, record in zip(names, records):
                 target = os.path.join(folder, "ShapeNetRendering", class_id, object_name)
                 grid = os.path.join(folder, "ShapeNetVox32", class_id, object_name)
                 beside = target + ".part"

@@ -124,7 +124,7 @@ def test_split_files_in_both_forms(tmp_path):
             [[["c"]], [["b"]], [["a"]]]
     parts["test"] += ["gone", "lost"]
     path.write_text(json.dumps({CAR: parts}))
-    with pytest.raises(InputError, match=r"given.json names 2 of 3 objects of .* test that .* lacks \(gone, ...\); --skip"):
+    with pytest.raises(InputError, match=r"given.json names 2 of 3 objects of .* test that .* lacks \(gone, ...\); --s"):
         read(tmp_path, split_file=str(path))
     said = []
     assert read(tmp_path, say=said.append, split_file=str(path), skip_bad=True).names == [["a"]]
@@ -199,7 +199,8 @@ def test_damaged_archives(folder, change):
 # ---- refusals ---------------------------------------------------------------------------------------
 
 def broken_file(folder, case):
-    here, grid = folder / r2n2_files.RENDERING / CAR / "b" / "rendering", folder / r2n2_files.VOX / CAR / "b" / "model.binvox"
+    here = folder / r2n2_files.RENDERING / CAR / "b" / "rendering"
+    grid = folder / r2n2_files.VOX / CAR / "b" / "model.binvox"
     rows, whole = here / "rendering_metadata.txt", grid.read_bytes()
     head, data = whole.split(b"data\n", 1)
     if case == "no metadata":
@@ -237,7 +238,8 @@ def broken_file(folder, case):
 BROKEN = {"no metadata": "there is no .*rendering_metadata.txt", "short metadata": "has 23 views; 24 are needed",
           "four columns": "has 4 numbers in row 0", "nan": "row 0: azimuth 0, elevation nan",
           "inside": "row 0.*distance ratio 0.065.*outside of the object", "words": "must hold numbers, a row a view",
-          "23 pictures": "there is no .*23.png", "another size": "05.png must be RGBA of 137x137 pixels, got RGBA of 64x64",
+          "23 pictures": "there is no .*23.png",
+          "another size": "05.png must be RGBA of 137x137 pixels, got RGBA of 64x64",
           "no alpha": "05.png must be RGBA of 137x137 pixels, got RGB of", "no picture": "05.png is not a PNG",
           "no grid": "there is no .*model.binvox", "cut short": "model.binvox is cut short",
           "overflows": "model.binvox overflows", "another dim": "has dim 16 16 16; expected 32 32 32",
@@ -283,7 +285,8 @@ def test_folders_that_are_not_there(folder):
 
 # ---- real objects -----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("class_id, least", [("02958343", .85), ("02691156", .70), ("03001627", .88), ("03636649", .63)])
+@pytest.mark.parametrize("class_id, least", [("02958343", .85), ("02691156", .70), ("03001627", .88),
+                                             ("03636649", .63)])
 def test_real_silhouettes_are_covered_by_the_real_voxels(shared_data, tmp_path, class_id, least):
     """The smoothed surface of each object's grid through the camera against the files' alpha, at their 137 pixels."""
     here = shared_data / "r2n2"
@@ -316,7 +319,8 @@ def made(tmp_path_factory):
 def test_every_mode(made, tmp_path, template):
     run, out = tmp_path / "run", ("--sample_dir", tmp_path / "out")
     given = ("--dataset=R2N2", "--data_dir", made)
-    assert call("--mode=train", *given, "--ckpt_dir", run, *TINY, "--n_iters=2", "--ckpt_step=2", "--obj_dir", template) == 0
+    assert call("--mode=train", *given, "--ckpt_dir", run, *TINY, "--n_iters=2", "--ckpt_step=2",
+                "--obj_dir", template) == 0
     assert call("--mode=trainCVPR19", *given, "--ckpt_dir", tmp_path / "vpl", *TINY, "--n_iters=1", "--trainViews=2",
                 "--obj_dir", template) == 0
     assert call("--mode=evaluation", "--ckpt_dir", run, "--device=cpu") == 0
