@@ -41,7 +41,8 @@ def load_textures(filename_obj, filename_mtl, texture_size, texture_wrapping="RE
 
 def create_texture_image(textures, texture_size_out=16):
     """One picture (H, W, 3) float32 in [0, 1], row 0 on top, of textures (F, T, T, T, 3), and where the corners of
-    faces lie on it, (F, 3, 2) in [0, 1] from the lower left. A face has a square of `texture_size_out` pixels a side."""
+    faces lie on it, (F, 3, 2) in [0, 1] from the lower left. A face has a square of `texture_size_out` pixels a
+    side."""
     if not isinstance(textures, torch.Tensor) or textures.dim() != 5 or not textures.is_floating_point() or \
             not 1 <= textures.shape[1] == textures.shape[2] == textures.shape[3] or textures.shape[4] != 3:
         raise ValueError(f"textures must be a float tensor of shape (F, T, T, T, 3), got {describe(textures)}")

@@ -54,7 +54,7 @@ def test_training_and_evaluation(trained, capsys, layout):
     assert 0 <= result["iou"][CHAIR] <= 1 and result["protocol"]["dataset"] == layout
     assert result["protocol"]["objects"] == {CHAIR: 2}
     if layout == "Pascal3D":  # one image an object: what cannot be measured is told with its reason
-        no_pairs = f"no agreement of {CHAIR}: each object has one view"
+        no_pairs = f"no agreement, no new view of {CHAIR}: each object has one view"
         assert result["view_agreement"][CHAIR] is None and no_pairs in result["protocol"]["undefined"]
         assert f"-: {no_pairs}\n" in told and "nan" not in told and told.count(" -") >= 2
     assert {"NIPS17": "0 and 2 swapped", "Pascal3D": "all three reversed"}[layout] in result["protocol"]["grid"]
