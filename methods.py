@@ -89,7 +89,7 @@ class FeatGAN(Method):
         "replay": dict(type=integer(0), default=0, metavar="N",
                        help="the discriminator also learns from the codes of its last N batches")}
 
-    # What won on shapes of ShapeNet (benchmarks/claim.py).
+    # What promised most in first trials on ShapeNet's shapes; benchmarks/claim.py is to decide it.
     best = {"lambda_pressure": 1e-4, "lambda_near": 0.5, "lambda_mirror": 0.5, "lambda_edge": 0.01,
             "lambda_front": 10.0, "lambda_Gprior": 0.0, "confusion": "ce", "standardize_code": True, "lr_D": 1e-3}
 
@@ -103,7 +103,10 @@ class FeatGAN(Method):
         return {"confusion": losses.confusion_loss(self.discriminator(step.codes), self.confusion)}
 
     def discriminator_losses(self, step):
-        return {"discriminator": self.discriminator.loss(step.codes.detach(), step.poses)}
+        codes = step.codes.detach()
+        if self.discriminator.replays:
+            return {"discriminator": self.discriminator.loss(codes, step.poses)}
+        return {"discriminator": losses.discriminator_loss(self.discriminator(codes), step.poses)}
 
 
 class ViewPriorLearning(Method):

@@ -32,7 +32,8 @@ TIMEOUT = 3    # seconds that the server may take for one request
 PATIENCE = 5   # seconds that the end of training waits for the last records to arrive
 
 # What a record holds besides losses: the window it is drawn in, and its name there.
-PLACES = {"val_iou": ("validation", "IoU"), "val_mmd": ("validation", "MMD"), "lr": ("learning rate", "of E and G"),
+PLACES = {"val_iou": ("validation", "IoU"), "val_mmd": ("validation", "MMD"),
+          "val_inside_out": ("validation", "inside out"), "lr": ("learning rate", "of E and G"),
           "lr_D": ("learning rate", "of D"), "images_per_s": ("images/s", "images/s")}
 CURVES = ("losses", "validation", "learning rate", "images/s")
 # In the order they are sent; 'save' is the request to keep them on the server's disk.

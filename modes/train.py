@@ -19,7 +19,8 @@ from training import Trainer
 
 TRAINING = {
     "preset": dict(choices=("published", "best"), default="published", help=(
-        "published: exactly the published run; best: what won on real shapes; an option that is given wins")),
+        "published: exactly the published run; best: what promised most in first trials on real shapes, not decided "
+        "yet; an option that is given wins")),
     "n_iters": dict(type=integer(1), help="total number of iterations; with BATCHES_DONE, those to come"),
     "batches_done": dict(type=integer(0), default=0, metavar="N", help=(
         "the published way to go on after N iterations: with the run that CKPT_DIR holds, or from the weights that are "

@@ -17,14 +17,14 @@ def check_vertices(vertices):
         raise ValueError(f"vertices must be a float tensor of shape (B, V, 3), got {describe(vertices)}")
 
 
-def integers(faces):
+def integers(faces, which=""):
     """Faces of a float dtype as int64, where every number is whole; anything else as it is, for check_faces to see."""
     if not isinstance(faces, torch.Tensor) or not faces.is_floating_point():
         return faces
     whole = faces.long()
     looked = not torch.compiler.is_compiling() and not (faces.is_cuda and torch.cuda.is_current_stream_capturing())
     if looked and not torch.equal(whole.to(faces.dtype), faces):
-        raise ValueError(f"faces must be whole numbers, got {describe(faces)} with others among them")
+        raise ValueError(f"faces{which} must be whole numbers, got {describe(faces)} with others among them")
     return whole
 
 
@@ -86,7 +86,7 @@ def check_mesh(which, vertices, faces, like=None):
     if like is not None and (vertices.dtype, vertices.device) != (like.dtype, like.device):
         raise ValueError(f"vertices{which} must be {describe(like).split()[0]} on {like.device} as the first "
                          f"mesh, got {describe(vertices)} on {vertices.device}")
-    faces = integers(faces)
+    faces = integers(faces, which)
     if not isinstance(faces, torch.Tensor) or faces.dim() != 2:
         raise ValueError(f"faces{which} must be an integer tensor of shape (F, 3), got {describe(faces)}")
     try:

@@ -137,7 +137,7 @@ def test_compare(trained, tmp_path, capsys):
         assert call("--mode=evaluation", "--ckpt_dir", run) == 0
         assert call("--mode=compare", "--runs", run, "--sample_dir", tmp_path / layout) == 0
         assert (tmp_path / layout / "compare.png").exists()
-        told = "-: no agreement of" in (tmp_path / layout / "table.md").read_text()
+        told = "-: no agreement" in (tmp_path / layout / "table.md").read_text()
         assert told == (layout == "Pascal3D")
 
 

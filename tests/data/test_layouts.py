@@ -76,8 +76,8 @@ def in_the_axes(layout, grid):
     return np.swapaxes(grid, 1, 2)[::-1, ::-1, ::-1]
 
 
-class Always:
-    """Makes one mesh, whatever it is asked for; goes to other processes."""
+class Same:
+    """Makes the same mesh every time, in any process."""
 
     def __init__(self, mesh):
         self.mesh = mesh
@@ -94,7 +94,7 @@ def folders(tmp_path_factory):
         made[layout] = tmp_path_factory.mktemp(layout)
         sizes = {split: n for split, n in (("train", 4), ("val", 2), ("test", 1))
                  if split in dataset.splits}
-        dataset.writer(str(made[layout]), CLASS, sizes, Always(mesh), None, 0, layout)
+        dataset.writer(str(made[layout]), CLASS, sizes, Same(mesh), None, 0, layout)
     return made
 
 
@@ -194,7 +194,7 @@ class Oracle:
 
     def predict(self, images):
         return SimpleNamespace(vertices=self.vertices.expand(len(images), -1, -1), faces=torch.tensor(FACES),
-                               codes=torch.rand(len(images), 3))
+                               codes=torch.rand(len(images), 3), outward=1)
 
 
 @pytest.mark.parametrize("layout", DATASETS)
@@ -302,7 +302,7 @@ def test_views_are_a_function_of_the_seed(tmp_path):
     views = []
     for k, seed in enumerate((0, 0, 1)):
         folder = tmp_path / str(k)
-        NIPS17.writer(str(folder), CLASS, {"train": 1}, Always(mesh), 2, seed, "")
+        NIPS17.writer(str(folder), CLASS, {"train": 1}, Same(mesh), 2, seed, "")
         views.append((folder / "renders" / CLASS / "train_00000" / "view.txt").read_bytes())
     assert views[0] == views[1] != views[2]
     rows = np.loadtxt(io.BytesIO(views[0]))

@@ -246,7 +246,7 @@ def test_no_result_is_written_over_by_another(names, ae, car, tmp_path):
     for name in names:
         on(straight(car), "white").save(tmp_path / "in" / name)
     assert reconstruct(ae, tmp_path / "in", tmp_path / "out") == 0
-    assert len(list((tmp_path / "out").iterdir())) == 5 * len(names) + 2
+    assert len(list((tmp_path / "out").iterdir())) == 5 * len(names) + 3  # page, sheet and list
 
 
 def test_contact_sheet(folder_of_images):

@@ -124,7 +124,8 @@ def test_a_finished_run_is_shown_and_shown_again(ae, server, capsys):
     wanted = {"silhouette", "smoothness", "prior"}
     assert server.curves("losses") == {k: {r["step"]: r[k] for r in rows} for k in wanted}
     assert server.curves("validation") == {name: {r["step"]: r[key] for r in rows if key in r}
-                                           for name, key in (("IoU", "val_iou"), ("MMD", "val_mmd"))}
+                                           for name, key in (("IoU", "val_iou"), ("MMD", "val_mmd"),
+                                                             ("inside out", "val_inside_out"))}
     assert server.curves("learning rate") == {"of E and G": {r["step"]: 1e-4 for r in rows}}
     assert list(server.curves("images/s")["images/s"]) == [1, 2, 3, 4, 5, 6]
     assert shown["picture"]["title"] == "samples, 00006.png"

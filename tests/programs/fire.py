@@ -194,7 +194,7 @@ class Range:
     def __init__(self, base, data, seed):
         self.base, self.data, self.rng = base, data, random.Random(seed)
         self.board = Board()
-        self.template = command._template(base)
+        self.template = conftest._template(base)
         self.counts, self.phases, self.wrong = collections.Counter(), collections.Counter(), []
         self.folders = (base / f"run{n}" for n in itertools.count())
         command.script()  # read now: what is worked on meanwhile is not tested half
@@ -374,7 +374,7 @@ def main(arguments=None):
     roomy = os.path.isdir(memory) and shutil.disk_usage(memory).free > 2e9
     with tempfile.TemporaryDirectory(dir=memory if roomy else None) as base:
         base = Path(base)
-        fire = Range(base, options.data_dir or command._data(base), options.seed)
+        fire = Range(base, options.data_dir or conftest._data(base), options.seed)
         print(f"undisturbed: {fire.seconds:.1f} s, touches the disk {fire.touches} times", flush=True)
         start = time.monotonic()
         fire.kills(options.kills)

@@ -25,7 +25,7 @@ from readers.writers import as_bytes, draw_rgba, voxel_grid  # noqa: E402
 AZIMUTHS = torch.tensor([0.0, 100.0, 220.0])
 
 
-def write(dataset, folder, class_id, sizes, make, train_views, seed, name):
+def write(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
     for split, count in sizes.items():
         made = [make(split, i) for i in range(count)]
         images = [as_bytes(draw_rgba(dataset, dataset.place(v), f, c, AZIMUTHS, 64)) for v, f, c in made]

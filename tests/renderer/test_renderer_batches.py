@@ -139,7 +139,7 @@ def wrong_lists():
     yield r"vertices\[1\].*float64 on cpu", ([vertices[0], vertices[1].float(), vertices[2]], faces, textures)
     yield r"vertices\[2\]", (vertices[:2] + [None], faces, textures)
     yield r"faces\[2\]", (vertices, faces[:2] + [faces[0]], textures)
-    yield r"faces\[0\]", (vertices, [faces[0].double()] + faces[1:], textures)
+    yield r"faces\[0\]", (vertices, [faces[0].double() + 0.5] + faces[1:], textures)
     yield r"textures\[1\]", (vertices, faces, [textures[0], textures[1][:-1], textures[2]])
     yield r"textures\[2\]", (vertices, faces, textures[:2] + [torch.zeros(20, 3, 3, 3, 3).double()])
     yield "vertices", (torch.zeros(4, 3), faces, textures)

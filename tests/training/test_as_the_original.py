@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_view_discriminator_sees_the_fake_half_first():
     """What batch normalisation keeps is 0.9 of what it had and 0.1 of the newest: the last half weighs more."""
     torch.manual_seed(0)
-    method = ViewPriorLearning(SimpleNamespace(), 3, 16)
+    method = ViewPriorLearning(SimpleNamespace(disc_width=128), 3, 16)
     convolution, _, second, normalised = method.discriminator.convBlocks[:4]
     rendered, other = torch.rand(2, 4, 16, 16)
     poses, others = torch.tensor([0, 1, 2, 0]), torch.tensor([2, 2, 1, 1])

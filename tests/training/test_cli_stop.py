@@ -63,7 +63,7 @@ def test_a_second_interrupt_ends_it_at_once(place, at_step, data, template, tmp_
         monkeypatch.setattr(os, "replace", disturbed)
     assert call(*command(data, template, tmp_path / "run", *SHORT)) == 75
     said = capsys.readouterr()
-    assert "SIGINT: stopped at once; what was saved before stays" in said.out and said.err == ""
+    assert "SIGINT: stopped at once; the last checkpoint stays" in said.out and said.err == ""
     assert checkpoints.load_last(tmp_path / "run")["step"] == (3 if place == "step" else 6)
     left = {p.name for p in (tmp_path / "run").iterdir()}
     assert not [n for n in left if n.endswith(".part") or n == "run.lock"], left
@@ -136,7 +136,7 @@ def test_what_cannot_be_written_is_said_and_nothing_is_lost(name, data, ae, temp
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         monkeypatch.setattr(os, "link", refuse)
     options = command(data, template, tmp_path / "run", *SHORT)
-    monkeypatch.setattr("inference.voxel_iou", lambda a, b: torch.tensor([len(metrics(tmp_path / "run")) / 9]))
+    monkeypatch.setattr("scoring.voxel_iou", lambda a, b: torch.tensor([len(metrics(tmp_path / "run")) / 9]))
     assert call(*options) == 74
     said = capsys.readouterr()
     assert said.err == f"error: cannot write {tmp_path}/run/{name}: No space left on device\n"

@@ -43,7 +43,7 @@ def test_it_ends_well_and_says_so(featgan_process, featgan):
 def test_options_json_holds_all(featgan, data):
     kept = json.loads((featgan / "options.json").read_text())
     actions = script().parser()._actions
-    assert set(kept["options"]) == {a.dest for a in actions} - {"help"}
+    assert set(kept["options"]) == {a.dest for a in actions} - {"help", "version"}
     assert kept["options"] | {"mode": "train", "data_dir": str(data), "class_ids": [CAR], "n_iters": 6,
                               "lr": 1e-4, "lambda_adv": 1.0, "seed": 0} == kept["options"]
     assert kept["versions"]["torch"] == torch.__version__ and kept["versions"]["command"][0].endswith("3D-GAN.py")
@@ -57,7 +57,7 @@ def test_metrics(featgan):
         turn = "confusion" if r["step"] % 2 == 0 else "discriminator"
         expected = {"step", "time", "silhouette", "smoothness", "prior", "lr", "images_per_s", turn}
         if r["step"] % 3 == 0:
-            expected |= {"val_iou", "val_mmd", "val_iou_of", "picture", "mesh"}
+            expected |= {"val_iou", "val_mmd", "val_iou_of", "val_inside_out", "picture", "mesh"}
             assert 0 <= r["val_iou"] <= 1 and r["val_iou_of"] == {CAR: r["val_iou"]} and r["val_mmd"] > 0
             assert (featgan / "samples" / r["picture"]).exists() and (featgan / "samples" / r["mesh"]).exists()
         assert set(r) == expected

@@ -154,7 +154,7 @@ def test_the_nearest_silhouette_is_that_of_a_plain_search(cars):
 
 def test_bins_without_images_are_told_once(cars, capsys):
     few = CVPR18.__new__(CVPR18)
-    few.__dict__.update(cars.__dict__, rows=cars.rows[cars.rows[:, 3] > 3])
+    few.__dict__.update(cars.__dict__, rows=cars.rows[cars.rows["view"] > 3])
     bank = priors.open_bank(SimpleNamespace(lambda_near=.5), few, torch.device("cpu"))
     empty = int((bank.counts == 0).sum())
     assert empty >= 4 and capsys.readouterr().out == (
