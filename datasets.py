@@ -15,6 +15,7 @@ from readers.base import SHAPENET, VOXEL_GRID, Batch, Dataset, apart, check_fold
 from readers.cache import open_npz
 from readers.nips17 import NIPS17
 from readers.pascal3d import Pascal3D
+from readers.r2n2 import R2N2
 from readers.writers import write_cvpr18
 
 
@@ -211,7 +212,7 @@ class CVPR18(Dataset):
         return open_npz(os.path.join(data_dir, stem + ".npz"), cache_dir, say)
 
 
-DATASETS = {"CVPR18": CVPR18, "NIPS17": NIPS17, "Pascal3D": Pascal3D}
+DATASETS = {"CVPR18": CVPR18, "NIPS17": NIPS17, "Pascal3D": Pascal3D, "R2N2": R2N2}
 DEFAULT = "CVPR18"  # the dataset where none is given, and the layout of the embedded shapes
 
 

@@ -67,7 +67,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
             if k % distributed.size() == distributed.rank():
                 batch = data.read(numbers[places]).to(model.device).as_numbers()
                 prediction = model.predict(batch.images)
-                grids = data.voxelize(prediction.vertices, prediction.faces)
+                grids = data.voxelize_as(batch.objects.cpu(), prediction.vertices, prediction.faces)
                 codes[places] = prediction.codes.float()
                 for o, shapes in enumerate(grids.split(views), first):
                     figures[o, 0] = voxel_iou(shapes, truth[o]).mean()

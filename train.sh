@@ -5,7 +5,7 @@
 #   DATASET=CVPR18 DATA_DIR=/data/cvpr18 CLASS_IDS="02691156 02958343" bash train.sh
 #                                      the published settings, each class in turn, into CKPT_DIR
 #                                      (default runs/CVPR18); interrupted runs go on where they stopped;
-#                                      the same with DATASET=NIPS17 and DATASET=Pascal3D
+#                                      the same with DATASET=NIPS17, Pascal3D and R2N2
 #
 # Further options go to every training command: bash train.sh --amp --n_iters 5000
 set -euo pipefail
@@ -13,9 +13,9 @@ if [ -n "${DATASET:-}" ]; then  # before anything is installed
   refuse() { echo "error: $*" >&2; exit 2; }
   shapenet="02691156 02828884 02933112 02958343 03001627 03211117 03636649 03691459 04090263 04256520 04379243 04401088 04530566"
   case "$DATASET" in
-    CVPR18|NIPS17) every=$shapenet ;;
+    CVPR18|NIPS17|R2N2) every=$shapenet ;;
     Pascal3D) every="02691156 02958343 03001627" ;;
-    *) refuse "DATASET=$DATASET is not known; expected CVPR18, NIPS17 or Pascal3D" ;;
+    *) refuse "DATASET=$DATASET is not known; expected CVPR18, NIPS17, Pascal3D or R2N2" ;;
   esac
   [ -n "${DATA_DIR:-}" ] || refuse "DATASET=$DATASET needs DATA_DIR, the folder of its files"
   [ -d "$DATA_DIR" ] || refuse "DATA_DIR=$DATA_DIR is not a folder"

@@ -74,7 +74,7 @@ def run(options, _device):
 def _samples(data, count):
     """`Batch` of images of evenly spread objects, and the mesh of each object's voxels."""
     objects, chosen = data.spread(count)
-    return data.gather(chosen), [data.voxel_mesh(grid) for grid in data.voxels(objects)]
+    return data.gather(chosen), data.voxel_meshes(objects)
 
 
 def _draw(data, vertices, faces, cameras, size):

@@ -90,10 +90,10 @@ def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
             columns.append(list(draw(data, prediction.vertices, prediction.faces,
                                      look.to(model.device), size).cpu()))
             titles.append(f"{name[-12:]}, {angle}")
-    grids = data.voxels(objects)
+    truths = data.voxel_meshes(objects)
     for look, angle in zip(looks, angles):
-        columns.append([draw(data, *data.voxel_mesh(grid), look[i:i + 1], size, (0.6, 0.65, 0.7))[0]
-                        for i, grid in enumerate(grids)])
+        columns.append([draw(data, *truth, look[i:i + 1], size, (0.6, 0.65, 0.7))[0]
+                        for i, truth in enumerate(truths)])
         titles.append(f"truth, {angle}")
     sheet(list(zip(*columns)), titles).save(os.path.join(folder, "compare.png"))
     inputs = os.path.join(folder, "inputs")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from engine.arguments import number
 from errors import InputError
 
 from .conventions import VOXEL_GRID, Conventions  # noqa: F401  (the grid's side belongs to the interface)
@@ -53,6 +54,12 @@ class Batch:
         return dataclasses.replace(self, images=images, silhouettes=silhouettes)
 
 
+# Options that several datasets have.
+WIDTH_OF_BINS = {"wAzimuth": dict(type=number(0, above=True), metavar="DEG", help=(
+    "NIPS17, R2N2: width of the pose bins"))}
+SPLIT_FILE = {"split_file": dict(metavar="JSON", help=(
+    "NIPS17, R2N2, MESH_DIR: {class: {train, val, test: [objects]}} or [{taxonomy_id, train, val, test}] (default: "
+    "DATA_DIR/splits.json)"))}
 SKIP_BAD = {"skip_bad": dict(action="store_true", help=(
     "go on without objects, meshes or images whose files are broken, and list them"))}
 
@@ -177,6 +184,21 @@ class Dataset(Conventions):
         classes = self.object_class[objects]
         grids = [self._voxels[c][o - self._first_object[c]] for c, o in zip(classes, objects)]
         return torch.from_numpy(np.stack(grids).astype(bool))
+
+    def grid_scales(self, objects):
+        """(len(objects),) float64: lengths of the renderer's frame that count as 1 in `to_grid`. Others than 1 where
+        each object's grid has a size of its own."""
+        return torch.ones(len(objects), dtype=torch.float64)
+
+    def voxelize_as(self, objects, vertices, faces):
+        """`voxelize` of meshes (B, V, 3), each in the grid of one of these objects (B,)."""
+        scales = self.grid_scales(objects).to(vertices)
+        return self.voxelize(vertices / scales[:, None, None], faces)
+
+    def voxel_meshes(self, objects):
+        """`voxel_mesh` of each of these objects, as large as it is."""
+        return [(vertices * scale, faces) for (vertices, faces), scale in
+                zip(map(self.voxel_mesh, self.voxels(objects)), self.grid_scales(objects).tolist())]
 
     def _count_objects(self, sizes):
         """Number the objects of classes of these sizes through."""

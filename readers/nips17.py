@@ -8,7 +8,7 @@ import neural_renderer as nr
 from engine.arguments import number
 from errors import InputError
 
-from .base import SHAPENET, SKIP_BAD, Batch, Dataset, Rows, apart, table, tell_left_out
+from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table, tell_left_out
 from .nips17_files import FILES, ClassReader, objects_of_split, read_splits
 from .writers import write_nips17
 
@@ -53,10 +53,9 @@ class NIPS17(Dataset):
     class_names = SHAPENET
     options = {"mask_from": dict(choices=("depth", "alpha"), help="NIPS17: channel that shows the object"), **SKIP_BAD}
     taken_by_all = {
-        "wAzimuth": dict(type=number(0, above=True), metavar="DEG", help="width of NIPS17's pose bins"),
-        "wElevation": dict(type=number(0, above=True), metavar="DEG", help="... in elevation"),
-        "split_file": dict(metavar="JSON", help="NIPS17 and MESH_DIR: {class: {train, val, test: [objects]}} (default: "
-                                                "DATA_DIR/splits.json)")}
+        **WIDTH_OF_BINS,
+        "wElevation": dict(type=number(0, above=True), metavar="DEG", help="... of NIPS17 in elevation"),
+        **SPLIT_FILE}
     writer = classmethod(write_nips17)
 
     # ---- conventions ----------------------------------------------------------------------------

@@ -1,92 +1,53 @@
 """Reads the files of NIPS17 and decodes them into the cache."""
-import concurrent.futures
 import functools
 import os
-import warnings
 
 import numpy as np
 from PIL import Image
 
 from engine import strict_json
-from engine.monitor import Progress
 from errors import InputError
 
 from .base import VOXEL_GRID, check_folder
-from .cache import build, fingerprint
+from .decoded import DecodedClass, largest_tilt, read_numbers, read_png
 
 FILES = ("renders/<class>/<object>/{render_<i>.png,depth_<i>.png,view.txt}, "
          "voxels/modelVoxels32/<class>/<object>.mat and splits.json")
 
 
-class ClassReader:
-    """The objects of one class and split, decoded once into the cache."""
+class ClassReader(DecodedClass):
+    """The objects of one class and split."""
+
+    layout = "NIPS17"
 
     def __init__(self, data_dir, class_id, objects, views, side, mask_from):
-        self.class_id, self.objects, self.views = class_id, objects, views
-        self.side, self.mask_from = side, mask_from
-        self.renders = os.path.join(data_dir, "renders", class_id)
+        super().__init__(class_id, objects, views, side)
+        self.mask_from = mask_from
+        self.settings = [mask_from, "resized by a Gaussian"]
+        self.source = os.path.join(data_dir, "renders", class_id)
         self.volumes = os.path.join(data_dir, "voxels", "modelVoxels32", class_id)
 
     def files(self, name):
         """The files of one object that this reader needs."""
-        folder = os.path.join(self.renders, name)
+        folder = os.path.join(self.source, name)
         images = [os.path.join(folder, f"render_{i}.png") for i in range(self.views)]
         depths = [os.path.join(folder, f"depth_{i}.png") for i in range(self.views)] \
             if self.mask_from == "depth" else []
         view = [os.path.join(folder, "view.txt")] if self.views else []
         return images + depths + view + [os.path.join(self.volumes, name + ".mat")]
 
-    def open(self, cache_dir, split, skip_bad, say):
-        """dict of images (N, v, 4, S, S) uint8 and voxels (N, 32, 32, 32) bool, both mapped, cameras (N, v, 3), `kept`,
-        the numbers of intact objects, and `problems`, a message for each other object."""
-        paths = [path for name in self.objects for path in self.files(name)]
-        known = [self.objects, self.views, self.side, self.mask_from, "resized by a Gaussian"]
-        stem = f"NIPS17_{self.class_id}_{split}_{self.views}x{self.side}_{self.mask_from}"
-        found = build(cache_dir, stem, self.renders, fingerprint(known, paths),
-                      lambda make: self._decode(make, say, skip_bad))
-        if len(found["problems"]) and not skip_bad:
-            raise InputError(str(found["problems"][0]))
-        return {**found, "problems": list(map(str, found["problems"]))}
-
-    def _decode(self, make, say, skip_bad):
-        count = len(self.objects)
-        images = make("images", (count, self.views, 4, self.side, self.side), np.uint8)
-        voxels = make("voxels", (count,) + (VOXEL_GRID,) * 3, bool)
-        cameras, kept, problems = np.zeros((count, self.views, 3)), [], []
-        turned = 0.0
-        progress = Progress(f"decoding NIPS17 {self.class_id}, this time only", count, " objects")
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for k, result in enumerate(pool.map(self._one, self.objects)):
-                if isinstance(result, InputError):
-                    if not skip_bad:
-                        pool.shutdown(cancel_futures=True)
-                        raise result
-                    problems.append(f"{self.class_id}/{self.objects[k]}: {result}")
-                else:
-                    images[k], rows, voxels[k] = result
-                    cameras[k] = rows[:, [0, 1, 3]]
-                    turned = max(turned, float(np.abs((rows[:, 2] + 180) % 360 - 180).max(initial=0)))
-                    kept.append(k)
-                progress.update(k + 1)
-        if turned > 0.5:
-            say(f"note: in-plane angles of {self.class_id} up to {turned:.1f} degrees are not used by this "
-                "camera, as in the published program")
-        return {"cameras": cameras, "kept": np.array(kept, np.int64), "problems": np.array(problems, dtype=str)}
-
-    def _one(self, name):
-        try:
-            rows = read_views(os.path.join(self.renders, name, "view.txt"), self.views) if self.views \
-                else np.zeros((0, 4))
-            images = np.empty((self.views, 4, self.side, self.side), np.uint8)
-            for i in range(self.views):
-                images[i] = self._image(os.path.join(self.renders, name), i)
-            return images, rows, read_volume(os.path.join(self.volumes, name + ".mat"))
-        except InputError as error:
-            return error
+    def decoded(self, name):
+        folder = os.path.join(self.source, name)
+        rows = read_views(os.path.join(folder, "view.txt"), self.views) if self.views else np.zeros((0, 4))
+        images = np.empty((self.views, 4, self.side, self.side), np.uint8)
+        for i in range(self.views):
+            images[i] = self._image(folder, i)
+        return {"images": images, "cameras": rows[:, [0, 1, 3]], "tilt": largest_tilt(rows[:, 2]),
+                "voxels": read_volume(os.path.join(self.volumes, name + ".mat"))}
 
     def _image(self, folder, i):
         path = os.path.join(folder, f"render_{i}.png")
-        image = _read_png(path)
+        image = read_png(path)
         if image.mode not in ("RGB", "RGBA"):
             raise InputError(f"{path} must be RGB or RGBA, got mode {image.mode}")
         if self.mask_from == "alpha":
@@ -121,23 +82,9 @@ def _resizing(before, after):
     return scipy.ndimage.zoom(smooth, (after / before, 1), order=1, mode="mirror", grid_mode=True)
 
 
-def _read_png(path):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=("PNG",))
-            image.load()
-        return image
-    except FileNotFoundError:
-        raise InputError(f"there is no {path}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:
-        raise InputError(f"{path} is not a PNG that can be read: {error}") from None
-
-
 def _depth_mask(path):
     """255 where the high byte of a depth image is below 250."""
-    image = _read_png(path)
+    image = read_png(path)
     values = np.asarray(image)
     if image.mode.startswith("I"):
         high = values >> 8
@@ -150,13 +97,7 @@ def _depth_mask(path):
 
 def read_views(path, wanted):
     """The first rows (wanted, 4) of a view.txt: azimuth, elevation, in-plane angle, distance."""
-    try:
-        with open(path) as file:
-            rows = [[float(word) for word in line.replace(",", " ").split()] for line in file if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"there is no {path}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} must hold numbers, a row a view: {error}") from None
+    rows = read_numbers(path)
     if len(rows) < wanted:
         raise InputError(f"{path} has {len(rows)} views; {wanted} are needed")
     for i, row in enumerate(rows[:wanted]):

@@ -26,6 +26,7 @@ from neural_renderer.ops import rasterize
 from .conventions import VOXEL_GRID
 from .nips17_files import read_splits
 from .pascal3d_cameras import MARGIN, turntable_rotations
+from .r2n2_files import DISTANCE, PICTURE
 
 LIGHT = (0.35, 0.85, -0.4)  # towards the light, renderer's frame: above, a little right and in front
 
@@ -208,6 +209,104 @@ def _write_views(dataset, folder, vertices, faces, colors, angles, size):
         Image.fromarray(depth[k]).save(os.path.join(folder, f"depth_{k}.png"))
     with open(os.path.join(folder, "view.txt"), "w") as out:
         out.writelines(" ".join(f"{x:.6f}" for x in row) + "\n" for row in angles)
+
+
+# ---- R2N2 -----------------------------------------------------------------------------------------
+
+@dataclass
+class R2N2Object:
+    """What is written of an object, as a dict of arrays: rgba (v, 137, 137, 4) uint8, rows (v, 5) of metadata, voxels
+    (32, 32, 32), scale, the longest side of its box, and corner (3,), the least of each coordinate."""
+    dataset: type
+    make: object
+    train_views: int | None
+    seed: int
+
+    def __call__(self, item):
+        split, number, i = item
+        vertices, faces, colors = self.make(split, i)[:3]
+        vertices = self.dataset.place(vertices)
+        used = vertices[faces.unique()]
+        low, high = used.amin(0), used.amax(0)
+        vertices = (vertices - (low + high) / 2) / (high - low).norm().clamp_min(1e-9)
+        sides = (high - low) / (high - low).norm().clamp_min(1e-9)
+        rng = np.random.default_rng([self.seed, number, i])
+        count = self.train_views if split == "train" and self.train_views else self.dataset.count_of_views
+        rows = np.stack([rng.uniform(0, 360, count), rng.uniform(25, 30, count), np.zeros(count),
+                         rng.uniform(0.65, 0.95, count), np.full(count, 25)], 1).round(9)
+        cameras = self._cameras(rows)
+        seen = self.dataset.project(vertices[faces.unique()][None].expand(count, -1, -1), cameras)
+        rows[(seen[..., :2].abs().amax((1, 2)) > 1).numpy(), 3] = 0.73  # from here on every object is in the picture
+        rgba = draw_rgba(self.dataset, vertices, faces, colors, self._cameras(rows), PICTURE).permute(0, 2, 3, 1)
+        rgba[..., :3] /= rgba[..., 3:].clamp_min(1 / 255)  # the released files have straight alpha
+        scale = float(sides.max())
+        voxels = self.dataset.voxelize(vertices[None] / max(scale, 1e-9), faces)[0].numpy()
+        if not voxels.any():
+            raise InputError(f"object {i} of {split} is open, or thinner than a cell everywhere: no centre of a cell "
+                             "of its grid is inside")
+        return {"rgba": as_bytes(rgba.clamp(0, 1)), "rows": rows, "voxels": voxels, "scale": scale,
+                "corner": (-sides / 2).numpy()}
+
+    @staticmethod
+    def _cameras(rows):
+        return torch.from_numpy(np.stack([rows[:, 0], rows[:, 1], DISTANCE * rows[:, 3]], 1)).float()
+
+
+def write_r2n2(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
+    """ShapeNetRendering/, ShapeNetVox32/ and splits.json, each object's folder whole or not there; 24 random views of
+    each object from 25 to 30 degrees above, as the released files have."""
+    progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
+    path = os.path.join(folder, "splits.json")
+    known = read_splits(folder, path)[0] if os.path.exists(path) else {}
+    splits = {split: [f"{split}_{i:05d}" for i in range(count)] for split, count in sizes.items()}
+    one = R2N2Object(dataset, make, train_views, seed)
+    try:
+        for number, (split, names) in enumerate(splits.items()):
+            records = in_order(one, [(split, number, i) for i in range(len(names))], workers)
+            for object_name, record in zip(names, records):
+                target = os.path.join(folder, "ShapeNetRendering", class_id, object_name)
+                grid = os.path.join(folder, "ShapeNetVox32", class_id, object_name)
+                beside = target + ".part"
+                shutil.rmtree(beside, ignore_errors=True)
+                os.makedirs(os.path.join(beside, "rendering"))
+                os.makedirs(grid, exist_ok=True)
+                _write_renderings(os.path.join(beside, "rendering"), record)
+                with disk.written_whole(os.path.join(grid, "model.binvox"), "wb") as out:
+                    out.write(binvox(record["voxels"], record["corner"], record["scale"]))
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(beside, target)
+                done += 1
+                progress.update(done)
+        disk.write_json(path, {**known, class_id: splits})
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(f"cannot write {folder}: {error.strerror or error}") from None
+
+
+def _write_renderings(folder, record):
+    names = [f"{k:02d}.png" for k in range(len(record["rgba"]))]
+    for name, picture in zip(names, record["rgba"]):
+        Image.fromarray(picture).save(os.path.join(folder, name))
+    with open(os.path.join(folder, "rendering_metadata.txt"), "w") as out:
+        out.writelines(" ".join(f"{x:.12g}" for x in row) + "\n" for row in record["rows"])
+    with open(os.path.join(folder, "renderings.txt"), "w") as out:
+        out.writelines(name + "\n" for name in names)
+
+
+def binvox(grid, translate, scale):
+    """Bytes of a .binvox file of a grid (X, Y, Z) bool: x slowest and y fastest, runs of at most 255 cells."""
+    cells = np.ascontiguousarray(grid.transpose(0, 2, 1)).reshape(-1).astype(np.uint8)
+    starts = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]]))
+    runs = bytearray()
+    for start, length in zip(starts, np.diff(np.append(starts, len(cells)))):
+        whole, rest = divmod(int(length), 255)
+        value = int(cells[start])
+        runs += bytes([value, 255]) * whole + (bytes([value, rest]) if rest else b"")
+    x, y, z = grid.shape
+    head = (f"#binvox 1\ndim {x} {z} {y}\ntranslate {' '.join(f'{t:.9g}' for t in translate)}\nscale {scale:.9g}\n"
+            "data\n")
+    return head.encode() + bytes(runs)
 
 
 # ---- Pascal3D -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from voxelization import reference
 
 CLASS = "02958343"
 VERTICES, FACES = bars()
-OPEN = {"CVPR18": {}, "NIPS17": {"img_size": 128}, "Pascal3D": {"img_size": 64}}
+OPEN = {"CVPR18": {}, "NIPS17": {"img_size": 128}, "Pascal3D": {"img_size": 64}, "R2N2": {"img_size": 64}}
 
 
 @pytest.mark.parametrize("layout", DATASETS)
@@ -42,6 +42,9 @@ def placed(layout):
         points = np.stack([z, y, x], 1)
         return points * min(1, .5 / np.linalg.norm(points, axis=1).max())
     points = np.stack([z, y, -x], 1)
+    if layout == "R2N2":  # centred, the diagonal of its box 1
+        low, high = points.min(0), points.max(0)
+        return (points - (low + high) / 2) / np.linalg.norm(high - low)
     return points / 1.3 / np.linalg.norm(points, axis=1).max()
 
 
@@ -51,6 +54,15 @@ def seen(layout, points, camera):
         return pinhole(points, eye_at(2.732, 30, -15 * camera), np.tan(np.radians(15)))
     if layout == "NIPS17":
         return pinhole(points, eye_at(camera[2], camera[1], camera[0]), np.tan(np.radians(14.9314)))
+    if layout == "R2N2":  # a right-handed viewer
+        azimuth, elevation, distance = np.radians(camera[0]), np.radians(camera[1]), camera[2]
+        eye = distance * np.array([np.cos(elevation) * np.cos(azimuth), np.sin(elevation),
+                                   np.cos(elevation) * np.sin(azimuth)])
+        back = eye / distance
+        right = np.cross([0, 1, 0], back)
+        right /= np.linalg.norm(right)
+        p = (points - eye) @ np.stack([right, np.cross(back, right), back]).T
+        return 149.84375 / 68.5 * p[:, :2] / -p[:, 2:]
     return points @ (np.diag([-1, 1, 1]) @ camera).T[:, :2]
 
 
@@ -59,6 +71,8 @@ def in_the_axes(layout, grid):
         return np.swapaxes(grid, 0, 1)[:, :, ::-1]
     if layout == "NIPS17":
         return np.swapaxes(grid, 0, 2)[::-1]
+    if layout == "R2N2":
+        return grid
     return np.swapaxes(grid, 1, 2)[::-1, ::-1, ::-1]
 
 
@@ -103,6 +117,16 @@ def files_of_object(folders, layout):
         assert depths.dtype == np.uint16 and depths.shape == (20, 224, 224)
         volume = scipy.io.loadmat(folder / "voxels/modelVoxels32" / CLASS / f"{name}.mat")["Volume"]
         return depths >> 8 < 250, np.loadtxt(here / "view.txt")[:, [0, 1, 3]], volume.astype(bool)
+    if layout == "R2N2":
+        here = folder / "ShapeNetRendering" / CLASS / "train_00000" / "rendering"
+        rows = np.loadtxt(here / "rendering_metadata.txt")
+        assert rows.shape == (24, 5) and (rows[:, 4] == 25).all() and (rows[:, 2] == 0).all()
+        alphas = np.stack([np.asarray(Image.open(here / f"{i:02d}.png"))[..., 3] for i in range(24)])
+        head, data = (folder / "ShapeNetVox32" / CLASS / "train_00000/model.binvox").read_bytes().split(b"data\n", 1)
+        assert head.startswith(b"#binvox 1\ndim 32 32 32\n") and alphas.shape == (24, 137, 137)
+        values, counts = np.frombuffer(data, np.uint8).reshape(-1, 2).T
+        grid = np.repeat(values, counts).reshape(32, 32, 32).transpose(0, 2, 1).astype(bool)  # stored [x][z][y]
+        return alphas > 127, rows[:, [0, 1, 3]] * (1, 1, 1.75), grid
     with np.load(folder / "car_train.npz", allow_pickle=True) as file:
         assert file["images"].dtype == object and file["images_ref"].shape[1:] == (224, 224, 4)
         return file["images_ref"][..., 3] > 127, file["rotation_matrices"], file["voxels"][0]
@@ -130,7 +154,7 @@ def test_what_is_read_is_the_mesh_seen_by_the_datasets_camera(folders, layout):
     data = read(folders, layout)
     batch = data.gather(np.arange(len(data)))
     points = torch.tensor(placed(layout)).float()[None].expand(len(data), -1, -1)
-    side = {"CVPR18": 64, "NIPS17": 512, "Pascal3D": 256}[layout]
+    side = {"CVPR18": 64, "NIPS17": 512, "Pascal3D": 256, "R2N2": 256}[layout]
     shown = data.renderer(side).render_silhouettes(data.project(points, batch.cameras), torch.tensor(FACES))
     if layout != "CVPR18":  # resized with anti-aliasing
         shown = torch.nn.functional.avg_pool2d(shown, 4)
@@ -142,8 +166,14 @@ def test_what_is_read_is_the_mesh_seen_by_the_datasets_camera(folders, layout):
 @pytest.mark.parametrize("layout", DATASETS)
 def test_voxels_are_those_of_the_published_rule_in_the_datasets_axes(folders, layout):
     corners = placed(layout)
-    corners = (corners + 1) / 2 if layout == "Pascal3D" else corners * 31 / 32 + .5
-    wanted = in_the_axes(layout, reference.published(corners[FACES].astype(np.float32), 32).astype(bool))
+    if layout == "R2N2":  # a cell whose centre is in one of the boxes
+        corners = corners / np.ptp(corners, axis=0).max() + .5
+        centres = (np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), -1) + .5) / 32
+        wanted = np.any([((centres > box.min((0, 1))) & (centres < box.max((0, 1)))).all(-1)
+                         for box in corners[FACES].reshape(4, 12, 3, 3)], 0)
+    else:
+        corners = (corners + 1) / 2 if layout == "Pascal3D" else corners * 31 / 32 + .5
+        wanted = in_the_axes(layout, reference.published(corners[FACES].astype(np.float32), 32).astype(bool))
     _, _, stored = files_of_object(folders, layout)
     assert overlap(stored, wanted) >= .95
     assert np.array_equal(read(folders, layout).voxels(np.array([0]))[0], stored)
@@ -178,14 +208,17 @@ def test_evaluation_of_a_perfect_prediction(folders, layout):
 
 @pytest.mark.parametrize("layout", DATASETS)
 def test_meshes_for_people_look_as_the_files_meshes(folders, layout):
-    """Right-handed: the predicted mesh, turned back, is the one that people made, up to a turn about y and
-    a scale."""
+    """Right-handed: the predicted mesh, turned back, is the one that people made, up to a turn about y, a
+    scale and a shift."""
     data = DATASETS[layout]
     back = data.flip_handedness(torch.tensor(placed(layout))).numpy()
-    scale = np.linalg.norm(back, axis=1).max() / np.linalg.norm(VERTICES, axis=1).max()
+
+    def framed(points):
+        low, high = points.min(0), points.max(0)
+        return (points - (low + high) / 2) / np.linalg.norm(high - low)
     turns = [VERTICES @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]).T
              for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
-    assert min(np.abs(back / scale - turned).max() for turned in turns) < 1e-6
+    assert min(np.abs(framed(back) - framed(turned)).max() for turned in turns) < 1e-6
     predicted = FACES[:, ::-1].copy() if data.mirrors else FACES  # outward in the renderer's frame
     a, b, c = back[data.people_faces(torch.tensor(predicted)).numpy()].swapaxes(0, 1)
     normals, middle = np.cross(b - a, c - a), (a + b + c) / 3
@@ -226,7 +259,7 @@ def test_a_turntable_turns_about_the_upright_axis(layout):
 
 
 def test_other_views_are_other_images(folders):
-    for layout in ("NIPS17", "Pascal3D"):
+    for layout in ("NIPS17", "Pascal3D", "R2N2"):
         data = read(folders, layout, "train")
         batch = data.gather(np.arange(4))
         torch.manual_seed(0)
@@ -244,7 +277,7 @@ def test_classes_are_added_and_nothing_half_written_stays(folders, tmp_path):
             raise RuntimeError("in the middle")
         return mesh
 
-    for layout in ("NIPS17", "Pascal3D"):
+    for layout in ("NIPS17", "Pascal3D", "R2N2"):
         folder = tmp_path / layout
         folder.mkdir()
         with pytest.raises(RuntimeError):
@@ -277,5 +310,5 @@ def test_views_are_a_function_of_the_seed(tmp_path):
 
 
 def test_names_of_the_conventions():
-    assert [d.mirrors for d in (CVPR18, NIPS17, Pascal3D)] == [True, True, False]
+    assert [d.mirrors for d in DATASETS.values()] == [True, True, False, False]
     assert NIPS17.viewing_angle == 14.9314

@@ -7,8 +7,8 @@ import pytest
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / "3D-GAN.py").exists())
 ROOMS = ("engine", "gallery", "losses", "making", "metrics", "modes", "readers", "shapes")
 # From the ground up; a room imports from rooms before it, engine, readers and modes also from themselves.
-FLOORS = ("errors", "engine", "shapes", "gallery", "losses", "metrics", "models", "making", "readers", "datasets", "methods",
-          "images", "pictures", "synthetic", "inference", "scoring", "training", "loop", "modes", "3D-GAN")
+FLOORS = ("errors", "engine", "shapes", "gallery", "losses", "metrics", "models", "making", "readers", "datasets",
+          "methods", "images", "pictures", "synthetic", "inference", "scoring", "training", "loop", "modes", "3D-GAN")
 
 
 def files():

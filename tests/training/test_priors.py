@@ -197,7 +197,7 @@ def symmetric_shape(axis):
     return v[None], faces
 
 
-@pytest.mark.parametrize("name, axis, plane", [("CVPR18", 0, 0), ("NIPS17", 2, 180), ("Pascal3D", 2, 0)])
+@pytest.mark.parametrize("name, axis, plane", [("CVPR18", 0, 0), ("NIPS17", 2, 180), ("Pascal3D", 2, 0), ("R2N2", 2, 0)])
 def test_mirrored_cameras_see_a_symmetric_shape_flipped(name, axis, plane):
     dataset, (vertices, faces) = DATASETS[name], symmetric_shape(axis)
     renderer, cameras = dataset.renderer(64), dataset.turntable(24)
