@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from datasets import CVPR18, DATASETS, NIPS17, Pascal3D
+from datasets import DATASETS, NIPS17
 from errors import InputError
 from flat import bars, covered, eye_at, overlap, pinhole
 from scoring import score
