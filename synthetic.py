@@ -225,6 +225,8 @@ def load_mesh(path, up="y", front=None):
     low, high = used.min((0, 1)), used.max((0, 1))
     if not (high - low).max() > 0:
         raise InputError(f"{path} is a single point")
+    if not np.cross(used[:, 1] - used[:, 0], used[:, 2] - used[:, 0]).any():
+        raise InputError(f"{path} has no surface: none of its faces has an area")
     vertices = (vertices - (low + high) / 2) / (high - low).max() @ orientation(up, front).T
     vertices = np.where(np.isfinite(vertices), vertices, 0)  # corners of no face
     vertices *= _scale_to_fit(vertices[np.unique(faces)])

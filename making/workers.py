@@ -2,7 +2,6 @@
 import collections
 import concurrent.futures
 import hashlib
-import io
 import multiprocessing
 import os
 import pickle
@@ -11,7 +10,6 @@ import struct
 import threading
 import zlib
 
-import numpy as np
 import torch
 
 from errors import DeviceError, WriteError
@@ -83,8 +81,8 @@ def _work(item):
 class Journal:
     """Records made so far, in a file that outlives an interruption.
 
-    Each record is a dict of arrays. `key` stands for all that they depend on: a file with another one is begun anew.
-    What a crash cut short or a disk garbled ends the list of those that count.
+    Each record is bytes. `key` stands for all that they depend on: a file with another one is begun anew. What a crash
+    cut short or a disk garbled ends the list of those that count.
     """
 
     HEAD = struct.Struct("<QI")  # length and CRC-32 of what follows
@@ -98,7 +96,7 @@ class Journal:
                 self.file.seek(0)
                 self.file.write(self.stamp)
             else:
-                self.count = sum(1 for _ in self._payloads())
+                self.count = sum(1 for _ in self)
             self.end = len(self.stamp) if not self.count else self.end
             self.file.truncate(self.end)
         except OSError as error:
@@ -108,32 +106,24 @@ class Journal:
         return self.count
 
     def append(self, record):
-        buffer = io.BytesIO()
-        np.savez(buffer, **record)
-        payload = buffer.getvalue()
         try:
             self.file.seek(self.end)
-            self.file.write(self.HEAD.pack(len(payload), zlib.crc32(payload)) + payload)
+            self.file.write(self.HEAD.pack(len(record), zlib.crc32(record)) + record)
             self.file.flush()
         except OSError as error:
             raise WriteError(f"cannot write {self.path}: {error.strerror or error}") from None
         self.end = self.file.tell()
         self.count += 1
 
-    def _payloads(self):
+    def __iter__(self):
         self.file.seek(len(self.stamp))
         while len(head := self.file.read(self.HEAD.size)) == self.HEAD.size:
             length, crc = self.HEAD.unpack(head)
-            payload = self.file.read(min(length, 1 << 32))
-            if len(payload) < length or zlib.crc32(payload) != crc:
+            record = self.file.read(min(length, 1 << 32))
+            if len(record) < length or zlib.crc32(record) != crc:
                 return
             self.end = self.file.tell()
-            yield payload
-
-    def __iter__(self):
-        for payload in self._payloads():
-            with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-                yield dict(arrays)
+            yield record
 
     def close(self):
         self.file.close()

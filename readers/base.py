@@ -200,6 +200,11 @@ class Dataset(Conventions):
         return [(vertices * scale, faces) for (vertices, faces), scale in
                 zip(map(self.voxel_mesh, self.voxels(objects)), self.grid_scales(objects).tolist())]
 
+    def points(self, c):
+        """Points on the surfaces of the objects of the c-th class, in their order: object by object (10000, 6), points
+        and unit normals in the renderer's frame (readers/points.py). None where the set has none."""
+        return None
+
     def _count_objects(self, sizes):
         """Number the objects of classes of these sizes through."""
         self.object_class = np.repeat(np.arange(len(sizes)), sizes)   # (objects,)

@@ -5,11 +5,14 @@ train_views, seed, name): sizes {split: objects}, make(split, i) the (vertices, 
 frame of people, train_views the views kept of each training object (None: all), name for the progress. Pictures come
 from our renderer through the dataset's camera, grids from our voxeliser in the dataset's axes.
 """
+import abc
+import contextlib
+import io
+import itertools
 import os
 import pickle
 import shutil
-import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,8 +21,10 @@ from PIL import Image
 from engine import disk
 from engine.monitor import Progress
 from errors import InputError, WriteError
+from making import records
 from making.grids import turn_grid
 from making.workers import Journal, in_order
+from metrics.surfaces import PER_OBJECT, draw_points
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
 
@@ -65,10 +70,16 @@ def voxel_grid(dataset, vertices, faces):
     return dataset.voxelize(dataset.place(vertices)[None], faces)[0].numpy()
 
 
+# ---- objects one by one ---------------------------------------------------------------------------
+
+FORMAT = 1  # of the records; raise it when the same object comes to make others
+
+
 @dataclass
-class CVPR18Object:
-    """What is kept of an object, as a dict of arrays: images (v, 4, 64, 64), voxels (32, 32, 32), shown (v,); and of
-    an object that is a grid, overlap, the IoU of its voxels and its surface's, and cut, whether a view cuts it off.
+class Maker(abc.ABC):
+    """What makes the objects of a class: called with (split, its number, i), in any process, it gives bytes, in which
+    there are `points` (10,000, 6) of the object's surface (metrics/surfaces.py), normals behind, in the renderer's
+    frame.
 
     make : called with (split, i), gives (vertices, faces, colors) or, of a grid that is the truth, (..., grid).
     """
@@ -76,23 +87,85 @@ class CVPR18Object:
     make: object
     train_views: int | None
     seed: int
+    folder: str
+    class_id: str
 
     def __call__(self, item):
         split, number, i = item
         vertices, faces, colors, *grid = self.make(split, i)
-        kept = self.train_views if split == "train" and self.train_views else self.dataset.num_views
-        rng = np.random.default_rng([self.seed, number, i])
-        shown = np.sort(rng.permutation(self.dataset.num_views)[:kept])
-        record = {"images": draw_views(self.dataset, vertices, faces, colors, torch.from_numpy(shown)),
-                  "voxels": voxel_grid(self.dataset, vertices, faces), "shown": shown.astype(np.uint8)}
-        if grid:
-            given = dataset_grid(self.dataset, grid[0])
-            union = max(int((given | record["voxels"]).sum()), 1)
-            placed = self.dataset.place(vertices)[None].expand(len(shown), -1, -1)
-            seen = self.dataset.project(placed, torch.from_numpy(shown))
-            record |= {"overlap": (given & record["voxels"]).sum() / union, "voxels": given,
-                       "cut": bool(seen[..., :2].abs().max() > 1)}
-        return record
+        try:
+            placed, record = self.record(split, i, np.random.default_rng([self.seed, number, i]), vertices, faces,
+                                         colors, *grid)
+            points = draw_points(placed[None], faces, seed=[self.seed, number, i, 1])
+        except OSError as error:
+            raise WriteError(f"cannot write {self.folder}: {error.strerror or error}") from None
+        record["points"] = torch.cat(points, 2)[0].half().numpy()
+        return records.to_bytes(record)
+
+    @abc.abstractmethod
+    def record(self, split, i, rng, vertices, faces, colors, grid=None):
+        """(vertices in the renderer's frame, dict of arrays) of an object. Files of its own are written here."""
+
+    def views(self, split):
+        """How many are kept of each object."""
+        return self.train_views if split == "train" and self.train_views else self.dataset.count_of_views
+
+
+@contextlib.contextmanager
+def journals(maker, sizes, name, workers):
+    """{split: records} of all objects, made on all cores with a line of progress, as soon as they are there.
+
+    Objects are kept in `<class>_<split>.part` until what is within the context has ended well: an interrupted class
+    goes on at the object where it stopped.
+    """
+    progress, kept, folder = Progress(f"  {name}", sum(sizes.values()), " objects"), {}, maker.folder
+    disk.make_folder(folder, "--data_dir")
+    key = pickle.dumps((FORMAT, replace(maker, folder=""), sizes))
+    try:
+        items = []
+        for number, (split, count) in enumerate(sizes.items()):
+            kept[split] = Journal(os.path.join(folder, f"{maker.class_id}_{split}.part"), key)
+            items += [(split, number, i) for i in range(len(kept[split]), count)]
+        done = progress.first = progress.total - len(items)
+        for (split, *_), record in zip(items, in_order(maker, items, workers)):
+            kept[split].append(record)
+            done += 1
+            progress.update(done)
+        yield kept
+    except BaseException as error:
+        for journal in kept.values():  # what is refused will be made of other files: nothing to go on with
+            journal.close() if len(journal) and not isinstance(error, InputError) else journal.remove()
+        raise
+    for journal in kept.values():
+        journal.remove()
+
+
+def points_file(folder, class_id, split, count):
+    """`rows_file` of the points of the objects of a split."""
+    return records.rows_file(folder, f"{class_id}_{split}_points", (count, PER_OBJECT, 6), np.float16,
+                             compressed=False)
+
+
+# ---- CVPR18 ---------------------------------------------------------------------------------------
+
+@dataclass
+class CVPR18Object(Maker):
+    """Its record: images (v, 4, 64, 64) and voxels (32, 32, 32), both `deflated`, shown (v,); and of an object that is
+    a grid, overlap, the IoU of its voxels and its surface's, and cut, whether a view cuts it off."""
+
+    def record(self, split, i, rng, vertices, faces, colors, grid=None):
+        shown = np.sort(rng.permutation(self.dataset.num_views)[:self.views(split)])
+        images = draw_views(self.dataset, vertices, faces, colors, torch.from_numpy(shown))
+        voxels, placed = voxel_grid(self.dataset, vertices, faces), self.dataset.place(vertices)
+        more = {}
+        if grid is not None:
+            given = dataset_grid(self.dataset, grid)
+            union = max(int((given | voxels).sum()), 1)
+            seen = self.dataset.project(placed[None].expand(len(shown), -1, -1), torch.from_numpy(shown))
+            more = {"overlap": (given & voxels).sum() / union, "cut": bool(seen[..., :2].abs().max() > 1)}
+            voxels = given
+        return placed, {"images": records.deflated(images), "voxels": records.deflated(voxels),
+                        "shown": shown.astype(np.uint8), **more}
 
 
 def dataset_grid(dataset, grid):
@@ -102,38 +175,24 @@ def dataset_grid(dataset, grid):
 
 
 def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
-    """`<class>_<split>_{images,voxels}.npz`, and `<class>_train_views.npz` for fewer than all views.
-
-    Objects are kept in `<class>_<split>.part` until the class is complete: what was interrupted goes on there.
-    """
-    progress, done, first = Progress(f"  {name}", sum(sizes.values()), " objects"), 0, 0
-    one, journals, grids = CVPR18Object(dataset, make, train_views, seed), [], []
-    disk.make_folder(folder, "--data_dir")
-    key = pickle.dumps((one, sizes))
-    try:
-        for number, (split, count) in enumerate(sizes.items()):
-            journal = Journal(os.path.join(folder, f"{class_id}_{split}.part"), key)
-            journals.append(journal)
-            done, first = done + len(journal), first + len(journal)
-            progress.first = first
-            for record in in_order(one, [(split, number, i) for i in range(len(journal), count)], workers):
-                journal.append(record)
-                done += 1
-                progress.update(done)
-            kept = train_views if split == "train" and train_views else dataset.num_views
-            if split == "train" and kept < dataset.num_views:
-                _write_npz(folder, f"{class_id}_train_views", np.stack([record["shown"] for record in journal]))
-            for what, shape, dtype in (("images", (kept, 4, dataset.img_size, dataset.img_size), np.uint8),
-                                       ("voxels", (VOXEL_GRID,) * 3, bool)):
-                _write_rows(folder, f"{class_id}_{split}_{what}", (count, *shape), dtype,
-                            (record[what] for record in journal))
-            grids += [(float(record["overlap"]), bool(record["cut"])) for record in journal if "overlap" in record]
-    except BaseException as error:
-        for journal in journals:  # what is refused will be made of other files: nothing to go on with
-            journal.close() if len(journal) and not isinstance(error, InputError) else journal.remove()
-        raise
-    for journal in journals:
-        journal.remove()
+    """`<class>_<split>_{images,voxels,points}.npz`, and `<class>_train_views.npz` for fewer than all views."""
+    maker, grids = CVPR18Object(dataset, make, train_views, seed, folder, class_id), []
+    with journals(maker, sizes, name, workers) as kept:
+        for split, count in sizes.items():
+            views, side, shown = maker.views(split), dataset.img_size, []
+            with records.rows_file(folder, f"{class_id}_{split}_images", (count, views, 4, side, side),
+                                   np.uint8) as images, \
+                    records.rows_file(folder, f"{class_id}_{split}_voxels", (count, *(VOXEL_GRID,) * 3),
+                                      bool) as voxels, points_file(folder, class_id, split, count) as points:
+                for record in map(records.from_bytes, kept[split]):
+                    images(record["images"])
+                    voxels(record["voxels"])
+                    points(record["points"])
+                    shown.append(record["shown"])
+                    if "overlap" in record:
+                        grids.append((float(record["overlap"]), bool(record["cut"])))
+            if split == "train" and views < dataset.num_views:
+                _write_npz(folder, f"{class_id}_train_views", np.stack(shown))
     if grids:
         overlap, cut = np.mean(grids, 0)
         print(f"  {name}: the voxels are the given grids, turned; their surfaces, voxelised by the published rule, "
@@ -141,60 +200,74 @@ def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name
                                                        "scale and are cut off there" if cut else ""))
 
 
-def _write_rows(folder, stem, shape, dtype, rows):
-    """An npz file of one array, compressed row by row: never all of it in memory."""
-    header = {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(np.dtype(dtype))}
-    with disk.written_whole(os.path.join(folder, stem + ".npz"), "wb") as out, \
-            zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, \
-            archive.open("arr_0.npy", "w", force_zip64=True) as array:
-        np.lib.format.write_array_header_1_0(array, header)
-        for row in rows:
-            array.write(np.ascontiguousarray(row, dtype).tobytes())
-
-
 def _write_npz(folder, stem, array=None, **arrays):
     with disk.written_whole(os.path.join(folder, stem + ".npz"), "wb") as out:
         np.savez_compressed(out, *([] if array is None else [array]), **arrays)
 
 
+# ---- NIPS17 and R2N2: a folder an object -------------------------------------------------------------
+
+def name_of(split, i):
+    """Of an object."""
+    return f"{split}_{i:05d}"
+
+
+@contextlib.contextmanager
+def whole_folder(target):
+    """A folder beside it, empty, that takes its name when it is complete."""
+    beside = target + ".part"
+    shutil.rmtree(beside, ignore_errors=True)
+    os.makedirs(beside)
+    yield beside
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(beside, target)
+
+
+def write_folders(maker, sizes, name, workers):
+    """The folders of all objects, each whole or not there, `<class>_<split>_points.npz` in their order, and
+    splits.json."""
+    path = os.path.join(maker.folder, "splits.json")
+    known = read_splits(maker.folder, path)[0] if os.path.exists(path) else {}
+    with journals(maker, sizes, name, workers) as kept:
+        for split, count in sizes.items():
+            with points_file(maker.folder, maker.class_id, split, count) as add:
+                for record in kept[split]:
+                    add(records.from_bytes(record)["points"])
+        disk.write_json(path, {**known, maker.class_id: {
+            split: [name_of(split, i) for i in range(count)] for split, count in sizes.items()}})
+
+
 # ---- NIPS17 ---------------------------------------------------------------------------------------
 
-def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, size=224):
-    """renders/, voxels/ and splits.json, each object's folder whole or not there; 20 random views of each
-    object. Depth is 16-bit, 12000 a unit, 65535 where there is nothing."""
-    import scipy.io
-    progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
-    path = os.path.join(folder, "splits.json")
-    known = read_splits(folder)[0] if os.path.exists(path) else {}
-    volumes = os.path.join(folder, "voxels", "modelVoxels32", class_id)
-    splits = {split: [f"{split}_{i:05d}" for i in range(count)] for split, count in sizes.items()}
-    try:
+MAT_HEAD = b"MATLAB 5.0 MAT-file"
+
+
+@dataclass
+class NIPS17Object(Maker):
+    """20 random views of an object. Depth is 16-bit, 12000 a unit, 65535 where there is nothing."""
+    size: int = 224
+
+    def record(self, split, i, rng, vertices, faces, colors, grid=None):
+        import scipy.io
+        vertices, count = within(vertices, 0.5), self.views(split)
+        angles = np.stack([rng.uniform(-180, 180, count), rng.uniform(-20, 40, count), np.zeros(count),
+                           np.full(count, 2.0)], 1).round(6)
+        placed = self.dataset.place(vertices)
+        volumes = os.path.join(self.folder, "voxels", "modelVoxels32", self.class_id)
         os.makedirs(volumes, exist_ok=True)
-        for number, (split, names) in enumerate(splits.items()):
-            for i, name_of_object in enumerate(names):
-                vertices, faces, colors = make(split, i)[:3]
-                vertices = within(vertices, 0.5)
-                rng = np.random.default_rng([seed, number, i])
-                count = train_views if split == "train" and train_views else dataset.count_of_views
-                angles = np.stack([rng.uniform(-180, 180, count), rng.uniform(-20, 40, count),
-                                   np.zeros(count), np.full(count, 2.0)], 1).round(6)
-                target = os.path.join(folder, "renders", class_id, name_of_object)
-                beside = target + ".part"
-                shutil.rmtree(beside, ignore_errors=True)
-                os.makedirs(beside)
-                _write_views(dataset, beside, dataset.place(vertices), faces, colors, angles, size)
-                with disk.written_whole(os.path.join(volumes, name_of_object + ".mat"), "wb") as out:
-                    scipy.io.savemat(out, {"Volume": voxel_grid(dataset, vertices, faces).astype(np.uint8)},
-                                     do_compression=True)
-                shutil.rmtree(target, ignore_errors=True)
-                os.replace(beside, target)
-                done += 1
-                progress.update(done)
-        disk.write_json(path, {**known, class_id: splits})
-    except WriteError:
-        raise
-    except OSError as error:
-        raise WriteError(f"cannot write {folder}: {error.strerror or error}") from None
+        with whole_folder(os.path.join(self.folder, "renders", self.class_id, name_of(split, i))) as beside:
+            _write_views(self.dataset, beside, placed, faces, colors, angles, self.size)
+            volume = io.BytesIO()
+            scipy.io.savemat(volume, {"Volume": voxel_grid(self.dataset, vertices, faces).astype(np.uint8)},
+                             do_compression=True)
+            with disk.written_whole(os.path.join(volumes, name_of(split, i) + ".mat"), "wb") as out:
+                out.write(MAT_HEAD.ljust(116) + volume.getvalue()[116:])  # scipy's tells the time
+        return placed, {}
+
+
+def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
+    """renders/, voxels/ and splits.json."""
+    write_folders(NIPS17Object(dataset, make, train_views, seed, folder, class_id), sizes, name, workers)
 
 
 def _write_views(dataset, folder, vertices, faces, colors, angles, size):
@@ -214,24 +287,16 @@ def _write_views(dataset, folder, vertices, faces, colors, angles, size):
 # ---- R2N2 -----------------------------------------------------------------------------------------
 
 @dataclass
-class R2N2Object:
-    """What is written of an object, as a dict of arrays: rgba (v, 137, 137, 4) uint8, rows (v, 5) of metadata, voxels
-    (32, 32, 32), scale, the longest side of its box, and corner (3,), the least of each coordinate."""
-    dataset: type
-    make: object
-    train_views: int | None
-    seed: int
+class R2N2Object(Maker):
+    """24 random views of an object from 25 to 30 degrees above, as the released files have, and its grid."""
 
-    def __call__(self, item):
-        split, number, i = item
-        vertices, faces, colors = self.make(split, i)[:3]
+    def record(self, split, i, rng, vertices, faces, colors, grid=None):
         vertices = self.dataset.place(vertices)
         used = vertices[faces.unique()]
         low, high = used.amin(0), used.amax(0)
         vertices = (vertices - (low + high) / 2) / (high - low).norm().clamp_min(1e-9)
         sides = (high - low) / (high - low).norm().clamp_min(1e-9)
-        rng = np.random.default_rng([self.seed, number, i])
-        count = self.train_views if split == "train" and self.train_views else self.dataset.count_of_views
+        count = self.views(split)
         rows = np.stack([rng.uniform(0, 360, count), rng.uniform(25, 30, count), np.zeros(count),
                          rng.uniform(0.65, 0.95, count), np.full(count, 25)], 1).round(9)
         cameras = self._cameras(rows)
@@ -244,8 +309,13 @@ class R2N2Object:
         if not voxels.any():
             raise InputError(f"object {i} of {split} is open, or thinner than a cell everywhere: no centre of a cell "
                              "of its grid is inside")
-        return {"rgba": as_bytes(rgba.clamp(0, 1)), "rows": rows, "voxels": voxels, "scale": scale,
-                "corner": (-sides / 2).numpy()}
+        path = os.path.join(self.folder, "ShapeNetVox32", self.class_id, name_of(split, i))
+        os.makedirs(path, exist_ok=True)
+        with whole_folder(os.path.join(self.folder, "ShapeNetRendering", self.class_id, name_of(split, i))) as beside:
+            _write_renderings(os.path.join(beside, "rendering"), as_bytes(rgba.clamp(0, 1)), rows)
+            with disk.written_whole(os.path.join(path, "model.binvox"), "wb") as out:
+                out.write(binvox(voxels, (-sides / 2).numpy(), scale))
+        return vertices, {}
 
     @staticmethod
     def _cameras(rows):
@@ -253,43 +323,17 @@ class R2N2Object:
 
 
 def write_r2n2(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
-    """ShapeNetRendering/, ShapeNetVox32/ and splits.json, each object's folder whole or not there; 24 random views of
-    each object from 25 to 30 degrees above, as the released files have."""
-    progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
-    path = os.path.join(folder, "splits.json")
-    known = read_splits(folder, path)[0] if os.path.exists(path) else {}
-    splits = {split: [f"{split}_{i:05d}" for i in range(count)] for split, count in sizes.items()}
-    one = R2N2Object(dataset, make, train_views, seed)
-    try:
-        for number, (split, names) in enumerate(splits.items()):
-            records = in_order(one, [(split, number, i) for i in range(len(names))], workers)
-            for object_name, record in zip(names, records):
-                target = os.path.join(folder, "ShapeNetRendering", class_id, object_name)
-                grid = os.path.join(folder, "ShapeNetVox32", class_id, object_name)
-                beside = target + ".part"
-                shutil.rmtree(beside, ignore_errors=True)
-                os.makedirs(os.path.join(beside, "rendering"))
-                os.makedirs(grid, exist_ok=True)
-                _write_renderings(os.path.join(beside, "rendering"), record)
-                with disk.written_whole(os.path.join(grid, "model.binvox"), "wb") as out:
-                    out.write(binvox(record["voxels"], record["corner"], record["scale"]))
-                shutil.rmtree(target, ignore_errors=True)
-                os.replace(beside, target)
-                done += 1
-                progress.update(done)
-        disk.write_json(path, {**known, class_id: splits})
-    except WriteError:
-        raise
-    except OSError as error:
-        raise WriteError(f"cannot write {folder}: {error.strerror or error}") from None
+    """ShapeNetRendering/, ShapeNetVox32/ and splits.json."""
+    write_folders(R2N2Object(dataset, make, train_views, seed, folder, class_id), sizes, name, workers)
 
 
-def _write_renderings(folder, record):
-    names = [f"{k:02d}.png" for k in range(len(record["rgba"]))]
-    for name, picture in zip(names, record["rgba"]):
+def _write_renderings(folder, pictures, rows):
+    os.makedirs(folder)
+    names = [f"{k:02d}.png" for k in range(len(pictures))]
+    for name, picture in zip(names, pictures):
         Image.fromarray(picture).save(os.path.join(folder, name))
     with open(os.path.join(folder, "rendering_metadata.txt"), "w") as out:
-        out.writelines(" ".join(f"{x:.12g}" for x in row) + "\n" for row in record["rows"])
+        out.writelines(" ".join(f"{x:.12g}" for x in row) + "\n" for row in rows)
     with open(os.path.join(folder, "renderings.txt"), "w") as out:
         out.writelines(name + "\n" for name in names)
 
@@ -314,30 +358,42 @@ def binvox(grid, translate, scale):
 PARTS = {"train": ("train", "imagenet"), "val": ("val",)}
 
 
-def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, side=224):
+@dataclass
+class Pascal3DObject(Maker):
+    """Its record: the columns of the files, image, images_ref, bounding_boxes, rotation_matrices and voxels."""
+    side: int = 224
+
+    def record(self, split, i, rng, vertices, faces, colors, grid=None):
+        placed, columns = _photograph(self.dataset, vertices, faces, colors, rng, self.side)
+        return placed, dict(zip(("image", "images_ref", "bounding_boxes", "rotation_matrices", "voxels"), columns))
+
+
+def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
     """`<word>_{train,imagenet,val}.npz`: photographs of sorts, an object on a coloured ground, of 160 to 400
-    px; a quarter of the training objects in the file of ImageNet."""
-    progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
-    for number, (split, count) in enumerate(sizes.items()):
-        items = []
-        for i in range(count):
-            items.append(_photograph(dataset, *make(split, i)[:3], np.random.default_rng([seed, number, i]), side))
-            done += 1
-            progress.update(done)
-        cut = count - count // 4 if split == "train" else count
-        for part, mine in zip(PARTS[split], (items[:cut], items[cut:])):
-            if not mine:
-                continue
-            images = np.empty(len(mine), object)
-            images[:] = [item[0] for item in mine]
-            rest = [np.stack(column) for column in list(zip(*mine))[1:]]
-            _write_npz(folder, f"{dataset.class_name(class_id)}_{part}", images=images, images_ref=rest[0],
-                       bounding_boxes=rest[1], rotation_matrices=rest[2].astype(np.float32), voxels=rest[3])
+    px; a quarter of the training objects in the file of ImageNet. `<word>_<split>_points.npz` has those of both."""
+    word = dataset.class_name(class_id)
+    with journals(Pascal3DObject(dataset, make, train_views, seed, folder, class_id), sizes, name, workers) as kept:
+        for split, count in sizes.items():
+            whole, cut = map(records.from_bytes, kept[split]), count - count // 4 if split == "train" else count
+            with points_file(folder, word, split, count) as add:
+                for part, size in zip(PARTS[split], (cut, count - cut)):
+                    columns = {}
+                    for record in itertools.islice(whole, size):
+                        add(record.pop("points"))
+                        for column, value in record.items():
+                            columns.setdefault(column, []).append(value)
+                    if not size:
+                        continue
+                    images = np.empty(size, object)
+                    images[:] = columns.pop("image")
+                    rest = {column: np.stack(values) for column, values in columns.items()}
+                    rest["rotation_matrices"] = rest["rotation_matrices"].astype(np.float32)
+                    _write_npz(folder, f"{word}_{part}", images=images, **rest)
 
 
 def _photograph(dataset, vertices, faces, colors, rng, side):
-    """(image (H, W, 3), reference crop (side, side, 4), box, rotation, voxels) of an object, seen from
-    somewhere, whose box is the middle of the crop."""
+    """(vertices in the renderer's frame, columns) of an object that is seen from somewhere and whose box is the middle
+    of the crop; columns: image (H, W, 3), reference crop (side, side, 4), box, rotation, voxels."""
     world = dataset.place(vertices)
     world = world * (1 / (1 + 2 * MARGIN) / max(float(world.norm(dim=1).max()), 1e-9))
     azimuth, elevation, roll = rng.uniform(-180, 180), rng.uniform(-10, 40), np.radians(rng.uniform(-5, 5))
@@ -363,4 +419,4 @@ def _photograph(dataset, vertices, faces, colors, rng, side):
     margin, hair = crop * MARGIN / (1 + 2 * MARGIN), 1e-6  # readers cut corners to whole pixels: rounding costs none
     box = np.array([left + margin + hair, top + margin + hair, crop / (1 + 2 * MARGIN), crop / (1 + 2 * MARGIN)])
     voxels = dataset.voxelize(world[None], faces)[0].numpy()
-    return image, np.concatenate([reference, mask[..., None]], 2), box, rotation, voxels
+    return world, (image, np.concatenate([reference, mask[..., None]], 2), box, rotation, voxels)
