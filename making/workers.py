@@ -15,6 +15,8 @@ import torch
 from errors import DeviceError, WriteError
 
 PER_WORKER = 16  # objects that are worth the start of a process
+# Imported once, not in each process. None of our own: the server of forks finds those from some folders alone.
+PRELOADED = ["torch", "scipy.sparse", "skimage.measure", "PIL.Image", "neural_renderer"]
 
 
 def cores():
@@ -40,8 +42,7 @@ def in_order(function, items, workers=None):
     methods = multiprocessing.get_all_start_methods()  # never fork: this process has threads
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if context.get_start_method() == "forkserver":
-        # torch is imported once, not in each process
-        context.set_forkserver_preload(["readers.writers", "making.workers"])
+        context.set_forkserver_preload(PRELOADED)
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _begin, (pickle.dumps(function),))
     waiting, rest = collections.deque(), iter(items)
     try:
