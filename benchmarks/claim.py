@@ -6,9 +6,11 @@
 
 DIR holds a dataset in CVPR18's layout, of the classes asked for. The committed figures are of voxel grids of ShapeNet,
 32 cells a side, which `3D-GAN.py --mode=make_dataset --mesh_dir=GRIDS --split_file=SPLIT --front=+x --voxels=surface
---data_dir=DIR` turned into one: truth and prediction are surfaces, voxelised by the same rule. A run is
-one of the command line, in RUNS/<name>; one that was stopped goes on. When it is finished, its figures become one line
-of results/claim_runs.jsonl, after which it is never run again. Checkpoints are chosen by validation; the test set is measured once, of the best and of the last.
+--data_dir=DIR` turned into one: truth and prediction are surfaces, voxelised by the same rule.
+
+A run is one of the command line, in RUNS/<name>; one that was stopped goes on. When it is finished, its figures become
+one line of results/claim_runs.jsonl, after which it is never run again. Checkpoints are chosen by validation; the test
+set is measured once, of the best and of the last.
 """
 import argparse
 import concurrent.futures
