@@ -75,7 +75,7 @@ def test_a_run_whose_device_disappears_keeps_its_checkpoint(data, template, tmp_
 
 def test_options_that_need_a_gpu(data, refused, tmp_path, monkeypatch):
     train = "--mode=train", "--data_dir", data, "--ckpt_dir", tmp_path / "run"
-    assert "--cuda_graph=on: steps are recorded on one GPU" in refused(*train, *TINY, "--cuda_graph=on")
+    assert "--cuda_graph=on needs one process on one GPU" in refused(*train, *TINY, "--cuda_graph=on")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "--device=cuda: this torch sees" in refused(*train, "--device=cuda")
     assert "--device=cuda:3: this torch sees" in refused(*train, "--device_id=3")

@@ -298,7 +298,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(data, featgan,
 def test_resume_at_the_end_changes_nothing(data, ae, template, tmp_path, capsys):
     folder = shutil.copytree(ae, tmp_path / "run")
     assert call(*command(data, folder, "--lambda_adv=0", "--obj_dir", template, *SHORT, "--resume")) == 0
-    assert "6 iterations already" in capsys.readouterr().out
+    assert "the run already has 6 iterations; to continue it, give a higher --n_iters" in capsys.readouterr().out
     assert differences(checkpoint(folder), checkpoint(ae)) == [] and metrics(folder) == metrics(ae)
 
 
