@@ -133,7 +133,7 @@ class Loop:
                         else "there was no checkpoint yet")) from None
                 if stop and not last:
                     self.scribe.wait()
-                    self.monitor.say(f"{signal.Signals(stop).name}: stopped and saved after step {step}; go on "
+                    self.monitor.say(f"{signal.Signals(stop).name}: stopped and saved after step {step}; continue "
                                      "with --resume")
                     return 75
         skipped = f"; {self.watch.skipped} steps skipped, not finite" if self.watch.skipped else ""

@@ -197,7 +197,7 @@ class FromFiles:
         try:
             return self.load(self.paths[split][i])
         except InputError as error:
-            raise InputError(f"{error}; --skip_bad goes on without such meshes") from None
+            raise InputError(f"{error}; --skip_bad leaves out such meshes") from None
 
     def load(self, path):
         if path.lower().endswith(GRID_ENDINGS):

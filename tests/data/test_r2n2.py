@@ -375,4 +375,4 @@ def test_real_objects_pass_check_data(shared_data, tmp_path, capsys):
     """One object a class is enough."""
     assert call("--mode=check_data", "--dataset=R2N2", "--data_dir", shared_data / "r2n2", "--sample_dir", tmp_path,
                 "--cache_dir", tmp_path / "cache") == 0
-    assert "all that is there is sound" in capsys.readouterr().out
+    assert "everything found is in order" in capsys.readouterr().out

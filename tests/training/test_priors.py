@@ -313,6 +313,6 @@ def test_weights_that_are_none_are_refused(refused, more, says):
 def test_pairs_of_one_view_are_refused(data, refused, tmp_path):
     line = refused("--mode=train", f"--data_dir={data}", f"--ckpt_dir={tmp_path}/x", *TINY, "--pairs=2",
                    "--trainViews=1")
-    assert "--pairs=2 needs two images of every object; 4 of 4 training objects have one" in line
+    assert "--pairs=2 needs two images of every object, but 4 of 4 training objects have one" in line
     assert "--batch_size=3 with --pairs=2" in refused(
         "--mode=train", f"--data_dir={data}", f"--ckpt_dir={tmp_path}/x", "--pairs=2", "--batch_size=3")
