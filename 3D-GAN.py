@@ -76,12 +76,12 @@ def parser():
     g.add_argument("--resume", action="store_true", help="continue the run in CKPT_DIR exactly where it stopped")
     g.add_argument("--eval_flag", type=checkpoint_name, default="last", metavar="WHICH",
                    help="checkpoint to use: last, best, or the step of one that KEEP_LAST kept")
-    g.add_argument("--prefix", metavar="TEXT", help="ignored: the published program takes it and does not use it either")
+    g.add_argument("--prefix", metavar="TEXT", help="ignored; the published program takes it but does not use it")
     g.add_argument("--seed", type=integer(0), default=0, help="seed of the weights and of the order of the images")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     g.add_argument("--device_id", type=integer(0), metavar="N", help="published name of --device=cuda:N")
     g.add_argument("--deterministic", action="store_true",
-                   help="make runs on CUDA repeat bit for bit, with slower algorithms; on the CPU they always do")
+                   help="repeat runs bit for bit on CUDA too, by slower algorithms; a CPU always repeats them")
     g.add_argument("--tf32", action="store_true", help="CUDA: multiply float32 on tensor cores, with 10 bits of "
                                                        "mantissa")
     g.add_argument("--threads", type=integer(1), help="CPU threads (default: torch's choice)")

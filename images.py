@@ -34,8 +34,8 @@ def load_image(path, size, mask_path=None):
     if alpha.max() < 0.5:
         raise InputError(f"{path} shows no object: its {shown_by} is empty")
     if all((side >= 0.5).any() for side in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])):
-        print(f"warning: in {path} the object touches all four borders, according to its {shown_by}: it may be cut off, "
-              "or the whole picture may have been taken for the object", file=sys.stderr)
+        print(f"warning: in {path} the object touches all four borders, according to its {shown_by}: it may be cut "
+              "off, or the whole picture may have been taken for the object", file=sys.stderr)
     premultiplied = np.concatenate([rgb * alpha[..., None], alpha[..., None]], 2)
     height, width = alpha.shape
     side = max(height, width)

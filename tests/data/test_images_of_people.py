@@ -82,7 +82,7 @@ def test_reconstruct_leaves_out_broken_images_on_request(tmp_path, capsys):
     good, images, bad = reconstruct._read_images(paths, model, options)
     assert [good, len(images), list(bad)] == [paths[:1], 1, paths[1:]]
     said = capsys.readouterr().out
-    assert "left out, for their files are broken (1):" in said and "b.png is not an image" in said
+    assert "left out, because their files are broken (1):" in said and "b.png is not an image" in said
     assert json.loads(json.dumps(bad)) == bad
     with pytest.raises(InputError, match="--skip_bad leaves no image"):
         reconstruct._read_images(paths[1:], model, options)
