@@ -45,7 +45,7 @@ def test_best_of_view_prior_learning_is_pressure():
     (("--mode=train", "--preset=best", "--lambda_adv=0"), "--preset=best excludes --lambda_adv=0"),
     (("--mode=evaluation", "--preset=best"), "--preset is an option of --mode=train and trainCVPR19"),
     (("--mode=train", "--preset=worst"), "invalid choice"),
-    (("--mode=train", "--lr_schedule=cosine", "--decay_every=3"), "--decay_every is of --lr_schedule=constant"),
+    (("--mode=train", "--lr_schedule=cosine", "--decay_every=3"), "--decay_every belongs to --lr_schedule=constant"),
     (("--mode=train", "--pairs=3"), "invalid choice")])
 def test_what_a_preset_excludes_is_refused(refused, arguments, says):
     assert says in refused(*arguments, usage=True)

@@ -170,7 +170,7 @@ def test_a_bank_that_does_not_fit_stays_on_the_host(cars, capsys, monkeypatch):
         return whole(data, device)
     monkeypatch.setattr(priors.Bank, "of", full)
     bank = priors.open_bank(SimpleNamespace(lambda_near=.5), cars, torch.device("cuda"))
-    assert bank.whole.device.type == "cpu" and "stay on the host" in capsys.readouterr().out
+    assert bank.whole.device.type == "cpu" and "stay in the memory of the host" in capsys.readouterr().out
 
 
 def test_one_view_for_the_whole_batch_is_that_of_one_of_its_images():
@@ -225,7 +225,8 @@ def test_the_plane_is_found_from_silhouettes(data, views):
 
 def test_without_a_plane_mirror_is_refused(cars, monkeypatch):
     monkeypatch.setattr(priors, "find_mirror", lambda data: (3, .71))
-    with pytest.raises(InputError, match="--lambda_mirror=0.5: no plane is found.*0.710 at best"):
+    with pytest.raises(InputError, match="--lambda_mirror=0.5: the training objects are not symmetric in any plane; "
+                                         "the best similarity of silhouettes and mirrored ones is 0.710"):
         priors.open_mirror(SimpleNamespace(lambda_mirror=.5), cars, torch.device("cpu"))
 
 
@@ -315,6 +316,6 @@ def test_weights_that_are_none_are_refused(refused, more, says):
 def test_pairs_of_one_view_are_refused(data, refused, tmp_path):
     line = refused("--mode=train", f"--data_dir={data}", f"--ckpt_dir={tmp_path}/x", *TINY, "--pairs=2",
                    "--trainViews=1")
-    assert "--pairs=2 needs two images of every object; 4 of 4 training objects have one" in line
+    assert "--pairs=2 needs two images of every object, but 4 of 4 training objects have one" in line
     assert "--batch_size=3 with --pairs=2" in refused(
         "--mode=train", f"--data_dir={data}", f"--ckpt_dir={tmp_path}/x", "--pairs=2", "--batch_size=3")
