@@ -147,7 +147,7 @@ def test_files_are_unpacked_once_and_mapped(tmp_path):
     assert isinstance(first, np.memmap) and not first.flags.writeable and np.array_equal(first, images)
     copy, = glob.glob(cache + "/*")
     before = os.stat(copy).st_mtime_ns
-    # A mark in the copy shows up: the second time it is the copy that is read.
+    # Mark the copy. The mark shows that the second call reads the copy.
     marked = np.load(copy, mmap_mode="r+")
     marked[0, 0, 0, 0, 0] ^= 255
     marked.flush()
@@ -240,7 +240,7 @@ def test_damaged_files_are_named(tmp_path, content):
 @pytest.mark.parametrize("mask", [1, 8, 255])
 @pytest.mark.parametrize("compress", [np.savez, np.savez_compressed])
 def test_no_flipped_byte_goes_unnoticed_or_ends_in_another_error(tmp_path, compress, mask):
-    # Larger than what is read at once, so that the header is believed before the checksum is known.
+    # The array is larger than one read, so the header is used before the checksum is known.
     array = np.random.default_rng(0).integers(0, 256, (2, 9000), dtype=np.uint8)
     compress(tmp_path / "whole.npz", array)
     whole, wrong = (tmp_path / "whole.npz").read_bytes(), []

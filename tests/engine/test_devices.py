@@ -1,4 +1,4 @@
-"""Devices that are asked for, full or gone: one sentence, and nothing lost."""
+"""Devices that are missing, full or fail: one error message, and no checkpoint is lost."""
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -83,7 +83,7 @@ def test_options_that_need_a_gpu(data, refused, tmp_path, monkeypatch):
 
 
 def test_training_takes_denormal_numbers_for_zero_on_every_thread_and_other_modes_do_not():
-    """They come from Adam's averages and slow a CPU down; figures are measured with them."""
+    """Denormal numbers come from Adam's averages and slow a CPU down. Measurements keep them."""
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
