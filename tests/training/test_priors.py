@@ -305,7 +305,7 @@ def test_a_run_with_everything_resumes_to_the_bit(data, template, tmp_path):
 
 @pytest.mark.parametrize("more, says", [
     (("--lambda_pressure=-1",), "is not a finite number from 0"), (("--lambda_near=nan",), "is not a finite number"),
-    (("--lambda_front=inf",), "is not a finite number"), (("--disc_width=8",), "--disc_width is of --mode=trainCVPR19")])
+    (("--lambda_front=inf",), "is not a finite number"), (("--disc_width=8",), "--disc_width belongs to --mode=trainCVPR19")])
 def test_weights_that_are_none_are_refused(refused, more, says):
     assert says in refused("--mode=train", "--ckpt_dir=x", *more, usage=True)
 
