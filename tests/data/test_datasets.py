@@ -107,7 +107,7 @@ def test_train_views_are_for_training_alone(tmp_path):
 @pytest.mark.parametrize("n", [0, 25])
 def test_train_views_out_of_range(tmp_path, n):
     write(tmp_path)
-    with pytest.raises(InputError, match=f"--trainViews={n} .*24 views"):
+    with pytest.raises(InputError, match=f"--trainViews={n}: the objects of {CAR} in .* have 24 views"):
         read(tmp_path, trainViews=n)
 
 
@@ -124,7 +124,7 @@ def test_a_training_set_with_few_views_names_them(tmp_path):
         o = int(batch.objects[k])
         place = shown[o].tolist().index(int(batch.cameras[k]))
         np.testing.assert_allclose(batch.images[k], images[o, place] / 255, atol=1e-7)
-    with pytest.raises(InputError, match="--trainViews=4 .*3 views"):
+    with pytest.raises(InputError, match=f"--trainViews=4: the objects of {CAR} in .* have 3 views"):
         read(tmp_path, trainViews=4)
 
 

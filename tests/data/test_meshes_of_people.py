@@ -84,8 +84,8 @@ def compress(name, required=True, primitives=slice(None)):
 @pytest.mark.parametrize("primitives", [slice(None), slice(1), slice(1, 2)])
 def test_compressed_geometry_is_refused(kind, required, primitives, tmp_path):
     path = gltf(tmp_path, compress("KHR_draco_mesh_compression", required, primitives), kind)
-    with pytest.raises(InputError, match=f"{path} needs the glTF extension KHR_draco_mesh_compression, which is not "
-                                         "read here; export it without compression"):
+    with pytest.raises(InputError, match=f"{path} needs the glTF extension KHR_draco_mesh_compression, which this "
+                                         "program does not read; export it without compression"):
         read_mesh(str(path))
 
 

@@ -227,7 +227,7 @@ def test_faces_of_two_corners_are_left_out_and_told(tmp_path):
 
 def test_the_only_material_is_taken_where_none_is_named(tmp_path):
     assert colours(tmp_path, "mtllib a.mtl\n" + SQUARE + "f 1 2 3\n", "newmtl a\nKd 1 0 0\n") == [[1, 0, 0]]
-    with pytest.warns(UserWarning, match="1 faces before the first usemtl, and its library 2 materials"):
+    with pytest.warns(UserWarning, match="1 faces before the first usemtl, and its library has 2 materials"):
         got = colours(tmp_path, "mtllib a.mtl\n" + SQUARE + "f 1 2 3\nusemtl b\nf 1 2 3\n",
                       "newmtl a\nKd 1 0 0\nnewmtl b\nKd 0 1 0\n")
     assert got == [[.5] * 3, [0, 1, 0]]

@@ -191,7 +191,7 @@ def test_voxels_are_those_of_the_cpu(dtype, size):
     for other in (known.roll(1, 0), known[:1]):
         counts = overlap(found, other.to(GPU))
         assert all(torch.equal(c.cpu(), k) for c, k in zip(counts, overlap(known, other), strict=True))
-    with pytest.raises(ValueError, match="mesh 4 of the batch is not"):
+    with pytest.raises(ValueError, match="mesh 4 of the batch has a NaN"):
         corners[4, 7, 1, 2] = float("nan")
         voxelize(corners.to(GPU), size)
 

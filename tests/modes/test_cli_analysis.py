@@ -205,7 +205,7 @@ def test_images_of_different_sizes_are_not_interpolated(featgan, refused, tmp_pa
         Image.new("RGBA", size, (200, 0, 0, 255)).save(tmp_path / name)
     line = refused("--mode=interpolation", "--ckpt_dir", featgan, "--load_im", tmp_path / "a.png", "--load_im1",
                    tmp_path / "b.png", "--sample_dir", tmp_path / "out", "--device=cpu")
-    assert "a.png is 64x64" in line and "b.png is 300x256: bring both to one size" in line
+    assert "a.png is 64x64" in line and "b.png is 300x256: bring both to the same size" in line
 
 
 @pytest.fixture(scope="module")

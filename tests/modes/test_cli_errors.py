@@ -35,7 +35,7 @@ def training(folder, data, *more):
     ("train", ["--mesh_dir=d"], "--mesh_dir is an option of --mode=make_dataset, not of train"),
     ("train", ["--mask_from=alpha"], "--mask_from is an option of --dataset=NIPS17, not of CVPR18"),
     ("train", ["--dataset=NIPS17", "--published_flip"], "--dataset=Pascal3D, not of NIPS17"),
-    ("trainCVPR19", ["--confusion=log2"], "--confusion is of --mode=train"),
+    ("trainCVPR19", ["--confusion=log2"], "--confusion belongs to --mode=train"),
     ("train", ["--mmd_batches=2"], "--mmd_batches is an option of --mode=evaluation and MMD, not of train"),
     ("evaluation", ["--perplexity", "3"], "--mode=t_SNE, not of evaluation"),
     ("reconstruct", ["--mask1=a.png"], "--mode=interpolation, not of reconstruct")])
