@@ -1,4 +1,4 @@
-"""What a trained model is measured by: the figures of a split, their protocol, and what may be compared."""
+"""Measure a trained model: the figures of a split, their protocol, and a check that figures can be compared."""
 import math
 import os
 
@@ -16,14 +16,14 @@ from metrics.crossings import self_intersecting
 from readers.base import VOXEL_GRID
 
 MMD = {"mmd_batches": dict(type=integer(1), metavar="N", help=(
-    "MMD of the first N batches of BATCH_SIZE codes of each class, object by object; the published program took 96 of "
-    "128, of one class on CVPR18 512 objects x 24 views (default: all codes)"))}
+    "compute MMD from the first N batches of BATCH_SIZE codes of each class, in the order of objects; the published "
+    "program took 96 batches of 128, on CVPR18 512 objects x 24 views (default: all codes)"))}
 COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
            ("view_agreement", "agreement"), ("mmd", "MMD"), ("mmd_shuffled", "MMD shuffled"))
-# What evaluations of before lack.
+# Columns that evaluations by older versions do not have.
 MORE = (("own_view", "own view"), ("new_view", "new view"), ("inside_out", "inside out"), ("pose_probe", "pose probe"),
         ("pose_chance", "by chance"), ("pose_degrees", "degrees off"), ("self_intersecting", "crossing"))
-# Of sets with points on their surfaces: each figure, that of the mean shape and that of a wrong object.
+# For datasets with surface points: each figure, that of the mean shape, and that with a wrong object.
 SURFACES = tuple((form.format(name), title + of) for name, title in zip(
     surfaces.NAMES, ("Chamfer", "F@1%", "F@2%", "normals"))
     for form, of in (("{}", ""), ("mean_shape_{}", " mean"), ("{}_wrong_object", " wrong")))
@@ -43,11 +43,11 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     Parameters
     ----------
     data : a dataset whose objects have all their views.
-    full : also the controls (below), which the validation during training leaves out.
+    full : also compute the controls (below). The validation during training does not.
     mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
-    mmd_codes : int. MMD is taken of the first so many codes of a class, object by object; None takes all.
-    seed : permutes the pose labels of `mmd_shuffled`; also of directions, other views, the probe and points.
-    points : with `full`: a list of each class's `data.points`, None of a class that has none.
+    mmd_codes : int. MMD is computed from the first `mmd_codes` codes of a class, in the order of objects; None: all.
+    seed : seed of the permuted labels of `mmd_shuffled`, of directions, of other views, of the probe and of points.
+    points : with `full`: a list of `data.points(c)` for each class, None for a class without points.
 
     Returns
     -------
@@ -58,9 +58,9 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     `view_agreement` (IoU of the shapes predicted from any two views of one object), `mean_shape_iou`,
     `mmd_shuffled` (pose labels permuted), `own_view` and `new_view` (IoU of drawn and real silhouettes, the input's
     view and from another one of the object), `pose_probe`, `pose_degrees`, `pose_chance` (`measures.pose_probe`) and
-    `self_intersecting` (share of the faces that cross others, one prediction of each object). Where a class has points,
-    also those of `surfaces.NAMES`: the mean over all views; `..._wrong_object`, each prediction against another object
-    of its class, up to 20 in turn; `mean_shape_...`, of the surface of the mean grid.
+    `self_intersecting` (share of the faces that cross others, of one prediction per object). If any class has points,
+    also the figures in `surfaces.NAMES`, means over all views; `<name>_wrong_object` (each prediction against one other
+    object of its class, up to 20 of them in turn); and `mean_shape_<name>` (the surface of the mean grid).
     """
     points = points or [None] * len(data.class_ids)
     result = {key: {} for key in ("iou", "mmd", "inside_out", "code_spread") + (
@@ -73,7 +73,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         objects = np.flatnonzero(data.object_class == c)
         views = len(numbers) // len(objects)
         truth = data.voxels(objects).to(model.device)
-        # In order, and added up in order, whichever process has measured what.
+        # One row per object, so that sums have the same order whichever process measured which object.
         figures = torch.zeros(len(objects), 16, dtype=torch.float64, device=model.device)
         codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
         true = points[c] is not None and surfaces.Surfaces(points[c], model.device)
@@ -92,7 +92,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
                 here = slice(first, first + len(batch.images) // views)
                 shapes, faces, count = prediction.vertices, prediction.faces, here.stop - here.start
                 size = batch.silhouettes.shape[-1]
-                turns = torch.Generator().manual_seed(seed * 1000003 + first)  # whichever process draws
+                turns = torch.Generator().manual_seed(seed * 1000003 + first)  # the same in every process
                 every = 1 if full else views
                 figures[here, 3:5] = measures.inside_out(data, shapes[::every], faces, batch.cameras[::every], size,
                                                          prediction.outward, turns).view(count, -1, 2).sum(1)
@@ -135,8 +135,8 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
 
 
 def _surface_figures(true, vertices, faces, objects, seed):
-    """(objects, 8) of shapes (B, V, 3), equally many of each of some objects, in their order: the figures of their
-    surfaces, and those against other objects of the class, one for each shape, NaN without others."""
+    """(objects, 8): the mean figures of the surfaces of shapes (B, V, 3), then those with wrong objects, one for each
+    shape. The shapes are in the order of the objects, equally many of each. NaN if there is one object."""
     views, others = len(vertices) // len(objects), min(len(true) - 1, 20)
     own, view = np.repeat(objects, views), np.tile(np.arange(views), len(objects))
     numbers = own[:, None] if not others else np.stack([own, (own + 1 + view % others) % len(true)], 1)
@@ -147,7 +147,7 @@ def _surface_figures(true, vertices, faces, objects, seed):
 
 
 def _mean_shape_figures(true, data, objects, grid, seed):
-    """(4,) of the surface of a class's mean grid, as large as each object's own grid."""
+    """(4,) figures of the surface of a class's mean grid, scaled to each object's own grid."""
     if not grid.any():
         return torch.full((4,), float("nan"))
     vertices, faces = surface(data.mesh_axes(grid.cpu()).numpy())
@@ -158,7 +158,7 @@ def _mean_shape_figures(true, data, objects, grid, seed):
 
 
 def _controls(shapes, truth, o):
-    """IoU of the shapes (views, n, n, n) predicted for object o with others of its class, and with each other."""
+    """Mean IoU of the shapes (views, n, n, n) predicted for object o with other objects, and with each other."""
     others = [(o + shift) % len(truth) for shift in range(1, min(len(truth), 21))]
     agreement = pairwise_iou(shapes, shapes)
     wrong = pairwise_iou(shapes, truth[others]).mean() if others else agreement.new_full((), float("nan"))
@@ -185,12 +185,13 @@ def codes_of(name, model, data, numbers):
 
 
 def mmd_codes(options):
-    """How many codes of each class MMD is taken of, None for all of them."""
+    """The number of codes of each class from which MMD is computed; None for all."""
     return options.mmd_batches and options.mmd_batches * options.batch_size
 
 
 def protocol_of(options, model, data):
-    """What figures of a split are of and how its MMD is taken: here and in --mode=MMD, which gives the same."""
+    """The protocol of the figures of a split: which data they are from and how MMD is computed. --mode=evaluation and
+    --mode=MMD have the same protocol and give the same MMD."""
     objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
     views = sorted({len(data.images_of_class(i)) // n for i, n in enumerate(objects.values())})
     taken = "all objects of the split" if options.mmd_batches is None else (
@@ -208,7 +209,7 @@ def protocol_of(options, model, data):
 
 def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "objects", "voxel_rule",
                                              "mmd_codes")):
-    """Refuse figures of different things side by side."""
+    """Raise InputError if evaluations have different protocols, since their figures cannot be compared."""
     first = protocols[0]
     for folder, protocol in zip(folders, protocols):
         for key in keys:
@@ -218,7 +219,7 @@ def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "obj
 
 
 def undefined(figures):
-    """Why some figures, {name: {class_id: number}}, are not numbers: a sentence for each reason."""
+    """Sentences that say why some of the figures, {name: {class_id: number}}, are undefined."""
     found = {}
     for key, title in COLUMNS + MORE + SURFACES:
         classes = tuple(c for c, value in figures.get(key, {}).items() if not math.isfinite(value))
@@ -228,10 +229,10 @@ def undefined(figures):
 
 
 def number(value, digits=4):
-    """As tables have it; `undefined` tells why there is none."""
+    """A figure as tables print it; '-' if it is undefined (see `undefined`)."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def step_of(step):
-    """A step as tables have it: a state dict does not tell its own."""
+    """A step as tables print it; '?' for a state dict, which does not contain its step."""
     return "?" if step is None else step

@@ -1,5 +1,5 @@
-"""What processes hand over of an object, as bytes, and npz files that are put together from it without compressing
-anything again.
+"""Records of objects as bytes, which processes send and journals keep, and npz files that are assembled from pieces
+which the processes have compressed.
 """
 import contextlib
 import functools
@@ -19,7 +19,7 @@ NUMBER = struct.Struct("<I")
 
 
 def to_bytes(record):
-    """Bytes of a dict of arrays, of numbers alone: what they are in JSON, its length before it, and their contents."""
+    """Convert a dict of numeric arrays to bytes: the length of a JSON header, the header, the contents."""
     arrays = {name: np.ascontiguousarray(array) for name, array in record.items()}
     head = json.dumps({name: (array.dtype.str, np.shape(record[name])) for name, array in arrays.items()}).encode()
     return b"".join([NUMBER.pack(len(head)), head, *(array.tobytes() for array in arrays.values())])
@@ -36,8 +36,8 @@ def from_bytes(payload):
 
 
 def deflated(row):
-    """A piece for `rows_file`: (n,) uint8, the CRC-32 of an array's bytes and these compressed, up to a whole byte and
-    without looking back beyond the array."""
+    """Compress an array to a piece for `rows_file`: (n,) uint8, the CRC-32 of its bytes, then a stream of deflate that
+    ends at a whole byte and does not refer to earlier data."""
     content = np.ascontiguousarray(row).tobytes()
     squeezer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
     pieces = NUMBER.pack(zlib.crc32(content)), squeezer.compress(content), squeezer.flush(zlib.Z_FULL_FLUSH)
@@ -46,11 +46,11 @@ def deflated(row):
 
 @contextlib.contextmanager
 def rows_file(folder, stem, shape, dtype, compressed=True):
-    """A function that adds the next row, of shape[0], to `stem`.npz, a file of one array: a `deflated` piece or, not
-    compressed, the row itself.
+    """A context that writes `stem`.npz, a file with one array. It gives a function that must be called with each of the
+    shape[0] rows: a `deflated` piece or, with compressed=False, the row.
 
-    The members of a zip file have one stream of deflate each and the CRC-32 of all of it. Streams that end at a whole
-    byte may be put one behind the other, and the CRC-32 follows from theirs; so processes compress.
+    A member of a zip file is one stream of deflate with a CRC-32. Streams that end at a whole byte can be concatenated,
+    and the CRC-32 of the whole follows from those of the pieces, so that nothing is compressed twice.
     """
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -70,7 +70,7 @@ def rows_file(folder, stem, shape, dtype, compressed=True):
                 crc = _crc_of_both(crc, NUMBER.unpack(piece[:NUMBER.size])[0], length)
                 array.write(piece[NUMBER.size:])
             yield add
-            array.write(b"\x03\x00")  # the last block, empty
+            array.write(b"\x03\x00")  # an empty last block
         entry = archive.getinfo("arr_0.npy")
         entry.compress_type, entry.CRC, entry.file_size = zipfile.ZIP_DEFLATED, crc, len(head) + shape[0] * length
         out.seek(entry.header_offset)
@@ -78,7 +78,7 @@ def rows_file(folder, stem, shape, dtype, compressed=True):
 
 
 def _crc_of_both(first, second, length):
-    """CRC-32 of two pieces of bytes one behind the other, from theirs and the length of the second."""
+    """The CRC-32 of two concatenated pieces, from those of the pieces and the length of the second."""
     for bit, column in enumerate(_crc_columns(length)):
         if first >> bit & 1:
             second ^= column
@@ -87,7 +87,7 @@ def _crc_of_both(first, second, length):
 
 @functools.cache
 def _crc_columns(length):
-    """What each bit of a CRC-32 becomes by so many bytes more: CRC-32 is linear but for a constant."""
+    """How `length` more bytes change each bit of a CRC-32, which is linear except for a constant."""
     zeros = bytes(length)
     constant = zlib.crc32(zeros)
     return [zlib.crc32(zeros, 1 << bit) ^ constant for bit in range(32)]

@@ -1,19 +1,19 @@
-"""Faces that cross others: what folds a mesh through itself. B = meshes, F = faces, M = pairs of faces."""
+"""The share of faces that cross other faces of their mesh. B = meshes, F = faces, M = pairs of faces."""
 import torch
 
-FLAT = 1e-14  # of the cubed longest side: volumes below it are 0 but for rounding
-TOUCH = 1e-10  # of the longest side: faces that meet along less only touch
-AT_ONCE = 16  # meshes
+FLAT = 1e-14  # times the cubed longest side: smaller volumes are rounding errors of 0
+TOUCH = 1e-10  # times the longest side: faces that share a shorter line only touch
+AT_ONCE = 16  # meshes in memory
 
 
 def self_intersecting(vertices, faces):
-    """(B,) share of the faces of meshes (B, V, 3), faces (F, 3), that cross another face of the mesh.
+    """(B,) share of the faces that cross another face of their mesh: vertices (B, V, 3), faces (F, 3).
 
-    Two faces cross where their insides meet along a line. Faces that only touch, as neighbours do, that lie in one
-    plane or have no area do not. Computed in double precision.
+    Two faces cross if their interiors share a line. Faces do not cross if they only touch (as neighbours do), lie in
+    one plane, or have no area. Computed in double precision.
 
-    Pairs whose boxes overlap are found by sorting along the longest side and sweeping. Each face must have corners on
-    both sides of the other's plane, and on the line that the planes share both cut out intervals, which must overlap
+    A sweep along the longest side finds the pairs whose boxes overlap. Then each face must have corners on both sides
+    of the other's plane, and on the line that the two planes share, the intervals inside the two faces must overlap
     (Moeller, "A fast triangle-triangle intersection test", 1997).
     """
     if not torch.isfinite(vertices).all():
@@ -31,7 +31,7 @@ def _shares(corners):
     corners = corners.gather(1, order[..., None, None].expand_as(corners))
     low, high = corners.amin(2), corners.amax(2)
     starts, ends = low.gather(2, axis)[..., 0].contiguous(), high.gather(2, axis)[..., 0].contiguous()
-    # Faces i < j of a mesh, sorted by where they start, overlap along the axis if j starts before i ends.
+    # Sorted by their starts, faces i < j of a mesh overlap along the axis if j starts before i ends.
     count = (torch.searchsorted(starts, ends, right=True) - torch.arange(1, f + 1, device=starts.device)).flatten()
     first = torch.arange(b * f, device=count.device).repeat_interleave(count)
     second = first + 1 + torch.arange(len(first), device=count.device) - (count.cumsum(0) - count)[first]
@@ -57,16 +57,17 @@ def _shares(corners):
 
 
 def _heights(corners, normals, flat, of, above):
-    """(M, 3) six times the volumes of the corners of faces `of` with the faces `above` which they are; 0 if flat."""
+    """(M, 3) six times the signed volume between each corner of the faces `of` and the face `above` below it; 0 if it
+    is smaller than `flat`."""
     heights = ((corners[of] - corners[above][:, :1]) * normals[above][:, None]).sum(2)
     return torch.where(heights.abs() <= flat[of][:, None], 0, heights)
 
 
 def _interval(corners, normals, flat, line, of, through):
-    """(least (M,), largest (M,)) coordinates along lines (M, 3) of where faces `of` meet the planes of faces `through`,
-    from which they have corners on both sides."""
+    """(minimum (M,), maximum (M,)) of the coordinates along lines (M, 3) at which the outlines of faces `of` meet the
+    planes of faces `through`. The faces must have corners on both sides."""
     heights = _heights(corners, normals, flat, of, through)
-    # From the same corner of each pair, so that both intervals are from one origin.
+    # Both intervals of a pair need the same origin: a corner of the face with the smaller number.
     at = ((corners[of] - corners[torch.minimum(of, through)][:, :1]) * line[:, None]).sum(2)
     next_height, next_at = heights.roll(-1, 1), at.roll(-1, 1)
     meets = heights * next_height < 0

@@ -1,24 +1,25 @@
-"""Figures of surfaces, which show what voxel IoU hides: Chamfer-L1, F-score, normal consistency.
+"""Chamfer-L1, F-score and normal consistency of predicted surfaces. They show defects that voxel IoU does not.
 
-A surface is a set of points on it with their unit normals, drawn uniformly by area. B = surfaces, N = points of each,
+A surface is represented by points and their unit normals, drawn uniformly by area. B = surfaces, N = points of each,
 V = vertices, F = faces.
 
-Distance of a point to a surface is the distance to the nearest of its points. From points of the predicted surface to
-the true one it is the accuracy, from points of the true one to the predicted one the completeness.
+The distance of a point to a surface is the distance to its nearest point. Accuracy is the distance of predicted points
+to the true surface, completeness the distance of true points to the predicted surface.
 
 Chamfer-L1 (Mescheder et al., "Occupancy Networks", CVPR 2019): (mean accuracy + mean completeness) / 2, Euclidean, in
 units of a tenth of the longest side of the true object's box. Lower is better.
 
-F-score at d (Tatarchenko et al., "What Do Single-view 3D Reconstruction Networks Learn?", CVPR 2019): 2 P R / (P + R),
-P being the share of predicted points at most d from the true surface, R that of true points at most d from the
-predicted one; 0 where both are 0. d is 1 % and 2 % of the longest side of the true object's box.
+F-score at d (Tatarchenko et al., "What Do Single-view 3D Reconstruction Networks Learn?", CVPR 2019): 2 P R / (P + R).
+P is the share of predicted points whose distance is at most d, R the share of true points; 0 if both are 0. d is 1 % or
+2 % of the longest side of the true object's box. Higher is better.
 
-Normal consistency (Mescheder et al. 2019): mean of |n . n'| over points and the nearest of the other surface, mean of
-both directions. 1 is best; 1/2 is what random directions have.
+Normal consistency (Mescheder et al. 2019): the mean of |n . n'| over points and their nearest points, averaged over
+both directions. 1 is best; random directions give 1/2.
 
-Points of two drawings of one surface are apart themselves: of N points to an area of A longest sides squared a perfect
-shape reaches an F-score at d of 1 - exp(-pi d^2 N / A) alone, at 1 % and 10,000 points .96 for A = 1. Figures can be
-compared where N is the same.
+The longest side is measured on the true points. All figures depend on N, because two sets of points on the same surface
+are not at distance 0: on an area of A squared longest sides, a perfect prediction has an F-score of
+1 - exp(-pi d^2 N / A) with d in longest sides: 0.96 at 1 % for A = 1 and N = 10,000, and 0.54 for N = 2,500. Compare
+figures of equal N only.
 """
 import concurrent.futures
 import functools
@@ -26,18 +27,21 @@ import functools
 import numpy as np
 import torch
 
-PER_OBJECT = 10000  # points that are drawn on a surface
-ASKED = 1000  # of them, whose distances to all points of the other surface are measured
+PER_OBJECT = 10000  # points on a surface
+ASKED = 1000  # points of a surface whose distances are measured, to all points of the other surface
 THRESHOLDS = 0.01, 0.02  # of the F-score, in longest sides
-AT_ONCE = 1 << 27  # distances in memory, on a GPU
+AT_ONCE = 1 << 27  # distances in memory on a GPU
 NAMES = "chamfer_l1", "fscore_1", "fscore_2", "normal_consistency"
 
 
 def draw_points(vertices, faces, count=PER_OBJECT, seed=0):
-    """(points (B, count, 3), unit normals (B, count, 3)) on meshes (B, V, 3), faces (F, 3), uniformly by area.
+    """Draw points uniformly by area on meshes (B, V, 3) with faces (F, 3): (points (B, count, 3), unit normals
+    (B, count, 3)).
 
-    The random numbers are the same for each mesh, so that a batch is its members one by one, on any device. A face
-    without area gets no points; of a mesh without any area each face gets as many, with normals of 0.
+    Each mesh gets the same random numbers, so that the points of a mesh do not depend on the batch. A face without area
+    gets no points. If no face of a mesh has an area, all faces get points, with normals of 0.
+
+    Raises ValueError if there are no faces or a vertex is not finite.
     """
     if not len(faces) or not torch.isfinite(vertices).all():
         raise ValueError("points are drawn on meshes with faces, whose vertices are finite")
@@ -50,9 +54,9 @@ def draw_points(vertices, faces, count=PER_OBJECT, seed=0):
     normals = normals / areas.clamp_min(1e-300)[..., None]
     areas = torch.where(areas.sum(1, keepdim=True) > 0, areas, 1)
     ends = areas.cumsum(1)
-    # Right of the ends: a face without area is never chosen.
+    # right=True never chooses a face without area.
     face = torch.searchsorted(ends, (chosen * ends[:, -1:]).contiguous(), right=True)
-    last = (areas > 0).long().cumsum(1).argmax(1, keepdim=True)  # rounding may lead beyond it
+    last = (areas > 0).long().cumsum(1).argmax(1, keepdim=True)  # rounding may exceed the last end
     face = torch.minimum(face, last)[..., None].expand(-1, -1, 3)
     root = root.sqrt()[:, None]
     side = side[:, None]
@@ -61,9 +65,9 @@ def draw_points(vertices, faces, count=PER_OBJECT, seed=0):
 
 
 class Surfaces:
-    """True surfaces of some objects, which predicted ones are measured against. Q = points that are asked.
+    """The true surfaces of some objects. Q = points whose distances are measured.
 
-    samples : (objects, N, 6), points and normals: an array, or what a dataset's `points` gives, mapped.
+    samples : (objects, N, 6), points and normals: an array, or what a dataset's `points` returns.
     """
 
     def __init__(self, samples, device="cpu"):
@@ -75,18 +79,25 @@ class Surfaces:
         return len(self.samples)
 
     def _of(self, number):
-        """(N, 6) float64 of an object."""
+        """Points and normals of an object: (N, 6) float64."""
         sample = torch.from_numpy(np.array(self.samples[number], np.float64))
-        sample[:, 3:] /= sample[:, 3:].norm(dim=1, keepdim=True).clamp_min(1e-300)  # to more digits than float16 has
+        sample[:, 3:] /= sample[:, 3:].norm(dim=1, keepdim=True).clamp_min(1e-300)  # float16 is not exact enough
         return sample.to(self.device)
 
     def figures(self, points, normals, numbers, asked=ASKED, parts=None):
-        """(B, K, 4) float64, in the order of NAMES, of predicted surfaces, each against K objects.
+        """Compare B predicted surfaces with K objects each: (B, K, 4) float64, in the order of NAMES.
 
-        points, normals : (B, N, 3). numbers : (B, K) ints.
-        asked : points of each surface whose distances to the other count. Of predicted ones the first, of true ones
-            those of part `parts` (B,) ints, counted round: several predictions of one object then ask for all of it.
-        On the CPU by a k-d tree, one for each predicted surface; on a GPU by all distances.
+        Uses k-d trees on the CPU and all distances on a GPU; the results are the same. Raises ValueError if a point is
+        not finite.
+
+        Parameters
+        ----------
+        points, normals : (B, N, 3), of the predicted surfaces
+        numbers : (B, K) int, the objects
+        asked : Q, the number of points of each surface whose distances are measured
+        parts : (B,) int, which Q of the true points: 0 takes the first Q, 1 the next Q, and so on, cyclically. Several
+            predictions of one object can thus cover all true points. Default 0. Of the predicted points it is always
+            the first Q.
         """
         if not torch.isfinite(points).all():
             raise ValueError("predicted points are not finite")
@@ -118,7 +129,8 @@ class Surfaces:
         return torch.stack([chamfer, *scores, sum(alike) / 2], -1)
 
     def _by_trees(self, points, true, part, numbers, asked):
-        """((distances (B, K, Q), indices (B, K, Q)) from predicted to true points, the same back)."""
+        """Nearest points: (distances (B, K, Q), indices (B, K, Q)) from predicted to true points, and the same from
+        true to predicted points."""
         def of(b):
             tree = _tree_of(points[b].numpy())
             return ([self.tree(int(n)).query(points[b, :asked].numpy()) for n in numbers[b]],

@@ -1,4 +1,4 @@
-"""Mesh files of people as arrays: OBJ by `neural_renderer.wavefront`, the other formats by trimesh."""
+"""Read mesh files as arrays. `neural_renderer.wavefront` reads OBJ, trimesh the other formats."""
 import contextlib
 import importlib.util
 import json
@@ -10,18 +10,18 @@ from neural_renderer import polygons, wavefront
 
 from errors import InputError
 
-# Extensions that a glTF file may require without its geometry being another: they are about looks.
+# Extensions that a glTF file may require although they do not change its geometry, only its appearance.
 OF_LOOKS = ("KHR_materials_", "EXT_materials_", "KHR_texture_", "EXT_texture_", "KHR_lights_", "EXT_lights_",
             "MSFT_texture_", "KHR_xmp")
 GEOMETRY_READ = ("KHR_mesh_quantization",)  # positions as plain integers
 
 
 def read_mesh(path):
-    """(vertices (V, 3) float64, faces (F, 3) int64, colours (F, 3) float64 or None) of a mesh file.
+    """Read a mesh file: (vertices (V, 3) float64, faces (F, 3) int64, colours (F, 3) float64 or None).
 
-    Colours are those of faces, or the mean of their vertices'. Materials and pictures are left alone; what else a
-    file consists of (the buffers of a glTF) must lie in its folder or below. Of the vertices only those that faces
-    use are known to be finite.
+    Colours are those of the faces, or the mean of their vertices' colours. Materials and pictures are not read; other
+    parts of a file (the buffers of a glTF) must lie in its folder or below. The vertices that faces use are finite;
+    others may not be.
 
     Raises InputError, naming the file.
     """
@@ -29,7 +29,7 @@ def read_mesh(path):
         vertices, faces, colours = _read_obj(path) if path.lower().endswith(".obj") else _read_others(path)
     except InputError:
         raise
-    except Exception as error:  # trimesh lets many kinds of errors of its parsers through
+    except Exception as error:  # trimesh's parsers raise many kinds of errors
         raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
     if not len(faces):
         raise InputError(f"{path} has no faces")
@@ -76,14 +76,14 @@ def _read_others(path):
 
 @contextlib.contextmanager
 def _polygons():
-    """A list to which trimesh's readers of OFF and PLY add (polygons, the triangles they made of them): they make
-    fans of all polygons, which is right for convex ones alone, and keep nothing else."""
+    """A context with a list to which trimesh's readers of OFF and PLY append (polygons, their triangles). trimesh turns
+    all polygons into fans, which is right only for convex ones, and does not keep the polygons."""
     from trimesh.exchange import off, ply
     fans, seen = off.triangulate_quads, []
 
     def triangulate(polygons, *arguments, **options):
         some = any(len(polygon) > 3 for polygon in polygons)
-        if some:  # numbers, for those of an OFF file come as strings
+        if some:  # those of an OFF file are strings
             polygons = [np.asarray(polygon, np.int64) for polygon in polygons]
         faces = fans(polygons, *arguments, **options)
         if some:
@@ -97,7 +97,7 @@ def _polygons():
 
 
 def _check_gltf(path):
-    """Refuse what trimesh would read as zeros or in a wrong place: geometry that only an extension tells."""
+    """Raise InputError for geometry that needs a glTF extension: trimesh would read it as zeros or at a wrong place."""
     try:
         scene = _gltf_scene(path)
         required = [str(name) for name in scene.get("extensionsRequired", [])]
@@ -115,11 +115,11 @@ def _check_gltf(path):
         raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
     for name in [*compressed, *views, *required]:
         if not (name.startswith(OF_LOOKS) or name in GEOMETRY_READ or _draco_is_there(name)):
-            raise InputError(f"{path} needs the glTF extension {name}, which is not read here; export it without "
-                             f"{'compression' if 'compression' in name else 'that extension'}")
+            raise InputError(f"{path} needs the glTF extension {name}, which this program does not read; export it "
+                             f"without {'compression' if 'compression' in name else 'that extension'}")
     if any(scaled):
-        raise InputError(f"{path} has positions as integers for numbers up to 1 (KHR_mesh_quantization, normalized), "
-                         "which is not read here; export it without quantization")
+        raise InputError(f"{path} has positions as normalized integers (KHR_mesh_quantization), which this program "
+                         "does not read; export it without quantization")
     if empty and not compressed:
         raise InputError(f"{path} has a part whose positions are not in the file (an accessor without bufferView)")
 
@@ -131,12 +131,12 @@ def _has_no_data(primitive, accessors):
 
 
 def _draco_is_there(name):
-    """Whether the package is installed with which trimesh decodes such primitives."""
+    """Whether `name` is Draco compression and DracoPy, which trimesh uses to decode it, is installed."""
     return name == "KHR_draco_mesh_compression" and importlib.util.find_spec("DracoPy") is not None
 
 
 def _gltf_scene(path):
-    """The JSON of a .gltf, or of a .glb: its first chunk."""
+    """The JSON of a .gltf file, or of a .glb file (its first chunk)."""
     with open(path, "rb") as file:
         start = file.read(20)
         if start[:4] == b"glTF":

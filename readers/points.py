@@ -1,7 +1,7 @@
-"""Points on the surfaces of the objects of a split: `<class>_<split>_points.npz`, which sets made here have.
+"""Read `<class>_<split>_points.npz`, the points on the surfaces of the objects of a split. `make_dataset` writes it.
 
-One array `arr_0`, float16 (N, 10000, 6), a row an object: x, y, z in the renderer's frame of the dataset, where
-predicted vertices are, and the unit normal; uniform by area, the first n of them too.
+The file has one array `arr_0`, float16 (N, 10000, 6), one row per object: x, y, z in the renderer's frame of the
+dataset, as predicted vertices have them, and the unit normal. Points are uniform by area and in random order.
 """
 import os
 
@@ -16,10 +16,10 @@ from .nips17_files import objects_of_split
 
 
 def open_points(place, stem, count):
-    """(count, 10000, 6) float16, mapped, of `<stem>_points.npz`; None where there is no such file.
+    """Open `<stem>_points.npz`: (count, 10000, 6) float16, memory-mapped; None if there is no such file.
 
-    place : (data_dir, cache_dir, say). Raises InputError for other numbers, shapes or types, points that are not finite
-    or all in one place, and normals that are not of length 1.
+    place : (data_dir, cache_dir, say). Raises InputError for another shape or type, points that are not finite or all
+    equal, and normals whose length is not 1.
     """
     data_dir, cache_dir, say = place
     path = os.path.join(data_dir, f"{stem}_points.npz")
@@ -33,13 +33,14 @@ def open_points(place, stem, count):
         numbers = sample.astype(np.float32)
         if not (np.isfinite(numbers).all() and np.ptp(numbers[:, :3], axis=0).any()
                 and (np.abs((numbers[:, 3:] ** 2).sum(1) - 1) < 0.02).all()):
-            raise InputError(f"{path} must hold points apart from each other and normals of length 1, all finite: its "
-                             f"object {k} has others")
+            raise InputError(f"{path}: object {k} must have finite points, which are not all equal, and normals of "
+                             "length 1")
     return samples
 
 
 def points_of_names(place, class_id, split, names):
-    """The same of objects by name (n), where they have rows in the order of splits.json; None where one has none."""
+    """`open_points` for the objects with these names; the rows of the file are in the order of splits.json. None if it
+    does not have all of them."""
     path = os.path.join(place[0], "splits.json")
     if not os.path.exists(os.path.join(place[0], f"{class_id}_{split}_points.npz")) or not os.path.exists(path):
         return None
@@ -47,6 +48,6 @@ def points_of_names(place, class_id, split, names):
     rows = {name: k for k, name in enumerate(listed)}
     other = next((name for name in names if name not in rows), None)
     if other is not None:
-        place[2](f"note: no points of {class_id}, for {path} does not name {other} in {split}")
+        place[2](f"note: the points of {class_id} are not used: {path} does not list {other} in {split}")
         return None
     return Rows([(open_points(place, f"{class_id}_{split}", len(listed)), np.array([rows[name] for name in names]))])

@@ -1,9 +1,10 @@
-"""Files of a class in the published layouts, from meshes: what makes the embedded data and those of `make_dataset`.
+"""Write the files of a class in the published layouts, from meshes, for the built-in data and `make_dataset`.
 
-A dataset's `writer` is one of these as a class method, called as dataset.writer(folder, class_id, sizes, make,
-train_views, seed, name): sizes {split: objects}, make(split, i) the (vertices, faces, colors) of one object in the
-frame of people, train_views the views kept of each training object (None: all), name for the progress. Pictures come
-from our renderer through the dataset's camera, grids from our voxeliser in the dataset's axes.
+A dataset's `writer` is one of these functions as a class method. It is called as dataset.writer(folder, class_id,
+sizes, make, train_views, seed, name): sizes {split: number of objects}; make(split, i) returns (vertices, faces,
+colors) of one object in the people frame; train_views is the number of views of each training object (None: all); name
+is shown with the progress. The renderer draws the pictures with the dataset's cameras, the voxeliser makes the grids in
+the dataset's axes.
 """
 import abc
 import contextlib
@@ -33,14 +34,14 @@ from .nips17_files import read_splits
 from .pascal3d_cameras import MARGIN, turntable_rotations
 from .r2n2_files import DISTANCE, PICTURE
 
-LIGHT = (0.35, 0.85, -0.4)  # towards the light, renderer's frame: above, a little right and in front
+LIGHT = (0.35, 0.85, -0.4)  # direction to the light in the renderer's frame: above, slightly right and in front
 
 
 def draw_rgba(dataset, vertices, faces, colors, cameras, size, lights=LIGHT):
-    """RGBA pictures (B, 4, S, S) in [0, 1] of a mesh (V, 3) in the renderer's frame, faces (F, 3) as people
-    wind them, colors (F, 3) in [0, 1]. Colours are natural, on black: edge pixels are multiplied by alpha."""
+    """Draw RGBA pictures (B, 4, S, S) in [0, 1] of a mesh: vertices (V, 3) in the renderer's frame, faces (F, 3) as in
+    the people frame, colors (F, 3) in [0, 1]. Colours are on black, that is, multiplied by alpha."""
     world = vertices[None].expand(len(cameras), -1, -1)
-    # In a mirrored frame faces that people wound outwards show their lit side; elsewhere, reversed.
+    # face_light expects a camera that mirrors; for a camera that does not, reverse the faces.
     faces = faces if dataset.mirrors else faces.flip(-1)
     light = face_light(vertices_to_faces(world[:1], faces), 0.5, 0.5, direction=lights)
     texture = colors.to(world)[None, :, None, None, None].expand(len(cameras), -1, 1, 1, 1, 3)
@@ -52,7 +53,7 @@ def draw_rgba(dataset, vertices, faces, colors, cameras, size, lights=LIGHT):
 
 
 def within(vertices, radius):
-    """Scaled down where they leave the ball of that radius, so that no picture cuts the object off."""
+    """Scale vertices down if they leave the ball of this radius, so that no picture cuts the object off."""
     return vertices * min(1.0, radius / max(float(vertices.norm(dim=1).max()), 1e-9))
 
 
@@ -61,27 +62,27 @@ def as_bytes(pictures):
 
 
 def draw_views(dataset, vertices, faces, colors, cameras):
-    """Pictures, uint8 (v, 4, S, S), of a mesh in the frame of people; cameras (v, ...) of the dataset."""
+    """Draw pictures, uint8 (v, 4, S, S), of a mesh in the people frame from the dataset's cameras (v, ...)."""
     return as_bytes(draw_rgba(dataset, dataset.place(vertices), faces, colors, cameras, dataset.img_size))
 
 
 def voxel_grid(dataset, vertices, faces):
-    """(32, 32, 32) bool, in the dataset's axes, of a mesh in the frame of people."""
+    """Voxelise a mesh in the people frame: (32, 32, 32) bool in the dataset's axes."""
     return dataset.voxelize(dataset.place(vertices)[None], faces)[0].numpy()
 
 
 # ---- objects one by one ---------------------------------------------------------------------------
 
-FORMAT = 1  # of the records; raise it when the same object comes to make others
+FORMAT = 1  # of the records; raise it when the program makes other records of the same object
 
 
 @dataclass
 class Maker(abc.ABC):
-    """What makes the objects of a class: called with (split, its number, i), in any process, it gives bytes, in which
-    there are `points` (10,000, 6) of the object's surface (metrics/surfaces.py), normals behind, in the renderer's
-    frame.
+    """Makes the objects of a class, in any process. maker((split, number of the split, i)) returns the record of an
+    object as bytes. Each record has `points`, float16 (10000, 6): points on the surface in the renderer's frame and
+    their unit normals (see metrics/surfaces.py).
 
-    make : called with (split, i), gives (vertices, faces, colors) or, of a grid that is the truth, (..., grid).
+    make : called as make(split, i); returns (vertices, faces, colors), or (vertices, faces, colors, grid).
     """
     dataset: type
     make: object
@@ -104,19 +105,20 @@ class Maker(abc.ABC):
 
     @abc.abstractmethod
     def record(self, split, i, rng, vertices, faces, colors, grid=None):
-        """(vertices in the renderer's frame, dict of arrays) of an object. Files of its own are written here."""
+        """(vertices in the renderer's frame, dict of arrays) of an object. A layout with files for each object writes
+        them here."""
 
     def views(self, split):
-        """How many are kept of each object."""
+        """The number of views of each object."""
         return self.train_views if split == "train" and self.train_views else self.dataset.count_of_views
 
 
 @contextlib.contextmanager
 def journals(maker, sizes, name, workers):
-    """{split: records} of all objects, made on all cores with a line of progress, as soon as they are there.
+    """Make all objects on all cores, with a line of progress. A context: gives {split: records as bytes}.
 
-    Objects are kept in `<class>_<split>.part` until what is within the context has ended well: an interrupted class
-    goes on at the object where it stopped.
+    The records are in `<class>_<split>.part` until the context ends without an error, so that an interrupted call
+    continues at the object where it stopped.
     """
     progress, kept, folder = Progress(f"  {name}", sum(sizes.values()), " objects"), {}, maker.folder
     disk.make_folder(folder, "--data_dir")
@@ -133,7 +135,7 @@ def journals(maker, sizes, name, workers):
             progress.update(done)
         yield kept
     except BaseException as error:
-        for journal in kept.values():  # what is refused will be made of other files: nothing to go on with
+        for journal in kept.values():  # after an InputError the files will change, so nothing can be reused
             journal.close() if len(journal) and not isinstance(error, InputError) else journal.remove()
         raise
     for journal in kept.values():
@@ -141,7 +143,7 @@ def journals(maker, sizes, name, workers):
 
 
 def points_file(folder, class_id, split, count):
-    """`rows_file` of the points of the objects of a split."""
+    """The `rows_file` for the points of a split."""
     return records.rows_file(folder, f"{class_id}_{split}_points", (count, PER_OBJECT, 6), np.float16,
                              compressed=False)
 
@@ -150,8 +152,9 @@ def points_file(folder, class_id, split, count):
 
 @dataclass
 class CVPR18Object(Maker):
-    """Its record: images (v, 4, 64, 64) and voxels (32, 32, 32), both `deflated`, shown (v,); and of an object that is
-    a grid, overlap, the IoU of its voxels and its surface's, and cut, whether a view cuts it off."""
+    """The record has images (v, 4, 64, 64) and voxels (32, 32, 32), both `deflated`, and shown (v,). If the object is a
+    grid, also `overlap`, the IoU of the grid and its voxelised surface, and `cut`, whether a view cuts the object
+    off."""
 
     def record(self, split, i, rng, vertices, faces, colors, grid=None):
         shown = np.sort(rng.permutation(self.dataset.num_views)[:self.views(split)])
@@ -169,13 +172,14 @@ class CVPR18Object(Maker):
 
 
 def dataset_grid(dataset, grid):
-    """(32, 32, 32) bool in the dataset's axes of a grid in the frame of people, axis k along coordinate k."""
+    """Convert a grid in the people frame, axis k along coordinate k, to the dataset's axes: (32, 32, 32) bool."""
     placed = turn_grid(grid, dataset.place(torch.eye(3)).T.numpy())
     return dataset.grid_axes(torch.from_numpy(placed)).numpy()
 
 
 def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
-    """`<class>_<split>_{images,voxels,points}.npz`, and `<class>_train_views.npz` for fewer than all views."""
+    """Write `<class>_<split>_{images,voxels,points}.npz`, and `<class>_train_views.npz` if there are fewer than all
+    views."""
     maker, grids = CVPR18Object(dataset, make, train_views, seed, folder, class_id), []
     with journals(maker, sizes, name, workers) as kept:
         for split, count in sizes.items():
@@ -195,9 +199,9 @@ def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name
                 _write_npz(folder, f"{class_id}_train_views", np.stack(shown))
     if grids:
         overlap, cut = np.mean(grids, 0)
-        print(f"  {name}: the voxels are the given grids, turned; their surfaces, voxelised by the published rule, "
-              f"overlap with them by {overlap:.3f}" + (f"; {cut:.1%} of the objects leave a picture at the grid's "
-                                                       "scale and are cut off there" if cut else ""))
+        print(f"  {name}: the voxels are the given grids, rotated; the IoU with their surfaces, voxelised by the "
+              f"published rule, is {overlap:.3f}" + (f"; {cut:.1%} of the objects are too large for a picture at the "
+                                                     "grid's scale and are cut off there" if cut else ""))
 
 
 def _write_npz(folder, stem, array=None, **arrays):
@@ -205,16 +209,16 @@ def _write_npz(folder, stem, array=None, **arrays):
         np.savez_compressed(out, *([] if array is None else [array]), **arrays)
 
 
-# ---- NIPS17 and R2N2: a folder an object -------------------------------------------------------------
+# ---- NIPS17 and R2N2: a folder for each object -------------------------------------------------------------
 
 def name_of(split, i):
-    """Of an object."""
+    """The name of an object."""
     return f"{split}_{i:05d}"
 
 
 @contextlib.contextmanager
 def whole_folder(target):
-    """A folder beside it, empty, that takes its name when it is complete."""
+    """A context: an empty folder that is renamed to `target` when the context ends without an error."""
     beside = target + ".part"
     shutil.rmtree(beside, ignore_errors=True)
     os.makedirs(beside)
@@ -224,8 +228,8 @@ def whole_folder(target):
 
 
 def write_folders(maker, sizes, name, workers):
-    """The folders of all objects, each whole or not there, `<class>_<split>_points.npz` in their order, and
-    splits.json."""
+    """Write the folder of each object, which appears only when it is complete, then splits.json and
+    `<class>_<split>_points.npz`, whose rows are in the order of splits.json."""
     path = os.path.join(maker.folder, "splits.json")
     known = read_splits(maker.folder, path)[0] if os.path.exists(path) else {}
     with journals(maker, sizes, name, workers) as kept:
@@ -244,7 +248,7 @@ MAT_HEAD = b"MATLAB 5.0 MAT-file"
 
 @dataclass
 class NIPS17Object(Maker):
-    """20 random views of an object. Depth is 16-bit, 12000 a unit, 65535 where there is nothing."""
+    """Writes 20 random views of an object. Depth is 16-bit, 12000 per unit, 65535 where there is nothing."""
     size: int = 224
 
     def record(self, split, i, rng, vertices, faces, colors, grid=None):
@@ -261,12 +265,12 @@ class NIPS17Object(Maker):
             scipy.io.savemat(volume, {"Volume": voxel_grid(self.dataset, vertices, faces).astype(np.uint8)},
                              do_compression=True)
             with disk.written_whole(os.path.join(volumes, name_of(split, i) + ".mat"), "wb") as out:
-                out.write(MAT_HEAD.ljust(116) + volume.getvalue()[116:])  # scipy's tells the time
+                out.write(MAT_HEAD.ljust(116) + volume.getvalue()[116:])  # scipy's header contains the time
         return placed, {}
 
 
 def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
-    """renders/, voxels/ and splits.json."""
+    """Write renders/, voxels/, splits.json and the points."""
     write_folders(NIPS17Object(dataset, make, train_views, seed, folder, class_id), sizes, name, workers)
 
 
@@ -288,7 +292,7 @@ def _write_views(dataset, folder, vertices, faces, colors, angles, size):
 
 @dataclass
 class R2N2Object(Maker):
-    """24 random views of an object from 25 to 30 degrees above, as the released files have, and its grid."""
+    """Writes the grid of an object and 24 random views at elevations of 25 to 30 degrees, as in the released files."""
 
     def record(self, split, i, rng, vertices, faces, colors, grid=None):
         vertices = self.dataset.place(vertices)
@@ -301,14 +305,14 @@ class R2N2Object(Maker):
                          rng.uniform(0.65, 0.95, count), np.full(count, 25)], 1).round(9)
         cameras = self._cameras(rows)
         seen = self.dataset.project(vertices[faces.unique()][None].expand(count, -1, -1), cameras)
-        rows[(seen[..., :2].abs().amax((1, 2)) > 1).numpy(), 3] = 0.73  # from here on every object is in the picture
+        rows[(seen[..., :2].abs().amax((1, 2)) > 1).numpy(), 3] = 0.73  # at this distance every object fits
         rgba = draw_rgba(self.dataset, vertices, faces, colors, self._cameras(rows), PICTURE).permute(0, 2, 3, 1)
         rgba[..., :3] /= rgba[..., 3:].clamp_min(1 / 255)  # the released files have straight alpha
         scale = float(sides.max())
         voxels = self.dataset.voxelize(vertices[None] / max(scale, 1e-9), faces)[0].numpy()
         if not voxels.any():
-            raise InputError(f"object {i} of {split} is open, or thinner than a cell everywhere: no centre of a cell "
-                             "of its grid is inside")
+            raise InputError(f"object {i} of {split} has no cell whose centre is inside: its mesh is open, or thinner "
+                             "than a cell everywhere")
         path = os.path.join(self.folder, "ShapeNetVox32", self.class_id, name_of(split, i))
         os.makedirs(path, exist_ok=True)
         with whole_folder(os.path.join(self.folder, "ShapeNetRendering", self.class_id, name_of(split, i))) as beside:
@@ -323,7 +327,7 @@ class R2N2Object(Maker):
 
 
 def write_r2n2(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
-    """ShapeNetRendering/, ShapeNetVox32/ and splits.json."""
+    """Write ShapeNetRendering/, ShapeNetVox32/, splits.json and the points."""
     write_folders(R2N2Object(dataset, make, train_views, seed, folder, class_id), sizes, name, workers)
 
 
@@ -339,7 +343,7 @@ def _write_renderings(folder, pictures, rows):
 
 
 def binvox(grid, translate, scale):
-    """Bytes of a .binvox file of a grid (X, Y, Z) bool: x slowest and y fastest, runs of at most 255 cells."""
+    """The bytes of a .binvox file of a grid (X, Y, Z) bool: x slowest and y fastest, runs of at most 255 cells."""
     cells = np.ascontiguousarray(grid.transpose(0, 2, 1)).reshape(-1).astype(np.uint8)
     starts = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]]))
     runs = bytearray()
@@ -360,7 +364,7 @@ PARTS = {"train": ("train", "imagenet"), "val": ("val",)}
 
 @dataclass
 class Pascal3DObject(Maker):
-    """Its record: the columns of the files, image, images_ref, bounding_boxes, rotation_matrices and voxels."""
+    """The record has a row of each array of the files: image, images_ref, bounding_boxes, rotation_matrices, voxels."""
     side: int = 224
 
     def record(self, split, i, rng, vertices, faces, colors, grid=None):
@@ -369,8 +373,9 @@ class Pascal3DObject(Maker):
 
 
 def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
-    """`<word>_{train,imagenet,val}.npz`: photographs of sorts, an object on a coloured ground, of 160 to 400
-    px; a quarter of the training objects in the file of ImageNet. `<word>_<split>_points.npz` has those of both."""
+    """Write `<name>_{train,imagenet,val}.npz` with pictures similar to photographs: an object on a coloured background,
+    160 to 400 px. A quarter of the training objects are in the imagenet file; `<name>_train_points.npz` has the points
+    of both files, in this order."""
     word = dataset.class_name(class_id)
     with journals(Pascal3DObject(dataset, make, train_views, seed, folder, class_id), sizes, name, workers) as kept:
         for split, count in sizes.items():
@@ -392,8 +397,8 @@ def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, na
 
 
 def _photograph(dataset, vertices, faces, colors, rng, side):
-    """(vertices in the renderer's frame, columns) of an object that is seen from somewhere and whose box is the middle
-    of the crop; columns: image (H, W, 3), reference crop (side, side, 4), box, rotation, voxels."""
+    """(vertices in the renderer's frame, columns) of an object from a random camera. Columns: image (H, W, 3),
+    reference crop (side, side, 4), box (centred in the crop), rotation, voxels."""
     world = dataset.place(vertices)
     world = world * (1 / (1 + 2 * MARGIN) / max(float(world.norm(dim=1).max()), 1e-9))
     azimuth, elevation, roll = rng.uniform(-180, 180), rng.uniform(-10, 40), np.radians(rng.uniform(-5, 5))
@@ -403,7 +408,7 @@ def _photograph(dataset, vertices, faces, colors, rng, side):
     height, width = (int(n) for n in rng.integers(160, 401, 2))
     crop = int(rng.integers(min(height, width) // 2, min(height, width)))
     top, left = (int(rng.integers(0, n - crop + 1)) for n in (height, width))
-    # Light from above in the picture, whatever way the object lies.
+    # The light comes from above in the picture, whatever the rotation of the object.
     light = tuple(rotation.T @ np.array([-LIGHT[0], LIGHT[1], LIGHT[2]]))
     rgba = draw_rgba(dataset, world, faces, colors, camera, crop, light)[0].permute(1, 2, 0).numpy()
     rows, columns = np.mgrid[:height, :width] / max(height, width)
@@ -416,7 +421,7 @@ def _photograph(dataset, vertices, faces, colors, rng, side):
     image = (image.clip(0, 1) * 255).round().astype(np.uint8)
     mask = as_bytes(draw_rgba(dataset, world, faces, colors, camera, side, light))[0, 3]
     reference = np.asarray(Image.fromarray(image[top:top + crop, left:left + crop]).resize((side, side)))
-    margin, hair = crop * MARGIN / (1 + 2 * MARGIN), 1e-6  # readers cut corners to whole pixels: rounding costs none
+    margin, hair = crop * MARGIN / (1 + 2 * MARGIN), 1e-6  # hair: readers truncate corners to whole pixels
     box = np.array([left + margin + hair, top + margin + hair, crop / (1 + 2 * MARGIN), crop / (1 + 2 * MARGIN)])
     voxels = dataset.voxelize(world[None], faces)[0].numpy()
     return world, (image, np.concatenate([reference, mask[..., None]], 2), box, rotation, voxels)

@@ -1,5 +1,5 @@
-"""A chiral mesh written in each published layout and read back: masks, cameras and voxels against formulas
-typed here."""
+"""A chiral mesh, written in each published layout and read back. Masks, cameras and voxels are compared with
+formulas in this file."""
 import inspect
 import io
 import itertools
@@ -29,7 +29,7 @@ OPEN = {"CVPR18": {}, "NIPS17": {"img_size": 128}, "Pascal3D": {"img_size": 64},
 
 @pytest.mark.parametrize("layout", DATASETS)
 def test_what_a_dataset_has_to_give(layout):
-    """A dataset of one's own that forgets a method is told which when it is opened."""
+    """If a dataset lacks a method, opening it raises an error that names the method."""
     assert not inspect.isabstract(DATASETS[layout])
     hole = type("Hole", (DATASETS[layout],), {"project": classmethod(Dataset.project.__func__)})
     with pytest.raises(TypeError, match="abstract method '?project"):
@@ -41,7 +41,7 @@ def placed(layout):
     x, y, z = VERTICES.T
     if layout == "CVPR18":
         return np.stack([x, y, -z], 1)
-    if layout == "NIPS17":  # (x, y, z) -> (z, y, -x), as released; z negated, for the camera mirrors
+    if layout == "NIPS17":  # (x, y, z) -> (z, y, -x), as released; z negated, because the camera mirrors
         points = np.stack([z, y, x], 1)
         return points * min(1, .5 / np.linalg.norm(points, axis=1).max())
     points = np.stack([z, y, -x], 1)
@@ -107,8 +107,8 @@ def read(folders, layout, split="val", **more):
 
 
 def files_of_object(folders, layout):
-    """(masks (v, S, S) bool, cameras (v, ...), voxels) of the first training object, by other means than the
-    reader's."""
+    """(masks (v, S, S) bool, cameras (v, ...), voxels) of the first training object, read without the
+    dataset's reader."""
     folder = folders[layout]
     if layout == "CVPR18":
         images, voxels = (np.load(folder / f"{CLASS}_train_{kind}.npz")["arr_0"] for kind in ("images", "voxels"))
@@ -169,7 +169,7 @@ def test_what_is_read_is_the_mesh_seen_by_the_datasets_camera(folders, layout):
 @pytest.mark.parametrize("layout", DATASETS)
 def test_voxels_are_those_of_the_published_rule_in_the_datasets_axes(folders, layout):
     corners = placed(layout)
-    if layout == "R2N2":  # a cell whose centre is in one of the boxes
+    if layout == "R2N2":  # cells whose centre is in one of the boxes
         corners = corners / np.ptp(corners, axis=0).max() + .5
         centres = (np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), -1) + .5) / 32
         wanted = np.any([((centres > box.min((0, 1))) & (centres < box.max((0, 1)))).all(-1)
@@ -188,7 +188,7 @@ def test_voxels_are_those_of_the_published_rule_in_the_datasets_axes(folders, la
 
 
 class Oracle:
-    """A model that predicts one mesh, whatever it sees."""
+    """A model that predicts the same mesh for all images."""
 
     device, options = torch.device("cpu"), {"latent_dim": 3}
 
@@ -211,8 +211,8 @@ def test_evaluation_of_a_perfect_prediction(folders, layout):
 
 @pytest.mark.parametrize("layout", DATASETS)
 def test_meshes_for_people_look_as_the_files_meshes(folders, layout):
-    """Right-handed: the predicted mesh, turned back, is the one that people made, up to a turn about y, a
-    scale and a shift."""
+    """The predicted mesh in the people frame equals the original mesh up to a rotation about y, a scale and a
+    shift."""
     data = DATASETS[layout]
     back = data.flip_handedness(torch.tensor(placed(layout))).numpy()
 
@@ -366,19 +366,19 @@ def test_points_go_with_their_objects(tmp_path):
         (tmp_path / "some.json").write_text(json.dumps(chosen))
         said = []
         data = DATASETS[layout](str(tmp_path / layout), [CLASS], "train", str(tmp_path / "cache"), **more, say=said.append)
-        assert data.points(0) is None and "does not name val_00000 in train" in said[-1]
+        assert data.points(0) is None and "does not list val_00000 in train" in said[-1]
 
 
 @pytest.mark.parametrize("points, told", [
     (np.zeros((2, 10000, 6), np.float32), r"must be float16 of shape \(2, 10000, 6\).*got float32"),
-    (np.zeros((1, 10000, 6), np.float16), r"got float16 \(1, 10000, 6\)"), (np.array([None]), "Python objects"),
-    (np.full((2, 10000, 6), np.nan, np.float16), "its object 0 has others"),
+    (np.zeros((1, 10000, 6), np.float16), r"object, got float16 \(1, 10000, 6\)"), (np.array([None]), "Python objects"),
+    (np.full((2, 10000, 6), np.nan, np.float16), "object 0 must have finite points"),
     (np.concatenate([np.full((2, 10000, 3), .5), np.tile([0, 0, 1.], (2, 10000, 1))], 2).astype(np.float16), "object 0")])
 def test_points_that_are_none_are_refused(folders, tmp_path, points, told):
     folder = shutil.copytree(folders["CVPR18"], tmp_path / "set", ignore=shutil.ignore_patterns("cache"))
     np.savez(folder / f"{CLASS}_val_points.npz", points)
     data = DATASETS["CVPR18"](str(folder), [CLASS], "val", str(tmp_path / "cache"))
-    with pytest.raises(InputError, match=f"{folder}/{CLASS}_val_points.npz .*{told}"):
+    with pytest.raises(InputError, match=f"{folder}/{CLASS}_val_points.npz.* {told}"):
         data.points(0)
     (folder / f"{CLASS}_val_points.npz").unlink()
     assert data.points(0) is None
