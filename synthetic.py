@@ -15,7 +15,12 @@ from datasets import CVPR18, DATASETS, DEFAULT
 from engine import disk, strict_json
 from engine.arguments import integer
 from errors import InputError
+from images import IMAGE_ENDINGS
+from making import scenery
+from making.cubes import cut_out
 from making.grids import SURFACES, turn_grid
+from making.looks import GREY
+from making.scenery import Scenery
 from making.workers import in_order
 from readers.base import VOXEL_GRID, is_of_a_system, tell_left_out
 from readers.cache import fingerprint
@@ -35,6 +40,12 @@ SHAPES = {  # options of the procedural shapes
 EMBEDDED = {  # and of their pictures
     **SHAPES,
     "train_views": dict(type=integer(1), help="views drawn of a training object (default: all that the layout has)")}
+AROUND = {  # what is around the objects of any set that make_dataset makes
+    "light": dict(choices=("fixed", "random"), default="fixed", help=(
+        "one light for all pictures, or another one from above for each")),
+    "background": dict(metavar="DIR", default="none", help=(
+        "folder of pictures, of which a random part is behind each object; none leaves the ground black, in Pascal3D's "
+        "layout coloured"))}
 SPLITS = ("train", "val", "test")
 MAIN_CLASSES = ("02691156", "02958343", "03001627", "04379243", "04256520")
 DESCRIPTION = "dataset.json"
@@ -63,14 +74,15 @@ class Procedural:
 
 def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_val=SIZES["n_val"],
                    n_test=SIZES["n_test"], train_views=None, palette="own", seed=0, layout=DEFAULT,
-                   workers=None):
+                   workers=None, light="fixed", background="none"):
     """Make the embedded dataset, or complete it: classes that are there already are kept.
 
     Object i of a split is a function of the seed, the class, the split and i alone.
     """
     train_views = _views(layout, train_views)
     settings = {"made_by": "synthetic shapes", "n_train": n_train, "n_val": n_val, "n_test": n_test,
-                "train_views": train_views, "palette": palette, "data_seed": seed}
+                "train_views": train_views, "palette": palette, "data_seed": seed,
+                **_around(light, background, layout)}
     unknown = [c for c in class_ids if c not in shapes.CLASSES]
     if unknown:
         known = ", ".join(f"{k} {v}" for k, v in shapes.CLASSES.items())
@@ -78,13 +90,13 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_v
     if min(n_train, n_val, n_test) < 1:
         raise InputError(f"--n_train={n_train}, --n_val={n_val}, --n_test={n_test} must be at least 1")
     done = _begin(folder, settings, layout)
-    for class_id in class_ids:
-        if class_id in done:
-            continue
-
+    todo = [class_id for class_id in class_ids if class_id not in done]
+    grounds = _grounds(background, workers) if todo else ()
+    for class_id in todo:
         DATASETS[layout].writer(folder, class_id, _sizes(layout, n_train, n_val, n_test),
                                 Procedural(class_id, palette, seed), train_views, seed,
-                                f"{class_id} {shapes.CLASSES[class_id]}", workers)
+                                f"{class_id} {shapes.CLASSES[class_id]}", workers,
+                                Scenery(class_id, seed, light, grounds, fingerprint([], grounds)))
         done.append(class_id)
         _describe(folder, settings, done)
     return folder
@@ -98,6 +110,35 @@ def _views(layout, train_views):
         raise InputError(f"--train_views={train_views} must be from 1 to {most}, the views of an object in "
                          f"{layout}'s layout")
     return train_views
+
+
+def _around(light, background, layout):
+    """Settings of AROUND that are not the defaults."""
+    if background != "none" and not DATASETS[layout].shows_grounds:
+        raise InputError(f"--background is not for --layout={layout}, whose pictures are cut out: what is transparent "
+                         "in them is not read")
+    if background != "none" and not os.path.isdir(background):
+        raise InputError(f"--background={background} is not a folder; expected one of pictures, or none")
+    return {**({"light": light} if light != "fixed" else {}),
+            **({"background": os.path.abspath(background)} if background != "none" else {})}
+
+
+def _grounds(background, workers):
+    """Paths of the pictures below a folder, sorted, each read once."""
+    if background == "none":
+        return ()
+    found = []
+    for root, folders, names in os.walk(background):
+        folders[:] = [name for name in folders if not is_of_a_system(name)]
+        found += [os.path.join(root, name) for name in names
+                  if name.lower().endswith(IMAGE_ENDINGS) and not is_of_a_system(name)]
+    if not found:
+        raise InputError(f"--background={background} has no pictures ({', '.join(IMAGE_ENDINGS)})")
+    found.sort()
+    said = next(filter(None, in_order(scenery.problem, found, workers)), None)
+    if said:
+        raise InputError(said)
+    return tuple(found)
 
 
 def _sizes(layout, *counts):
@@ -114,6 +155,8 @@ def _begin(folder, settings, layout):
             with open(path) as file:
                 before = strict_json.loads(file.read())
             done = before.pop("classes")
+            if isinstance(before.get("light"), dict):  # the fixed one, which needs no mention among the settings
+                del before["light"]
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path} cannot be read as the description of a dataset: {error}") from None
         if before == settings:
@@ -134,7 +177,7 @@ def _begin(folder, settings, layout):
 def _command(settings, layout):
     """The command that makes a dataset of these settings elsewhere."""
     plain = {"made_by": settings["made_by"], **SIZES, "palette": "own", "data_seed": 0, "up": "y",
-             "train_views": _views(layout, None)}
+             "train_views": _views(layout, None), "colors": "own"}
     given = [f" --{name}={shlex.quote(str(value))}" for name, value in settings.items() if value != plain.get(name)]
     return "--mode=make_dataset --data_dir=OTHER" + "".join(given)
 
@@ -145,8 +188,22 @@ def making(layout, folder, *more):
     return " ".join(["--mode=make_dataset", *given, f"--data_dir={shlex.quote(folder)}", *more])
 
 
-def _describe(folder, settings, done):
-    disk.write_json(os.path.join(folder, DESCRIPTION), {**settings, "classes": done})
+def _describe(folder, settings, done, with_light=True):
+    """dataset.json: the settings, the light on the objects (`scenery.described`), the classes that are complete."""
+    frame = DATASETS[settings.get("layout", DEFAULT)].light_frame
+    row = scenery.IN_PICTURE if frame == "viewer" else scenery.FIXED
+    light = {"light": scenery.described(settings.get("light", row), frame)} if with_light else {}
+    disk.write_json(os.path.join(folder, DESCRIPTION), {**settings, **light, "classes": done})
+
+
+def _made_in_grey(folder):
+    """Whether a version that left materials alone made a folder's classes, as it shows by telling no light."""
+    try:
+        with open(os.path.join(folder, DESCRIPTION)) as file:
+            before = strict_json.loads(file.read())
+        return bool(before["classes"]) and before["made_by"] == "meshes" and "light" not in before
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 # ---- meshes of people ---------------------------------------------------------------------------
@@ -175,7 +232,7 @@ def load_grid(path, up="y", front=None, surface="smooth", keep=True):
     if not grid.any():
         raise InputError(f"{path} has no occupied cell")
     vertices, faces = SURFACES[surface](grid)
-    colors = np.full((len(faces), 3), 0.7)
+    colors = np.full((len(faces), 3), GREY)
     if keep and grid.shape == (VOXEL_GRID,) * 3:
         return *_tensors(vertices / VOXEL_GRID - 0.5, faces, colors), torch.from_numpy(grid)
     low, high = vertices.min(0), vertices.max(0)
@@ -191,9 +248,15 @@ class FromFiles:
     front: str | None
     grid_surface: str
     keep_grid: bool
+    root: str            # nothing outside of it is read
+    colors: str = "own"
     stamp: str = ""  # of the files' sizes and times: what was made of others is not gone on with
 
+    def __post_init__(self):
+        self.said = []   # what was not read for the last one
+
     def __call__(self, split, i):
+        self.said.clear()
         try:
             return self.load(self.paths[split][i])
         except InputError as error:
@@ -202,7 +265,7 @@ class FromFiles:
     def load(self, path):
         if path.lower().endswith(GRID_ENDINGS):
             return load_grid(path, self.up, self.front, self.grid_surface, self.keep_grid)
-        return load_mesh(path, self.up, self.front)
+        return load_mesh(path, self.up, self.front, self.root, self.colors == "own", self.said.append)
 
     def problem(self, path):
         """Why a file cannot be used, or None."""
@@ -213,14 +276,17 @@ class FromFiles:
         return None
 
 
-def load_mesh(path, up="y", front=None):
+def load_mesh(path, up="y", front=None, root=None, coloured=True, told=lambda sentence: None):
     """(vertices, faces, colors) of a mesh file, upright, centred, its longest side 1.
 
-    Made smaller where a corner would leave one of the 24 pictures. Face colours where the file has
-    them, grey elsewhere. Materials and pictures are left alone; what else a file consists of (the buffers of
-    a glTF) must lie in its folder or below.
+    Made smaller where a corner would leave one of the 24 pictures. The colors are a `Look`, or (F, 3) grey where the
+    file has none; what the alpha of pictures cuts out is left out. For root, coloured and told see `read_mesh`.
     """
-    vertices, faces, colors = read_mesh(path)
+    vertices, faces, look = read_mesh(path, root, coloured, told)
+    if look is not None:
+        vertices, faces, look = cut_out(vertices, faces, look)
+        if not len(faces):
+            raise InputError(f"{path} has no face that the alpha of its pictures leaves; --colors=grey takes it whole")
     used = vertices[faces]
     low, high = used.min((0, 1)), used.max((0, 1))
     if not (high - low).max() > 0:
@@ -228,7 +294,8 @@ def load_mesh(path, up="y", front=None):
     vertices = (vertices - (low + high) / 2) / (high - low).max() @ orientation(up, front).T
     vertices = np.where(np.isfinite(vertices), vertices, 0)  # corners of no face
     vertices *= _scale_to_fit(vertices[np.unique(faces)])
-    return _tensors(vertices, faces, np.full((len(faces), 3), 0.7) if colors is None else colors)
+    tensors = _tensors(vertices, faces, np.full((len(faces), 3), GREY))
+    return tensors if look is None else (*tensors[:2], look)
 
 
 def _scale_to_fit(vertices, margin=0.97):
@@ -240,7 +307,8 @@ def _scale_to_fit(vertices, margin=0.97):
 
 
 def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=DEFAULT, skip_bad=False,
-                     class_ids=None, front=None, split_file=None, grid_surface="smooth", voxels=None, workers=None):
+                     class_ids=None, front=None, split_file=None, grid_surface="smooth", voxels=None, workers=None,
+                     colors="own", light="fixed", background="none"):
     """Make a dataset from a folder of meshes and voxel grids: each subfolder, or each that class_ids name, is a class.
 
     Classes of fewer than 3 meshes are left out, with a line that names them. A tenth of the objects of a
@@ -248,7 +316,8 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     left out and listed, here and in `<class>_objects.json`. A split_file, {class: {train, val, test: [objects]}} or
     [{taxonomy_id, train, val, test}], splits them instead; an object is a folder or a file of the class, without its
     ending. voxels: 'given' keeps grids of 32^3 cells as they are (the default in CVPR18's layout), 'surface'
-    voxelises their surfaces, as it does meshes.
+    voxelises their surfaces, as it does meshes. colors: 'own', or 'grey' for all. Pictures of materials may lie
+    anywhere below mesh_dir; a line tells which are missing.
     """
     orientation(up, front)
     if voxels == "given" and layout != "CVPR18":
@@ -289,7 +358,17 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
                                  ("split_file", split_file and os.path.abspath(split_file), None)):
         if value != plain:  # what is not said needs no mention
             settings[option] = value
+    settings |= _around(light, background, layout)
+    in_grey = _made_in_grey(folder)
+    if in_grey:
+        colors = "grey"
+    elif colors != "own":
+        settings["colors"] = colors
     done = _begin(folder, settings, layout)
+    todo = [class_id for class_id in classes if class_id not in done]
+    grounds = _grounds(background, workers) if todo else ()
+    if in_grey and todo:
+        print(f"{folder} was made before meshes had their colours; it goes on with --colors=grey")
     for class_id in [c for c in done if c in found or not class_ids]:
         _check_same_meshes(folder, class_id, mesh_dir, found.get(class_id, []))
     for class_id, files in classes.items():
@@ -297,7 +376,7 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
             continue
         bad = {}
         if skip_bad:
-            loader = FromFiles({}, up, front, grid_surface, keep)
+            loader = FromFiles({}, up, front, grid_surface, keep, mesh_dir, colors)
             bad = {path: said for path, said in zip(files, in_order(loader.problem, files, workers)) if said}
             tell_left_out(list(bad.values()), print)
             files = [path for path in files if path not in bad]
@@ -313,14 +392,19 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
             n_val, n_test = max(1, len(files) // 10), max(1, len(files) // 5)
             split = {"train": order[n_val + n_test:], "val": order[:n_val], "test": order[n_val:n_val + n_test]}
             paths = {s: [files[j] for j in chosen] for s, chosen in split.items()}
-        make = FromFiles(paths, up, front, grid_surface, keep, fingerprint([], files))
-        DATASETS[layout].writer(folder, class_id, _sizes(layout, *map(len, paths.values())), make, train_views, seed,
-                                class_id, workers)
+        make = FromFiles(paths, up, front, grid_surface, keep, mesh_dir, colors, fingerprint([], files))
+        said = DATASETS[layout].writer(folder, class_id, _sizes(layout, *map(len, paths.values())), make, train_views,
+                                       seed, class_id, workers,
+                                       Scenery(class_id, seed, light, grounds, fingerprint([], grounds)))
+        if said:
+            print(f"  {class_id}: a material file or a picture is missing of {len(said)} mesh"
+                  f"{'es' if len(said) > 1 else ''}, which lack{'' if len(said) > 1 else 's'} its colours; the first "
+                  f"one: {said[0][0]}")
         names = {**paths, **({"left_out": list(bad)} if bad else {})}
         disk.write_json(_list_of(folder, class_id),
                         {s: [os.path.relpath(path, mesh_dir) for path in paths] for s, paths in names.items()})
         done.append(class_id)
-        _describe(folder, settings, done)
+        _describe(folder, settings, done, not in_grey)
     if not done:
         raise InputError(f"--skip_bad leaves no class of at least 3 meshes of --mesh_dir={mesh_dir}")
     print(f"{folder}: " + ", ".join(_told(folder, class_id, layout) for class_id in done))

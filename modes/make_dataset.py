@@ -13,11 +13,13 @@ def run(options, _device):
         synthetic.make_from_meshes(folder, options.mesh_dir, options.up, options.data_seed, options.train_views,
                                    options.layout, options.skip_bad, options.class_ids, options.front,
                                    options.split_file,
-                                   options.grid_surface, options.voxels, options.workers)
+                                   options.grid_surface, options.voxels, options.workers, options.colors,
+                                   options.light, options.background)
     else:
         synthetic.make_synthetic(folder, options.class_ids or list(synthetic.MAIN_CLASSES), options.n_train,
                                  options.n_val, options.n_test, options.train_views, options.palette,
-                                 options.data_seed, options.layout, options.workers)
+                                 options.data_seed, options.layout, options.workers, options.light,
+                                 options.background)
     return 0
 
 
@@ -33,7 +35,10 @@ MODE = Mode(run, "writes a dataset in a published layout, from built-in shapes o
     "voxels": dict(choices=("given", "surface"), help=(
         "of grids of 32^3 cells: the grid itself, or its surface voxelised as a mesh is (default: given; in other "
         f"layouts than {DEFAULT} surface)")),
+    "colors": dict(choices=("own", "grey"), default="own", help=(
+        "of the meshes: their materials, pictures and colours of vertices and faces, or grey for all")),
     "workers": dict(type=integer(1), metavar="N", help="processes (default: one a core)"),
     "layout": dict(choices=[name for name, dataset in DATASETS.items() if dataset.writer], default=DEFAULT,
                    help="layout of the files"),
+    **synthetic.AROUND,
     **synthetic.EMBEDDED})

@@ -18,7 +18,10 @@ from PIL import Image
 from engine import disk
 from engine.monitor import Progress
 from errors import InputError, WriteError
+from making import cubes
 from making.grids import turn_grid
+from making.looks import Look
+from making.scenery import FIXED, IN_PICTURE, Scenery
 from making.workers import Journal, in_order
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
@@ -28,21 +31,27 @@ from .nips17_files import read_splits
 from .pascal3d_cameras import MARGIN, turntable_rotations
 from .r2n2_files import DISTANCE, PICTURE
 
-LIGHT = (0.35, 0.85, -0.4)  # towards the light, renderer's frame: above, a little right and in front
 
-
-def draw_rgba(dataset, vertices, faces, colors, cameras, size, lights=LIGHT):
+def draw_rgba(dataset, vertices, faces, colors, cameras, size, lights=FIXED):
     """RGBA pictures (B, 4, S, S) in [0, 1] of a mesh (V, 3) in the renderer's frame, faces (F, 3) as people
-    wind them, colors (F, 3) in [0, 1]. Colours are natural, on black: edge pixels are multiplied by alpha."""
-    world = vertices[None].expand(len(cameras), -1, -1)
+    wind them, colors (F, 3) in [0, 1] or a `Look`. Colours are natural, on black: edge pixels are multiplied by alpha.
+    lights : rows like scenery.FIXED, one for all pictures or (B, 5)."""
+    looks = isinstance(colors, Look)
+    if looks:
+        vertices, faces, texture = cubes.draws(vertices, faces, colors, size)
+    else:
+        texture = colors.to(vertices)[:, None, None, None]
+    lights = torch.as_tensor(lights).to(vertices).view(-1, 5)
     # In a mirrored frame faces that people wound outwards show their lit side; elsewhere, reversed.
-    faces = faces if dataset.mirrors else faces.flip(-1)
-    light = face_light(vertices_to_faces(world[:1], faces), 0.5, 0.5, direction=lights)
-    texture = colors.to(world)[None, :, None, None, None].expand(len(cameras), -1, 1, 1, 1, 3)
-    rgb, alpha, _ = rasterize(dataset.for_pictures(world, cameras), faces, texture,
-                              light.expand(len(cameras), -1, -1, -1), image_size=size,
-                              anti_aliasing=True, near=0.1, far=100, eps=1e-3, fill_back=True,
-                              rgb=True, alpha=True)
+    corners = vertices_to_faces(vertices[None], faces if dataset.mirrors else faces.flip(-1))
+    light = face_light(corners.expand(len(lights), -1, -1, -1), lights[:, 3], lights[:, 4], direction=lights[:, :3])
+    screen = dataset.for_pictures(vertices[None].expand(len(cameras), -1, -1), cameras)
+    if looks:
+        fronts = torch.arange(len(vertices)) < len(vertices) // 2
+        screen = torch.cat([screen[..., :2], screen[..., 2:] * torch.where(fronts, 1, 1 + cubes.BEHIND)[:, None]], -1)
+    rgb, alpha, _ = rasterize(screen, faces, texture[None].expand(len(cameras), *texture.shape),
+                              light.expand(len(cameras), -1, -1, -1), image_size=size, anti_aliasing=True, near=0.1,
+                              far=100, eps=1e-3, fill_back=not looks, rgb=True, alpha=True)
     return torch.cat([rgb, alpha[:, None]], 1).clamp(0, 1)
 
 
@@ -55,9 +64,11 @@ def as_bytes(pictures):
     return (pictures * 255).round().to(torch.uint8).numpy()
 
 
-def draw_views(dataset, vertices, faces, colors, cameras):
-    """Pictures, uint8 (v, 4, S, S), of a mesh in the frame of people; cameras (v, ...) of the dataset."""
-    return as_bytes(draw_rgba(dataset, dataset.place(vertices), faces, colors, cameras, dataset.img_size))
+def draw_views(dataset, vertices, faces, colors, cameras, lights=FIXED, behind=lambda pictures: pictures):
+    """Pictures, uint8 (v, 4, S, S), of a mesh in the frame of people; cameras (v, ...) of the dataset. `behind` is
+    given them as numbers in [0, 1]."""
+    return as_bytes(behind(draw_rgba(dataset, dataset.place(vertices), faces, colors, cameras, dataset.img_size,
+                                     lights)))
 
 
 def voxel_grid(dataset, vertices, faces):
@@ -76,6 +87,7 @@ class CVPR18Object:
     make: object
     train_views: int | None
     seed: int
+    scenery: Scenery
 
     def __call__(self, item):
         split, number, i = item
@@ -83,8 +95,14 @@ class CVPR18Object:
         kept = self.train_views if split == "train" and self.train_views else self.dataset.num_views
         rng = np.random.default_rng([self.seed, number, i])
         shown = np.sort(rng.permutation(self.dataset.num_views)[:kept])
-        record = {"images": draw_views(self.dataset, vertices, faces, colors, torch.from_numpy(shown)),
-                  "voxels": voxel_grid(self.dataset, vertices, faces), "shown": shown.astype(np.uint8)}
+        lights = self.scenery.lights(number, i, shown)
+        images = draw_views(self.dataset, vertices, faces, colors, torch.from_numpy(shown),
+                            FIXED if lights is None else lights,
+                            lambda pictures: self.scenery.put_behind(pictures, number, i, shown))
+        record = {"images": images, "voxels": voxel_grid(self.dataset, vertices, faces),
+                  "shown": shown.astype(np.uint8), **_said_of(self.make)}
+        if lights is not None:
+            record["lights"] = lights
         if grid:
             given = dataset_grid(self.dataset, grid[0])
             union = max(int((given | record["voxels"]).sum()), 1)
@@ -101,13 +119,21 @@ def dataset_grid(dataset, grid):
     return dataset.grid_axes(torch.from_numpy(placed)).numpy()
 
 
-def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
-    """`<class>_<split>_{images,voxels}.npz`, and `<class>_train_views.npz` for fewer than all views.
+def _said_of(make):
+    """{"said": what was not read for the object that was made last}, or {}."""
+    said = getattr(make, "said", None)
+    return {"said": np.array(said)} if said else {}
+
+
+def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, scenery=None):
+    """`<class>_<split>_{images,voxels}.npz`, and `<class>_train_views.npz` for fewer than all views; with random light
+    `<class>_<split>_lights.npz`, float32 (N, v, 5), rows like `scenery.FIXED`.
 
     Objects are kept in `<class>_<split>.part` until the class is complete: what was interrupted goes on there.
     """
     progress, done, first = Progress(f"  {name}", sum(sizes.values()), " objects"), 0, 0
-    one, journals, grids = CVPR18Object(dataset, make, train_views, seed), [], []
+    scenery, said = scenery or Scenery(class_id, seed), []
+    one, journals, grids = CVPR18Object(dataset, make, train_views, seed, scenery), [], []
     disk.make_folder(folder, "--data_dir")
     key = pickle.dumps((one, sizes))
     try:
@@ -123,11 +149,13 @@ def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name
             kept = train_views if split == "train" and train_views else dataset.num_views
             if split == "train" and kept < dataset.num_views:
                 _write_npz(folder, f"{class_id}_train_views", np.stack([record["shown"] for record in journal]))
+            lights = [("lights", (kept, len(FIXED)), np.float32)] * (scenery.light != "fixed")
             for what, shape, dtype in (("images", (kept, 4, dataset.img_size, dataset.img_size), np.uint8),
-                                       ("voxels", (VOXEL_GRID,) * 3, bool)):
+                                       ("voxels", (VOXEL_GRID,) * 3, bool), *lights):
                 _write_rows(folder, f"{class_id}_{split}_{what}", (count, *shape), dtype,
                             (record[what] for record in journal))
             grids += [(float(record["overlap"]), bool(record["cut"])) for record in journal if "overlap" in record]
+            said += [list(map(str, record["said"])) for record in journal if "said" in record]
     except BaseException as error:
         for journal in journals:  # what is refused will be made of other files: nothing to go on with
             journal.close() if len(journal) and not isinstance(error, InputError) else journal.remove()
@@ -139,6 +167,7 @@ def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name
         print(f"  {name}: the voxels are the given grids, turned; their surfaces, voxelised by the published rule, "
               f"overlap with them by {overlap:.3f}" + (f"; {cut:.1%} of the objects leave a picture at the grid's "
                                                        "scale and are cut off there" if cut else ""))
+    return said
 
 
 def _write_rows(folder, stem, shape, dtype, rows):
@@ -159,20 +188,24 @@ def _write_npz(folder, stem, array=None, **arrays):
 
 # ---- NIPS17 ---------------------------------------------------------------------------------------
 
-def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, size=224):
+def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, scenery=None,
+                 size=224):
     """renders/, voxels/ and splits.json, each object's folder whole or not there; 20 random views of each
-    object. Depth is 16-bit, 12000 a unit, 65535 where there is nothing."""
+    object. Depth is 16-bit, 12000 a unit, 65535 where there is nothing. With random light lights.txt beside view.txt,
+    a row like `scenery.FIXED` for each view."""
     import scipy.io
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
     path = os.path.join(folder, "splits.json")
     known = read_splits(folder)[0] if os.path.exists(path) else {}
     volumes = os.path.join(folder, "voxels", "modelVoxels32", class_id)
+    scenery, said = scenery or Scenery(class_id, seed), []
     splits = {split: [f"{split}_{i:05d}" for i in range(count)] for split, count in sizes.items()}
     try:
         os.makedirs(volumes, exist_ok=True)
         for number, (split, names) in enumerate(splits.items()):
             for i, name_of_object in enumerate(names):
                 vertices, faces, colors = make(split, i)[:3]
+                said += [list(lines) for lines in _said_of(make).values()]
                 vertices = within(vertices, 0.5)
                 rng = np.random.default_rng([seed, number, i])
                 count = train_views if split == "train" and train_views else dataset.count_of_views
@@ -182,7 +215,9 @@ def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name
                 beside = target + ".part"
                 shutil.rmtree(beside, ignore_errors=True)
                 os.makedirs(beside)
-                _write_views(dataset, beside, dataset.place(vertices), faces, colors, angles, size)
+                lights = scenery.lights(number, i, range(count))
+                _write_views(dataset, beside, dataset.place(vertices), faces, colors, angles, size, lights,
+                             lambda pictures, view, of=(number, i): scenery.put_behind(pictures, *of, view))
                 with disk.written_whole(os.path.join(volumes, name_of_object + ".mat"), "wb") as out:
                     scipy.io.savemat(out, {"Volume": voxel_grid(dataset, vertices, faces).astype(np.uint8)},
                                      do_compression=True)
@@ -195,11 +230,13 @@ def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name
         raise
     except OSError as error:
         raise WriteError(f"cannot write {folder}: {error.strerror or error}") from None
+    return said
 
 
-def _write_views(dataset, folder, vertices, faces, colors, angles, size):
+def _write_views(dataset, folder, vertices, faces, colors, angles, size, lights, behind):
     cameras = torch.from_numpy(angles[:, [0, 1, 3]]).float()
-    rgba = as_bytes(draw_rgba(dataset, vertices, faces, colors, cameras, size)).transpose(0, 2, 3, 1)
+    rgba = draw_rgba(dataset, vertices, faces, colors, cameras, size, FIXED if lights is None else lights)
+    rgba = as_bytes(behind(rgba, range(len(angles)))).transpose(0, 2, 3, 1)
     screen = dataset.project(vertices[None].expand(len(cameras), -1, -1), cameras)
     _, _, depth = rasterize(screen, faces, image_size=size, anti_aliasing=False, near=0.1, far=100, eps=1e-3,
                             fill_back=True, depth=True)
@@ -209,6 +246,13 @@ def _write_views(dataset, folder, vertices, faces, colors, angles, size):
         Image.fromarray(depth[k]).save(os.path.join(folder, f"depth_{k}.png"))
     with open(os.path.join(folder, "view.txt"), "w") as out:
         out.writelines(" ".join(f"{x:.6f}" for x in row) + "\n" for row in angles)
+    _write_lights(folder, lights)
+
+
+def _write_lights(folder, lights):
+    if lights is not None:
+        with open(os.path.join(folder, "lights.txt"), "w") as out:
+            out.writelines(" ".join(f"{x:.6f}" for x in row) + "\n" for row in lights)
 
 
 # ---- R2N2 -----------------------------------------------------------------------------------------
@@ -221,6 +265,7 @@ class R2N2Object:
     make: object
     train_views: int | None
     seed: int
+    scenery: Scenery
 
     def __call__(self, item):
         split, number, i = item
@@ -237,7 +282,9 @@ class R2N2Object:
         cameras = self._cameras(rows)
         seen = self.dataset.project(vertices[faces.unique()][None].expand(count, -1, -1), cameras)
         rows[(seen[..., :2].abs().amax((1, 2)) > 1).numpy(), 3] = 0.73  # from here on every object is in the picture
-        rgba = draw_rgba(self.dataset, vertices, faces, colors, self._cameras(rows), PICTURE).permute(0, 2, 3, 1)
+        lights = self.scenery.lights(number, i, range(count))
+        rgba = draw_rgba(self.dataset, vertices, faces, colors, self._cameras(rows), PICTURE,
+                         FIXED if lights is None else lights).permute(0, 2, 3, 1)
         rgba[..., :3] /= rgba[..., 3:].clamp_min(1 / 255)  # the released files have straight alpha
         scale = float(sides.max())
         voxels = self.dataset.voxelize(vertices[None] / max(scale, 1e-9), faces)[0].numpy()
@@ -245,21 +292,22 @@ class R2N2Object:
             raise InputError(f"object {i} of {split} is open, or thinner than a cell everywhere: no centre of a cell "
                              "of its grid is inside")
         return {"rgba": as_bytes(rgba.clamp(0, 1)), "rows": rows, "voxels": voxels, "scale": scale,
-                "corner": (-sides / 2).numpy()}
+                "corner": (-sides / 2).numpy(), "lights": lights, **_said_of(self.make)}
 
     @staticmethod
     def _cameras(rows):
         return torch.from_numpy(np.stack([rows[:, 0], rows[:, 1], DISTANCE * rows[:, 3]], 1)).float()
 
 
-def write_r2n2(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None):
+def write_r2n2(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, scenery=None):
     """ShapeNetRendering/, ShapeNetVox32/ and splits.json, each object's folder whole or not there; 24 random views of
-    each object from 25 to 30 degrees above, as the released files have."""
+    each object from 25 to 30 degrees above, as the released files have. With random light lights.txt beside the
+    pictures, a row like `scenery.FIXED` for each."""
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
     path = os.path.join(folder, "splits.json")
     known = read_splits(folder, path)[0] if os.path.exists(path) else {}
     splits = {split: [f"{split}_{i:05d}" for i in range(count)] for split, count in sizes.items()}
-    one = R2N2Object(dataset, make, train_views, seed)
+    one, said = R2N2Object(dataset, make, train_views, seed, scenery or Scenery(class_id, seed)), []
     try:
         for number, (split, names) in enumerate(splits.items()):
             records = in_order(one, [(split, number, i) for i in range(len(names))], workers)
@@ -277,11 +325,13 @@ def write_r2n2(dataset, folder, class_id, sizes, make, train_views, seed, name, 
                 os.replace(beside, target)
                 done += 1
                 progress.update(done)
+                said += [list(record["said"])] if "said" in record else []
         disk.write_json(path, {**known, class_id: splits})
     except WriteError:
         raise
     except OSError as error:
         raise WriteError(f"cannot write {folder}: {error.strerror or error}") from None
+    return said
 
 
 def _write_renderings(folder, record):
@@ -292,6 +342,7 @@ def _write_renderings(folder, record):
         out.writelines(" ".join(f"{x:.12g}" for x in row) + "\n" for row in record["rows"])
     with open(os.path.join(folder, "renderings.txt"), "w") as out:
         out.writelines(name + "\n" for name in names)
+    _write_lights(folder, record["lights"])
 
 
 def binvox(grid, translate, scale):
@@ -314,14 +365,22 @@ def binvox(grid, translate, scale):
 PARTS = {"train": ("train", "imagenet"), "val": ("val",)}
 
 
-def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, side=224):
+def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, scenery=None,
+                   side=224):
     """`<word>_{train,imagenet,val}.npz`: photographs of sorts, an object on a coloured ground, of 160 to 400
-    px; a quarter of the training objects in the file of ImageNet."""
+    px; a quarter of the training objects in the file of ImageNet. With random light an array `lights`, float32 (N, 5),
+    rows like `scenery.FIXED`, but in the viewer's frame: x right, y up, z towards the viewer."""
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
+    scenery, said = scenery or Scenery(class_id, seed), []
     for number, (split, count) in enumerate(sizes.items()):
         items = []
         for i in range(count):
-            items.append(_photograph(dataset, *make(split, i)[:3], np.random.default_rng([seed, number, i]), side))
+            shape = make(split, i)[:3]
+            said += [list(lines) for lines in _said_of(make).values()]
+            lights = scenery.lights(number, i, [0])
+            ground = (lambda size, of=(number, i): scenery.ground(*of, 0, size)) if scenery.grounds else None
+            items.append((*_photograph(dataset, *shape, np.random.default_rng([seed, number, i]), side,
+                                       IN_PICTURE if lights is None else lights[0], ground), lights))
             done += 1
             progress.update(done)
         cut = count - count // 4 if split == "train" else count
@@ -330,14 +389,17 @@ def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, na
                 continue
             images = np.empty(len(mine), object)
             images[:] = [item[0] for item in mine]
-            rest = [np.stack(column) for column in list(zip(*mine))[1:]]
+            rest = [np.stack(column) for column in list(zip(*mine))[1:5]]
+            lights = {} if mine[0][5] is None else {"lights": np.concatenate([item[5] for item in mine])}
             _write_npz(folder, f"{dataset.class_name(class_id)}_{part}", images=images, images_ref=rest[0],
-                       bounding_boxes=rest[1], rotation_matrices=rest[2].astype(np.float32), voxels=rest[3])
+                       bounding_boxes=rest[1], rotation_matrices=rest[2].astype(np.float32), voxels=rest[3], **lights)
+    return said
 
 
-def _photograph(dataset, vertices, faces, colors, rng, side):
+def _photograph(dataset, vertices, faces, colors, rng, side, lights, ground):
     """(image (H, W, 3), reference crop (side, side, 4), box, rotation, voxels) of an object, seen from
-    somewhere, whose box is the middle of the crop."""
+    somewhere, whose box is the middle of the crop. `lights` is a row in the viewer's frame; `ground`, if there is one,
+    gives (3, H, W) of what is behind."""
     world = dataset.place(vertices)
     world = world * (1 / (1 + 2 * MARGIN) / max(float(world.norm(dim=1).max()), 1e-9))
     azimuth, elevation, roll = rng.uniform(-180, 180), rng.uniform(-10, 40), np.radians(rng.uniform(-5, 5))
@@ -348,12 +410,14 @@ def _photograph(dataset, vertices, faces, colors, rng, side):
     crop = int(rng.integers(min(height, width) // 2, min(height, width)))
     top, left = (int(rng.integers(0, n - crop + 1)) for n in (height, width))
     # Light from above in the picture, whatever way the object lies.
-    light = tuple(rotation.T @ np.array([-LIGHT[0], LIGHT[1], LIGHT[2]]))
+    light = (*(rotation.T @ (lights[:3] * np.array([-1, 1, -1]))), *lights[3:])
     rgba = draw_rgba(dataset, world, faces, colors, camera, crop, light)[0].permute(1, 2, 0).numpy()
     rows, columns = np.mgrid[:height, :width] / max(height, width)
-    slope, ground = rng.uniform(-0.3, 0.3, (2, 3)), rng.uniform(0.2, 0.8, 3)
+    slope, tint = rng.uniform(-0.3, 0.3, (2, 3)), rng.uniform(0.2, 0.8, 3)
     noise = rng.normal(0, 0.02, (height, width, 1))
-    image = ground + rows[..., None] * slope[0] + columns[..., None] * slope[1] + noise
+    image = tint + rows[..., None] * slope[0] + columns[..., None] * slope[1] + noise
+    if ground is not None:
+        image = ground((height, width)).transpose(1, 2, 0).astype(np.float64)
     window = image[top:top + crop, left:left + crop]
     window *= 1 - rgba[..., 3:]
     window += rgba[..., :3]

@@ -26,8 +26,10 @@ def pillow():
     return Image
 
 
-def read_image(path):
-    """A picture as uint8 (H, W, 3), row 0 on top; transparency is dropped.
+def read_image(path, file=None, alpha=False):
+    """A picture as uint8 (H, W, 3), row 0 on top; transparency is dropped, or with `alpha` the fourth channel.
+
+    `file`, open and binary, is read in place of the path, which then only names it.
 
     Raises
     ------
@@ -37,11 +39,11 @@ def read_image(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path if file is None else file, formats=FORMATS) as image:
                 if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
-                    grey = np.clip(np.asarray(image, np.int64) // 256, 0, 255)
-                    return np.repeat(grey[..., None], 3, 2).astype(np.uint8)
-                return np.asarray(image.convert("RGB"))
+                    grey = np.clip(np.asarray(image, np.int64) // 256, 0, 255).astype(np.uint8)
+                    image = Image.fromarray(grey)
+                return np.asarray(image.convert("RGBA" if alpha else "RGB"))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(f"{path} has more pixels than PIL.Image.MAX_IMAGE_PIXELS, {Image.MAX_IMAGE_PIXELS}; "
                          "raise that if you trust the file") from None
@@ -67,26 +69,29 @@ def _wrapped(index, size, wrapping):
 
 
 def sample(image, uv, wrapping, bilinear):
-    """Colours (N, 3) in [0, 1] of a picture uint8 (H, W, 3) at uv (N, 2).
+    """Colours (N, C) in [0, 1] of a picture uint8 (H, W, C) at uv (N, 2).
 
     As OpenGL samples: (0, 0) is the lower left corner of the lower left pixel, (1, 1) the upper right
-    corner of the upper right one; pixel centres lie in between. Beyond CLAMP_TO_BORDER's border is black.
+    corner of the upper right one; pixel centres lie in between. `wrapping` is one for both axes or a pair, of u and
+    of v. Beyond CLAMP_TO_BORDER's border is black.
     """
     size = np.array(image.shape[1::-1])
+    along_u, along_v = (wrapping, wrapping) if isinstance(wrapping, str) else wrapping
     at = np.asarray(uv, np.float64) * size
     if bilinear:
         at = at - 0.5
     cell = np.floor(at)
     fraction = at - cell
     cell = cell.astype(np.int64)
-    out = np.zeros((len(cell), 3))
+    out = np.zeros((len(cell), image.shape[2]))
     for right, up in ((0, 0), (1, 0), (0, 1), (1, 1)) if bilinear else ((0, 0),):
         x, y = cell[:, 0] + right, cell[:, 1] + up
         weight = (abs(1 - right - fraction[:, 0]) * abs(1 - up - fraction[:, 1])) if bilinear else 1.0
-        if wrapping == "CLAMP_TO_BORDER":
-            weight = weight * ((x >= 0) & (x < size[0]) & (y >= 0) & (y < size[1]))
-        row = size[1] - 1 - _wrapped(y, size[1], wrapping)
-        colour = image[row, _wrapped(x, size[0], wrapping)]
+        for place, most, how in ((x, size[0], along_u), (y, size[1], along_v)):
+            if how == "CLAMP_TO_BORDER":
+                weight = weight * ((place >= 0) & (place < most))
+        row = size[1] - 1 - _wrapped(y, size[1], along_v)
+        colour = image[row, _wrapped(x, size[0], along_u)]
         out += np.broadcast_to(weight, len(cell))[:, None] * colour
     return out / 255
 

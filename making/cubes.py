@@ -1,0 +1,168 @@
+"""Meshes with a look as the renderer draws them: faces with texture cubes, as fine as a picture of some size shows.
+
+A face with a picture on it is cut into pieces of a few pixels (`pieces.cut`), each with a cube of T^3 texels a pixel
+apart, so that memory follows what a mesh covers and not T^3 of its largest face. Where colours only run from corner to
+corner a cube of 2^3 texels is exact, and one texel is where a face has one colour.
+
+Both sides of every face are drawn. Where a front and a back coincide the front is seen (`BEHIND`): in files made by
+SketchUp, ShapeNet's among them, a sheet often is two faces, back to back, of which one has the colours.
+"""
+import numpy as np
+import torch
+
+from . import pieces
+
+BEHIND = 1e-4      # a back's depth is larger by this factor: more than rounding, less than any sheet is thick
+MEMORY = 256 << 20  # bytes of the cubes of an object at most; coarser ones beyond
+FINEST = 1 / 128   # of the longest side: edges of the pieces that a cut-out leaves
+AT_ONCE = 1 << 20  # samples
+LEVELS = 12
+
+
+def draws(vertices, faces, look, size):
+    """What draws a mesh that fills a picture of `size` pixels: fronts, then backs.
+
+    Parameters
+    ----------
+    vertices : (V, 3) float tensor
+    faces : (F, 3) integer tensor, counter-clockwise in pictures where one sees their front
+    look : Look of the F faces
+
+    Returns
+    -------
+    vertices : (W, 3)
+    faces : (2P, 3), to be drawn without fill_back; face P + i is the back of i and has corners of its own, from W / 2
+        on, to be moved away from the eye by BEHIND
+    textures : (2P, T, T, T, 3) float32. They may go beyond [0, 1] off the plane that is seen.
+    """
+    corners = vertices.numpy().astype(np.float64)[faces.numpy()]
+    first = _first_corners(corners)
+    corners = np.take_along_axis(corners, first[..., None], 1)
+    look = look.pieces(np.arange(len(look)), np.eye(3)[first])
+    side = max(float(np.ptp(corners.reshape(-1, 3), axis=0).max(initial=0)), 1e-30)
+    corners *= size / side  # in pixels
+    T, limits = _fineness(corners, look)
+    owner, weights = pieces.cut(corners, limits)
+    scale = _texels_a_pixel(corners, look)[owner]
+    corners = weights @ corners[owner]
+    cubes = bake(look.pieces(owner, weights), T, scale * _spacing(corners, T))
+    faces, points = torch.arange(3 * len(corners)).view(-1, 3), torch.from_numpy(corners * (side / size)).to(vertices)
+    cubes = torch.from_numpy(cubes)
+    return (points.view(-1, 3).repeat(2, 1), torch.cat([faces, faces.flip(-1) + faces.numel()]),
+            torch.cat([cubes, cubes.transpose(1, 3)]))
+
+
+def _first_corners(corners):
+    """(F, 3) an order of the corners that begins with the least: two equal faces are then equal to the bit wherever
+    they are drawn, and the first one is seen."""
+    least = np.zeros(len(corners), np.int64)
+    for k in (1, 2):
+        other, best = corners[:, k], np.take_along_axis(corners, least[:, None, None], 1)[:, 0]
+        different = other != best
+        axis = different.argmax(1)[:, None]
+        less = np.take_along_axis(other, axis, 1) < np.take_along_axis(best, axis, 1)
+        least[(different.any(1)[:, None] & less)[:, 0]] = k
+    return (least[:, None] + np.arange(3)) % 3
+
+
+def _fineness(corners, look):
+    """(T, limits (F,) of the edges of pieces in pixels) that take the least memory."""
+    varied = _texels(look).max(1) > 0.01
+    if not varied.any():
+        runs = np.ptp(look.colours, axis=1).max() > 0
+        return (2 if runs and 2 * 8 * 12 * len(look) < MEMORY else 1), np.full(len(look), np.inf)
+    if 2 * 8 * 12 * len(look) > MEMORY:
+        return 1, np.full(len(look), np.inf)
+    coarser = 1
+    while True:
+        found = []
+        for T in (2, 4):
+            limits = np.where(varied, (T - 1) * coarser, np.inf)
+            found.append((2 * 12 * T ** 3 * pieces.count(corners, limits), T, limits))
+        memory, T, limits = min(found, key=lambda one: one[0])
+        if memory <= MEMORY:
+            return T, limits
+        coarser *= 2
+
+
+def _texels(look):
+    """(F, 3) lengths of the edges of faces on their pictures, in texels; 0 without a picture."""
+    edges = (np.roll(look.uv, -1, 1) - look.uv) * _sizes(look)[look.picture][:, None]
+    return np.where((look.picture >= 0)[:, None], np.linalg.norm(edges, axis=2), 0)
+
+
+def _sizes(look):
+    """(pictures + 1, 2) width and height; the last row is for -1."""
+    return np.array([picture.pixels.shape[1::-1] for picture in look.pictures] + [(0, 0)], np.float64)
+
+
+def _texels_a_pixel(corners, look):
+    """(F,) texels that lie along a pixel, by the areas of both."""
+    a, b, c = corners.swapaxes(0, 1)
+    pixels = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    u, v = ((look.uv[:, k] - look.uv[:, 0]) * _sizes(look)[look.picture] for k in (1, 2))
+    texels = np.abs(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
+    return np.sqrt(np.divide(texels, pixels, out=np.zeros_like(texels), where=pixels > 1e-12))
+
+
+def _spacing(corners, T):
+    """(P,) pixels from texel to texel; no less than half a pixel, for the samples of a picture lie so far apart."""
+    longest = np.linalg.norm(np.roll(corners, -1, 1) - corners, axis=2).max(1)
+    return np.maximum(longest / max(T - 1, 1), 0.5)
+
+
+def texel_weights(T):
+    """(T^3, 3) barycentric weights of the texels, in the order of memory: those of their feet on the plane that the
+    rasteriser reads (`neural_renderer.textures`). Interpolation in the cube is then exact for colours that run evenly;
+    feet may lie a little outside of the face."""
+    index = np.indices((T, T, T)).reshape(3, -1).T / max(T - 1, 1)
+    return index + (1 - index.sum(1, keepdims=True)) / 3
+
+
+def bake(look, T, texels):
+    """(P, T, T, T, 3) float32 of pieces whose neighbouring texels lie `texels` (P,) of their picture apart."""
+    weights = texel_weights(T)
+    read = np.flatnonzero(np.abs(np.indices((T,) * 3).sum(0).ravel() - (T - 1)) <= 2)  # no cell of the plane has others
+    out = np.einsum("tk,pkc->ptc", weights, look.colours).astype(np.float32)
+    levels = np.clip(np.log2(np.maximum(texels, 1)).round(), 0, LEVELS).astype(np.int64)
+    for key in np.unique(look.picture * (LEVELS + 1) + levels):
+        number, level = divmod(int(key), LEVELS + 1)
+        if number < 0:
+            continue
+        mine = np.flatnonzero((look.picture == number) & (levels == level))
+        step = max(AT_ONCE // len(read), 1)
+        for some in np.split(mine, range(step, len(mine), step)):
+            uv = np.einsum("tk,pkc->ptc", weights[read], look.uv[some]).reshape(-1, 2)
+            out[some[:, None], read] *= look.pictures[number].at(uv, level)[0].reshape(len(some), -1, 3)
+    return out.reshape(-1, T, T, T, 3)
+
+
+# ---- cut-outs ---------------------------------------------------------------------------------------------------
+
+def cut_out(vertices, faces, look):
+    """A mesh (vertices (V, 3), faces (F, 3), Look) without what the alpha of its pictures cuts out.
+
+    Faces that lose a part of themselves are replaced by the pieces that stay, of the sizes of voxels of FINEST.
+    """
+    cutoffs = np.array([picture.cutoff is not None for picture in look.pictures] + [False])
+    mine = np.flatnonzero(cutoffs[look.picture])
+    if not len(mine):
+        return vertices, faces, look
+    corners = vertices[faces]
+    limit = FINEST * np.ptp(corners.reshape(-1, 3), axis=0).max()
+    while pieces.count(corners[mine], np.full(len(mine), limit)) > 300_000:
+        limit *= 2
+    owner, weights = pieces.cut(corners[mine], np.full(len(mine), limit))
+    parts = look.pieces(mine[owner], weights)
+    stays = np.ones(len(owner), bool)
+    for number in np.unique(parts.picture):
+        picture, own = look.pictures[number], parts.picture == number
+        stays[own] = picture.at(parts.uv[own].mean(1))[1] >= picture.cutoff
+    kept, pieces_of = (np.bincount(owner, weights=w, minlength=len(mine)) for w in (stays, np.ones(len(owner))))
+    whole = np.ones(len(faces), bool)
+    whole[mine] = kept == pieces_of
+    stays &= ~whole[mine[owner]]
+    new = (weights[stays] @ corners[mine[owner[stays]]]).reshape(-1, 3)
+    numbers = len(vertices) + np.arange(len(new)).reshape(-1, 3)
+    return (np.concatenate([vertices, new]), np.concatenate([faces[whole], numbers]),
+            look.some(whole).joined(parts.some(stays)))

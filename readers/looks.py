@@ -1,0 +1,130 @@
+"""What mesh files say of colours, as a `Look`: pictures, and the materials of OBJ files."""
+import warnings
+
+import numpy as np
+from neural_renderer import materials, textures
+from PIL import Image
+
+from making.looks import GREY, Look, Picture
+
+LARGEST = 2048  # pixels of a picture's longer side; more are averaged when it is read
+
+
+class Unread(Exception):
+    """A file that a mesh names and that is not read: it is missing, lies elsewhere, or is of a form not known here."""
+
+
+def as_screens_show(linear):
+    """sRGB of linear light, in [0, 1] (IEC 61966-2-1)."""
+    linear = np.clip(linear, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def unit_colours(values):
+    """Numbers in [0, 1] of colours in whole numbers of their type's range, in [0, 1], or up to 255."""
+    values = np.asarray(values)
+    if values.dtype.kind == "u":
+        return values / np.iinfo(values.dtype).max
+    values = values.astype(np.float64)
+    known = values[np.isfinite(values)]
+    return np.clip(values / 255 if len(known) and np.abs(known).max() > 1 else values, 0, 1)
+
+
+def find(name, source, root):
+    """Path of the file that the file `source` names, in bytes, or that lies beside it under the last part of the name:
+    programs write where a picture lay on the disk of its maker. It must lie in `root`.
+
+    Raises Unread.
+    """
+    if b"://" in name[:12]:
+        raise Unread(f"{source} names {materials.shown(name[:60])!r}, which is no file beside it")
+    first = None
+    for some in dict.fromkeys((name, name.replace(b"\\", b"/").rpartition(b"/")[2])):
+        try:
+            return materials.named_file(some, source, root)
+        except (FileNotFoundError, ValueError) as error:
+            first = first or error
+    raise Unread(str(first))
+
+
+def read_picture(path, file=None, alpha=False):
+    """Pixels for a `Picture`, (H, W, 3), or (H, W, 4) where alpha is asked for and there is any.
+
+    Raises ValueError, naming the file, for what is no picture, and for too many pixels.
+    """
+    pixels = textures.read_image(path, file, alpha=True)
+    if max(pixels.shape[:2]) > LARGEST:
+        scale = LARGEST / max(pixels.shape[:2])
+        size = tuple(max(round(side * scale), 1) for side in pixels.shape[1::-1])
+        pixels = np.asarray(Image.fromarray(pixels if alpha else pixels[..., :3]).resize(size, Image.Resampling.BOX))
+    return pixels if alpha and pixels.shape[2] == 4 and (pixels[..., 3] < 255).any() else \
+        np.ascontiguousarray(pixels[..., :3])
+
+
+# ---- Wavefront OBJ ------------------------------------------------------------------------------------------------
+
+FARTHEST = 2e9  # texture coordinates beyond are no places on a picture
+
+
+def of_obj(mesh, root, told):
+    """Look of a `wavefront.Geometry`, or None where it has no colours; `told` is called with what is not read.
+
+    Of a face: the picture of its material, else Kd, else the mean colours of its vertices, else grey. A picture
+    replaces Kd, as in `load_obj`: exporters leave Kd black beside it.
+    """
+    lacking, used, of_face = [], [], None
+    if mesh.libraries:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            used, of_face = materials.materials_of(mesh, root, lacking.append)
+        lacking = lacking or [warning.message for warning in caught]
+    look = Look.plain(np.full((len(mesh.faces), 3), GREY))
+    coloured = np.zeros(len(mesh.faces), bool)
+    if mesh.colours is not None:
+        colours = unit_colours(mesh.colours)[mesh.faces]
+        coloured = np.isfinite(colours).all((1, 2))
+        look.colours[coloured] = colours[coloured]
+    for k, material in enumerate(used):
+        faces = np.flatnonzero(of_face == k)
+        if material.colour is not None:
+            look.colours[faces] = material.colour
+            coloured[faces] = True
+        if material.image is None and material.opacity is None or not len(faces):
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            uv = mesh.uv[mesh.uv_faces[faces]] * material.scale + material.offset if len(mesh.uv) else \
+                np.full((len(faces), 3, 2), np.nan)
+            usable = (mesh.uv_faces[faces] >= 0).all(1) & (np.abs(uv) < FARTHEST).all((1, 2))
+        if not usable.any():
+            continue
+        try:
+            picture = _picture_of(material, root)
+        except Unread as error:
+            lacking.append(error)
+            continue
+        faces = faces[usable]
+        if material.image is not None:
+            look.colours[faces] = 1
+        look.picture[faces], look.uv[faces] = len(look.pictures), uv[usable]
+        look.pictures.append(picture)
+        coloured[faces] = True
+    for said in lacking:
+        told(str(said))
+    return look if coloured.any() else None
+
+
+def _picture_of(material, root):
+    """Picture of an MTL material: map_Kd, and the alpha of map_d, or its brightness, in place of that of map_Kd."""
+    cutout = None
+    if material.opacity is not None:
+        mask = read_picture(find(material.opacity, material.source, root), alpha=True)
+        cutout = mask[..., 3] if mask.shape[2] == 4 else mask.mean(2).round().astype(np.uint8)
+    if material.image is None:
+        pixels = np.full((*cutout.shape, 4), 255, np.uint8)
+    else:
+        pixels = read_picture(find(material.image, material.source, root), alpha=True)
+    if cutout is not None:
+        cutout = Image.fromarray(cutout).resize(pixels.shape[1::-1], Image.Resampling.BILINEAR)
+        pixels = np.concatenate([pixels[..., :3], np.asarray(cutout)[..., None]], 2)
+    wrapping = ("CLAMP_TO_EDGE" if material.clamp else "REPEAT",) * 2
+    return Picture(pixels, wrapping, True, material.base, material.gain, 0.5 if pixels.shape[2] == 4 else None)
