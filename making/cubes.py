@@ -13,43 +13,52 @@ import torch
 from . import pieces
 
 BEHIND = 1e-4      # a back's depth is larger by this factor: more than rounding, less than any sheet is thick
+FILLED = 0.75      # of the side of a picture that an object's longest side is taken to cover
 MEMORY = 256 << 20  # bytes of the cubes of an object at most; coarser ones beyond
 FINEST = 1 / 128   # of the longest side: edges of the pieces that a cut-out leaves
+A_PIECE = 100      # texels that cost as much as a piece does beside its own
 AT_ONCE = 1 << 20  # samples
 LEVELS = 12
 
 
-def draws(vertices, faces, look, size):
-    """What draws a mesh that fills a picture of `size` pixels: fronts, then backs.
+def textured(vertices, faces, look, size):
+    """A mesh and its cubes, for pictures of `size` pixels.
 
     Parameters
     ----------
     vertices : (V, 3) float tensor
-    faces : (F, 3) integer tensor, counter-clockwise in pictures where one sees their front
+    faces : (F, 3) integer tensor
     look : Look of the F faces
 
     Returns
     -------
     vertices : (W, 3)
-    faces : (2P, 3), to be drawn without fill_back; face P + i is the back of i and has corners of its own, from W / 2
-        on, to be moved away from the eye by BEHIND
-    textures : (2P, T, T, T, 3) float32. They may go beyond [0, 1] off the plane that is seen.
+    faces : (P, 3) of pieces of the faces, in their order, turned as they are
+    textures : (P, T, T, T, 3) float32. They may go beyond [0, 1] off the plane that is seen.
     """
     corners = vertices.numpy().astype(np.float64)[faces.numpy()]
     first = _first_corners(corners)
     corners = np.take_along_axis(corners, first[..., None], 1)
     look = look.pieces(np.arange(len(look)), np.eye(3)[first])
     side = max(float(np.ptp(corners.reshape(-1, 3), axis=0).max(initial=0)), 1e-30)
-    corners *= size / side  # in pixels
+    corners *= FILLED * size / side  # in pixels
     T, limits = _fineness(corners, look)
     owner, weights = pieces.cut(corners, limits)
     scale = _texels_a_pixel(corners, look)[owner]
     corners = weights @ corners[owner]
     cubes = bake(look.pieces(owner, weights), T, scale * _spacing(corners, T))
-    faces, points = torch.arange(3 * len(corners)).view(-1, 3), torch.from_numpy(corners * (side / size)).to(vertices)
-    cubes = torch.from_numpy(cubes)
-    return (points.view(-1, 3).repeat(2, 1), torch.cat([faces, faces.flip(-1) + faces.numel()]),
-            torch.cat([cubes, cubes.transpose(1, 3)]))
+    points = (corners * (side / (FILLED * size))).reshape(-1, 3).astype(np.float32)
+    points, numbers = np.unique(points.view("V12").ravel(), return_inverse=True)
+    return (torch.from_numpy(points.view(np.float32).reshape(-1, 3)).to(vertices),
+            torch.from_numpy(numbers.reshape(-1, 3)), torch.from_numpy(cubes))
+
+
+def both_sides(screen, faces, textures, light):
+    """What draws the fronts and the backs of faces without fill_back: screen (B, 2W, 3), faces (2P, 3), textures
+    (2P, T, T, T, 3) and light (B, 2P, 2, 3), from those of the fronts. Backs lie BEHIND."""
+    behind = torch.cat([screen[..., :2], screen[..., 2:] * (1 + BEHIND)], -1)
+    return (torch.cat([screen, behind], 1), torch.cat([faces, faces.flip(-1) + screen.shape[1]]),
+            torch.cat([textures, textures.transpose(1, 3)]), torch.cat([light, light.flip(2)], 1))
 
 
 def _first_corners(corners):
@@ -66,7 +75,7 @@ def _first_corners(corners):
 
 
 def _fineness(corners, look):
-    """(T, limits (F,) of the edges of pieces in pixels) that take the least memory."""
+    """(T, limits (F,) of the edges of pieces in pixels) that take the least work, within MEMORY."""
     varied = _texels(look).max(1) > 0.01
     if not varied.any():
         runs = np.ptp(look.colours, axis=1).max() > 0
@@ -76,12 +85,13 @@ def _fineness(corners, look):
     coarser = 1
     while True:
         found = []
-        for T in (2, 4):
+        for T in (2, 4, 8):
             limits = np.where(varied, (T - 1) * coarser, np.inf)
-            found.append((2 * 12 * T ** 3 * pieces.count(corners, limits), T, limits))
-        memory, T, limits = min(found, key=lambda one: one[0])
-        if memory <= MEMORY:
-            return T, limits
+            count = pieces.count(corners, limits)
+            if 2 * 12 * T ** 3 * count <= MEMORY:
+                found.append((count * (len(_read(T)) + A_PIECE), T, limits))
+        if found:
+            return min(found, key=lambda one: one[0])[1:]
         coarser *= 2
 
 
@@ -119,10 +129,15 @@ def texel_weights(T):
     return index + (1 - index.sum(1, keepdims=True)) / 3
 
 
+def _read(T):
+    """Which texels the cells have through which the plane goes."""
+    return np.flatnonzero(np.abs(np.indices((T,) * 3).sum(0).ravel() - (T - 1)) <= 2)
+
+
 def bake(look, T, texels):
     """(P, T, T, T, 3) float32 of pieces whose neighbouring texels lie `texels` (P,) of their picture apart."""
     weights = texel_weights(T)
-    read = np.flatnonzero(np.abs(np.indices((T,) * 3).sum(0).ravel() - (T - 1)) <= 2)  # no cell of the plane has others
+    read = _read(T)
     out = np.einsum("tk,pkc->ptc", weights, look.colours).astype(np.float32)
     levels = np.clip(np.log2(np.maximum(texels, 1)).round(), 0, LEVELS).astype(np.int64)
     for key in np.unique(look.picture * (LEVELS + 1) + levels):

@@ -38,7 +38,7 @@ def draw_rgba(dataset, vertices, faces, colors, cameras, size, lights=FIXED):
     lights : rows like scenery.FIXED, one for all pictures or (B, 5)."""
     looks = isinstance(colors, Look)
     if looks:
-        vertices, faces, texture = cubes.draws(vertices, faces, colors, size)
+        vertices, faces, texture = cubes.textured(vertices, faces, colors, size)
     else:
         texture = colors.to(vertices)[:, None, None, None]
     lights = torch.as_tensor(lights).to(vertices).view(-1, 5)
@@ -47,8 +47,7 @@ def draw_rgba(dataset, vertices, faces, colors, cameras, size, lights=FIXED):
     light = face_light(corners.expand(len(lights), -1, -1, -1), lights[:, 3], lights[:, 4], direction=lights[:, :3])
     screen = dataset.for_pictures(vertices[None].expand(len(cameras), -1, -1), cameras)
     if looks:
-        fronts = torch.arange(len(vertices)) < len(vertices) // 2
-        screen = torch.cat([screen[..., :2], screen[..., 2:] * torch.where(fronts, 1, 1 + cubes.BEHIND)[:, None]], -1)
+        screen, faces, texture, light = cubes.both_sides(screen, faces, texture, light)
     rgb, alpha, _ = rasterize(screen, faces, texture[None].expand(len(cameras), *texture.shape),
                               light.expand(len(cameras), -1, -1, -1), image_size=size, anti_aliasing=True, near=0.1,
                               far=100, eps=1e-3, fill_back=not looks, rgb=True, alpha=True)
