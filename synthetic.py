@@ -49,6 +49,7 @@ AROUND = {  # what is around the objects of any set that make_dataset makes
 SPLITS = ("train", "val", "test")
 MAIN_CLASSES = ("02691156", "02958343", "03001627", "04379243", "04256520")
 DESCRIPTION = "dataset.json"
+UNSAID = {"colors": "own", "light": "fixed", "background": "none"}  # values that it does not mention
 MESH_ENDINGS = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 
 
@@ -89,10 +90,10 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_v
         raise InputError(f"--class_ids={unknown[0]} is not a class of the embedded data; known: {known}")
     if min(n_train, n_val, n_test) < 1:
         raise InputError(f"--n_train={n_train}, --n_val={n_val}, --n_test={n_test} must be at least 1")
+    complete = _described(folder).get("classes", [])
+    grounds = _grounds(background, workers) if set(class_ids) - set(complete) else ()
     done = _begin(folder, settings, layout)
-    todo = [class_id for class_id in class_ids if class_id not in done]
-    grounds = _grounds(background, workers) if todo else ()
-    for class_id in todo:
+    for class_id in [class_id for class_id in class_ids if class_id not in done]:
         DATASETS[layout].writer(folder, class_id, _sizes(layout, n_train, n_val, n_test),
                                 Procedural(class_id, palette, seed), train_views, seed,
                                 f"{class_id} {shapes.CLASSES[class_id]}", workers,
@@ -163,8 +164,9 @@ def _begin(folder, settings, layout):
             return done
         if not all(name == DESCRIPTION or name.endswith(".part") for name in os.listdir(folder)):
             other = next(k for k in {**before, **settings} if before.get(k) != settings.get(k))
-            raise InputError(f"--data_dir={folder} was made with {other}={before.get(other)}, now "
-                             f"{other}={settings.get(other)}; make another, {_command(settings, layout)}, and train "
+            plain = UNSAID.get(other)
+            raise InputError(f"--data_dir={folder} was made with {other}={before.get(other, plain)}, now "
+                             f"{other}={settings.get(other, plain)}; make another, {_command(settings, layout)}, and train "
                              "with its --data_dir, or remove this one")
     elif os.path.isdir(folder) and DATASETS[layout].held(folder):
         raise InputError(f"--data_dir={folder} holds a dataset that this program did not make; choose "
@@ -196,14 +198,14 @@ def _describe(folder, settings, done, with_light=True):
     disk.write_json(os.path.join(folder, DESCRIPTION), {**settings, **light, "classes": done})
 
 
-def _made_in_grey(folder):
-    """Whether a version that left materials alone made a folder's classes, as it shows by telling no light."""
+def _described(folder):
+    """What dataset.json says, or {}: `_begin` tells what is wrong with it."""
     try:
         with open(os.path.join(folder, DESCRIPTION)) as file:
             before = strict_json.loads(file.read())
-        return bool(before["classes"]) and before["made_by"] == "meshes" and "light" not in before
+        return before if isinstance(before["classes"], list) else {}
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return {}
 
 
 # ---- meshes of people ---------------------------------------------------------------------------
@@ -359,14 +361,16 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
         if value != plain:  # what is not said needs no mention
             settings[option] = value
     settings |= _around(light, background, layout)
-    in_grey = _made_in_grey(folder)
+    before = _described(folder)
+    todo = set(classes) - set(before.get("classes", []))
+    # A version that left materials alone told no light.
+    in_grey = bool(before.get("classes")) and before.get("made_by") == "meshes" and "light" not in before
     if in_grey:
         colors = "grey"
     elif colors != "own":
         settings["colors"] = colors
-    done = _begin(folder, settings, layout)
-    todo = [class_id for class_id in classes if class_id not in done]
     grounds = _grounds(background, workers) if todo else ()
+    done = _begin(folder, settings, layout)
     if in_grey and todo:
         print(f"{folder} was made before meshes had their colours; it goes on with --colors=grey")
     for class_id in [c for c in done if c in found or not class_ids]:
@@ -374,9 +378,9 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     for class_id, files in classes.items():
         if class_id in done:
             continue
-        bad = {}
+        bad, root = {}, _root(mesh_dir, class_id)
         if skip_bad:
-            loader = FromFiles({}, up, front, grid_surface, keep, mesh_dir, colors)
+            loader = FromFiles({}, up, front, grid_surface, keep, root, colors)
             bad = {path: said for path, said in zip(files, in_order(loader.problem, files, workers)) if said}
             tell_left_out(list(bad.values()), print)
             files = [path for path in files if path not in bad]
@@ -392,7 +396,7 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
             n_val, n_test = max(1, len(files) // 10), max(1, len(files) // 5)
             split = {"train": order[n_val + n_test:], "val": order[:n_val], "test": order[n_val:n_val + n_test]}
             paths = {s: [files[j] for j in chosen] for s, chosen in split.items()}
-        make = FromFiles(paths, up, front, grid_surface, keep, mesh_dir, colors, fingerprint([], files))
+        make = FromFiles(paths, up, front, grid_surface, keep, root, colors, fingerprint([], files))
         said = DATASETS[layout].writer(folder, class_id, _sizes(layout, *map(len, paths.values())), make, train_views,
                                        seed, class_id, workers,
                                        Scenery(class_id, seed, light, grounds, fingerprint([], grounds)))
@@ -423,6 +427,12 @@ def _files_of(folder):
         grids = [name for name in names if name.lower().endswith(GRID_ENDINGS) and name.split(".")[0] not in stems]
         found += [os.path.join(root, name) for name in meshes + grids]
     return sorted(found)
+
+
+def _root(mesh_dir, class_id):
+    """The folder that the meshes of a class may name files of: mesh_dir, or that of the class where it is a link."""
+    top, folder = os.path.realpath(mesh_dir), os.path.join(mesh_dir, class_id)
+    return mesh_dir if os.path.commonpath([top, os.path.realpath(folder)]) == top else folder
 
 
 def _planned(split_file, mesh_dir, found, class_ids, skip_bad):

@@ -15,7 +15,7 @@ from . import pieces
 BEHIND = 1e-4      # a back's depth is larger by this factor: more than rounding, less than any sheet is thick
 FILLED = 0.75      # of the side of a picture that an object's longest side is taken to cover
 MEMORY = 256 << 20  # bytes of the cubes of an object at most; coarser ones beyond
-FINEST = 1 / 128   # of the longest side: edges of the pieces that a cut-out leaves
+COARSEST, FINEST, MOST = 1 / 16, 1 / 128, 100_000  # edges, of the longest side, and number of a cut-out's pieces
 A_PIECE = 100      # texels that cost as much as a piece does beside its own
 AT_ONCE = 1 << 20  # samples
 LEVELS = 12
@@ -157,27 +157,50 @@ def bake(look, T, texels):
 def cut_out(vertices, faces, look):
     """A mesh (vertices (V, 3), faces (F, 3), Look) without what the alpha of its pictures cuts out.
 
-    Faces that lose a part of themselves are replaced by the pieces that stay, of the sizes of voxels of FINEST.
+    Faces that lose a part of themselves are replaced by the pieces that stay: small ones, of edges down to FINEST,
+    along the outline, and larger ones inside.
     """
     cutoffs = np.array([picture.cutoff is not None for picture in look.pictures] + [False])
     mine = np.flatnonzero(cutoffs[look.picture])
     if not len(mine):
         return vertices, faces, look
-    corners = vertices[faces]
-    limit = FINEST * np.ptp(corners.reshape(-1, 3), axis=0).max()
-    while pieces.count(corners[mine], np.full(len(mine), limit)) > 300_000:
-        limit *= 2
+    corners, whole, kept = vertices[faces], np.ones(len(faces), bool), []
+    side = np.ptp(corners.reshape(-1, 3), axis=0).max()
+    limit, finest = COARSEST * side, FINEST * side
+    while pieces.count(corners[mine], np.full(len(mine), limit)) > MOST:
+        limit, finest = 2 * limit, 2 * finest
     owner, weights = pieces.cut(corners[mine], np.full(len(mine), limit))
-    parts = look.pieces(mine[owner], weights)
-    stays = np.ones(len(owner), bool)
-    for number in np.unique(parts.picture):
-        picture, own = look.pictures[number], parts.picture == number
-        stays[own] = picture.at(parts.uv[own].mean(1))[1] >= picture.cutoff
-    kept, pieces_of = (np.bincount(owner, weights=w, minlength=len(mine)) for w in (stays, np.ones(len(owner))))
-    whole = np.ones(len(faces), bool)
-    whole[mine] = kept == pieces_of
-    stays &= ~whole[mine[owner]]
-    new = (weights[stays] @ corners[mine[owner[stays]]]).reshape(-1, 3)
-    numbers = len(vertices) + np.arange(len(new)).reshape(-1, 3)
-    return (np.concatenate([vertices, new]), np.concatenate([faces[whole], numbers]),
-            look.some(whole).joined(parts.some(stays)))
+    owner = mine[owner]
+    while True:
+        there = _opaque(look.pieces(owner, weights))
+        inside, outside = there.all(1), ~there.any(1)
+        if not kept:
+            whole[owner[~inside]] = False
+        stays = inside | (there.mean(1) >= 0.5 if limit <= finest else False)
+        kept.append((owner[stays], weights[stays]))
+        mixed = ~inside & ~outside
+        if limit <= finest or not mixed.any():
+            break
+        limit /= 2
+        owner, weights = owner[mixed], weights[mixed]
+        parent, inner = pieces.cut(weights @ corners[owner], np.full(len(owner), limit))
+        owner, weights = owner[parent], inner @ weights[parent]
+    owner, weights = (np.concatenate(parts) for parts in zip(*kept))
+    owner, weights = owner[~whole[owner]], weights[~whole[owner]]
+    new = (weights @ corners[owner]).reshape(-1, 3)
+    return (np.concatenate([vertices, new]),
+            np.concatenate([faces[whole], len(vertices) + np.arange(len(new)).reshape(-1, 3)]),
+            look.some(whole).joined(look.pieces(owner, weights)))
+
+
+INSIDE = np.array([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4], [1, 1, 0], [0, 1, 1], [1, 0, 1]], np.float64)
+
+
+def _opaque(look):
+    """(P, 7) whether the alpha of pictures leaves pieces some points in them, where INSIDE weighs their corners."""
+    weights, out = INSIDE / INSIDE.sum(1, keepdims=True), np.empty((len(look), len(INSIDE)), bool)
+    for number in np.unique(look.picture):
+        picture, own = look.pictures[number], look.picture == number
+        alpha = picture.at((weights @ look.uv[own]).reshape(-1, 2))[1]
+        out[own] = (alpha >= picture.cutoff).reshape(-1, len(INSIDE))
+    return out

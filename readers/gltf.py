@@ -14,7 +14,7 @@ import numpy as np
 
 from making.looks import GREY, Look, Picture
 
-from .looks import Unread, as_screens_show, find, read_picture
+from .looks import Unread, as_screens_show, find, linear_of, read_picture
 
 WRAPPING = {33071: "CLAMP_TO_EDGE", 33648: "MIRRORED_REPEAT", 10497: "REPEAT"}
 NEAREST = 9728
@@ -111,18 +111,19 @@ class _Materials:
             cutoff = float(given.get("alphaCutoff", 0.5)) / max(factor[3], 1e-9)
         elif mode == "BLEND":
             cutoff = 0.5
-        result = {"colour": as_screens_show(factor[:3]), "set": 0, "transform": np.eye(3)[:2], "picture": None}
+        result = {"colour": factor[:3], "set": 0, "transform": np.eye(3)[:2], "picture": None}
         if texture is not None:
             moved = texture.get("extensions", {}).get("KHR_texture_transform", {})
             result["set"] = int(moved.get("texCoord", texture.get("texCoord", 0)))
             result["transform"] = _transform(moved)
             try:
-                result["picture"] = self._picture(self.described["textures"][texture["index"]], cutoff)
+                result["picture"] = self._picture(self.described["textures"][texture["index"]], cutoff, factor[:3])
             except Unread as error:
                 self.told(str(error))
         return result
 
-    def _picture(self, texture, cutoff):
+    def _picture(self, texture, cutoff, factor):
+        """The texture times the factor, which is one of linear light."""
         sampler = self.described["samplers"][texture["sampler"]] if "sampler" in texture else {}
         webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
         source = webp.get("source", texture.get("source"))
@@ -133,6 +134,10 @@ class _Materials:
             self.pixels[source, cutoff is None] = self._pixels(self.described["images"][source], source,
                                                                cutoff is not None)
         pixels = self.pixels[source, cutoff is None]
+        if (factor != 1).any():
+            shown = as_screens_show(linear_of(np.arange(256) / 255)[:, None] * factor)
+            colours = np.take_along_axis((shown * 255).round().astype(np.uint8), pixels[..., :3].reshape(-1, 3), 0)
+            pixels = np.concatenate([colours.reshape(*pixels.shape[:2], 3), pixels[..., 3:]], 2)
         wrapping = tuple(WRAPPING[sampler.get(name, 10497)] for name in ("wrapS", "wrapT"))
         return Picture(pixels, wrapping, sampler.get("magFilter") != NEAREST,
                        cutoff=cutoff if pixels.shape[2] == 4 else None)
@@ -169,19 +174,19 @@ class _Materials:
         count, attributes = len(part.faces), part.vertex_attributes
         colours = None
         if "_colour" in attributes:  # linear light
-            colours = as_screens_show(_unit(attributes["_colour"])[:, :3])[part.faces]
+            colours = _unit(attributes["_colour"])[:, :3][part.faces]
         if material is None:
-            look = Look.plain(np.full((count, 3), GREY) if colours is None else colours)
+            look = Look.plain(np.full((count, 3), GREY) if colours is None else as_screens_show(colours))
             return look, colours is not None
-        look = Look.plain(np.broadcast_to(material["colour"], (count, 3)))
-        if colours is not None:
-            look.colours = (look.colours * colours).astype(np.float32)
+        colours = np.ones((count, 3, 3)) if colours is None else colours
+        look = Look.plain(as_screens_show(colours * material["colour"]))
         if material["picture"] is not None and "_uv" in attributes:
             transform = material["transform"]
             uv = _unit(attributes["_uv"])[:, :2] @ transform[:, :2].T + transform[:, 2]
             uv = np.stack([uv[:, 0], 1 - uv[:, 1]], 1)[part.faces]  # glTF counts v from the top
             usable = (np.abs(uv) < 2e9).all((1, 2))
             look.picture[usable], look.uv[usable], look.pictures = 0, uv[usable], [material["picture"]]
+            look.colours[usable] = as_screens_show(colours[usable])  # the picture has the factor
         return look, True
 
 

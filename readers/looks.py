@@ -20,6 +20,11 @@ def as_screens_show(linear):
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
+def linear_of(shown):
+    """The inverse of `as_screens_show`."""
+    return np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+
+
 def unit_colours(values):
     """Numbers in [0, 1] of colours in whole numbers of their type's range, in [0, 1], or up to 255."""
     values = np.asarray(values)
@@ -57,8 +62,22 @@ def read_picture(path, file=None, alpha=False):
         scale = LARGEST / max(pixels.shape[:2])
         size = tuple(max(round(side * scale), 1) for side in pixels.shape[1::-1])
         pixels = np.asarray(Image.fromarray(pixels if alpha else pixels[..., :3]).resize(size, Image.Resampling.BOX))
-    return pixels if alpha and pixels.shape[2] == 4 and (pixels[..., 3] < 255).any() else \
-        np.ascontiguousarray(pixels[..., :3])
+    if alpha and (pixels[..., 3] < 255).any():
+        return _spread(pixels)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def _spread(pixels):
+    """RGBA pixels (H, W, 4) whose transparent ones have the colours of what is near: any may stand in a file, and
+    interpolation would let it shine through at the outline."""
+    pixels, image = pixels.copy(), Image.fromarray(pixels)
+    open_ones, level = pixels[..., 3] == 0, 1
+    while open_ones.any() and 2 ** level <= 2 * max(pixels.shape[:2]):
+        small = image.resize([max(side >> level, 1) for side in image.size], Image.Resampling.BOX)  # weighed by alpha
+        near = np.asarray(small.resize(image.size, Image.Resampling.NEAREST))
+        found = open_ones & (near[..., 3] > 0)
+        pixels[found, :3], open_ones, level = near[found, :3], open_ones & ~found, level + 1
+    return pixels
 
 
 # ---- Wavefront OBJ ------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from neural_renderer import polygons
 
 from making.looks import GREY, Look
 
+from .looks import unit_colours
+
 HEAD = re.compile(rb"\s*(ST)?(C)?(N)?(4)?OFF\b(\s+BINARY\b)?")
 
 
@@ -61,12 +63,7 @@ def _colours(rows):
     """(N, 3) in [0, 1], NaN where a row has none; None where none has. One number alone names a row of a colour map,
     which is not in the file."""
     values = np.full((len(rows), 3), np.nan)
-    whole = True
     for k, row in enumerate(rows):
         if len(row) >= 3:
             values[k] = [float(word) for word in row[:3]]
-            whole = whole and not any(mark in word for word in row[:3] for mark in b".eE")
-    known = np.isfinite(values)
-    if not known.any():
-        return None
-    return np.clip(values / 255 if whole or values[known].max() > 1 else values, 0, 1)
+    return unit_colours(values) if np.isfinite(values).any() else None
