@@ -97,7 +97,7 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_v
         DATASETS[layout].writer(folder, class_id, _sizes(layout, n_train, n_val, n_test),
                                 Procedural(class_id, palette, seed), train_views, seed,
                                 f"{class_id} {shapes.CLASSES[class_id]}", workers,
-                                Scenery(class_id, seed, light, grounds, fingerprint([], grounds)))
+                                **_scenery(class_id, seed, light, grounds))
         done.append(class_id)
         _describe(folder, settings, done)
     return folder
@@ -142,6 +142,12 @@ def _grounds(background, workers):
     return tuple(found)
 
 
+def _scenery(class_id, seed, light, grounds):
+    """The scenery for a writer, where it is not the one that writers take by themselves."""
+    varies = light != "fixed" or grounds
+    return {"scenery": Scenery(class_id, seed, light, grounds, fingerprint([], grounds))} if varies else {}
+
+
 def _sizes(layout, *counts):
     return {split: count for split, count in zip(SPLITS, counts) if split in DATASETS[layout].splits}
 
@@ -166,8 +172,8 @@ def _begin(folder, settings, layout):
             other = next(k for k in {**before, **settings} if before.get(k) != settings.get(k))
             plain = UNSAID.get(other)
             raise InputError(f"--data_dir={folder} was made with {other}={before.get(other, plain)}, now "
-                             f"{other}={settings.get(other, plain)}; make another, {_command(settings, layout)}, and train "
-                             "with its --data_dir, or remove this one")
+                             f"{other}={settings.get(other, plain)}; make another, {_command(settings, layout)}, and "
+                             "train with its --data_dir, or remove this one")
     elif os.path.isdir(folder) and DATASETS[layout].held(folder):
         raise InputError(f"--data_dir={folder} holds a dataset that this program did not make; choose "
                          "another folder")
@@ -398,8 +404,7 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
             paths = {s: [files[j] for j in chosen] for s, chosen in split.items()}
         make = FromFiles(paths, up, front, grid_surface, keep, root, colors, fingerprint([], files))
         said = DATASETS[layout].writer(folder, class_id, _sizes(layout, *map(len, paths.values())), make, train_views,
-                                       seed, class_id, workers,
-                                       Scenery(class_id, seed, light, grounds, fingerprint([], grounds)))
+                                       seed, class_id, workers, **_scenery(class_id, seed, light, grounds))
         if said:
             print(f"  {class_id}: a material file or a picture is missing of {len(said)} mesh"
                   f"{'es' if len(said) > 1 else ''}, which lack{'' if len(said) > 1 else 's'} its colours; the first "

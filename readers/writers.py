@@ -2,8 +2,10 @@
 
 A dataset's `writer` is one of these as a class method, called as dataset.writer(folder, class_id, sizes, make,
 train_views, seed, name): sizes {split: objects}, make(split, i) the (vertices, faces, colors) of one object in the
-frame of people, train_views the views kept of each training object (None: all), name for the progress. Pictures come
-from our renderer through the dataset's camera, grids from our voxeliser in the dataset's axes.
+frame of people, train_views the views kept of each training object (None: all), name for the progress; and, where light
+or background vary, scenery=, a `making.scenery.Scenery`. It returns a list of what was not read for objects, a list of
+sentences each. Pictures come from our renderer through the dataset's camera, grids from our voxeliser in the dataset's
+axes.
 """
 import os
 import pickle
