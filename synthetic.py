@@ -406,9 +406,8 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
         said = DATASETS[layout].writer(folder, class_id, _sizes(layout, *map(len, paths.values())), make, train_views,
                                        seed, class_id, workers, **_scenery(class_id, seed, light, grounds))
         if said:
-            print(f"  {class_id}: a material file or a picture is missing of {len(said)} mesh"
-                  f"{'es' if len(said) > 1 else ''}, which lack{'' if len(said) > 1 else 's'} its colours; the first "
-                  f"one: {said[0][0]}")
+            lack = "1 mesh lacks" if len(said) == 1 else f"{len(said)} meshes lack"
+            print(f"  {class_id}: {lack} a material or a picture, and its colours; the first one: {said[0][0]}")
         names = {**paths, **({"left_out": list(bad)} if bad else {})}
         disk.write_json(_list_of(folder, class_id),
                         {s: [os.path.relpath(path, mesh_dir) for path in paths] for s, paths in names.items()})

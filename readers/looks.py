@@ -1,4 +1,6 @@
 """What mesh files say of colours, as a `Look`: pictures, and the materials of OBJ files."""
+import dataclasses
+import os
 import warnings
 
 import numpy as np
@@ -93,9 +95,14 @@ def of_obj(mesh, root, told):
     """
     lacking, used, of_face = [], [], None
     if mesh.libraries:
+        own = os.path.splitext(mesh.filename)[0] + ".mtl"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             used, of_face = materials.materials_of(mesh, root, lacking.append)
+            if lacking and not used and os.path.isfile(own):  # both files were given another name
+                again = dataclasses.replace(mesh, libraries=[os.fsencode(os.path.basename(own))])
+                lacking.clear(), caught.clear()
+                used, of_face = materials.materials_of(again, root, lacking.append)
         lacking = lacking or [warning.message for warning in caught]
     look = Look.plain(np.full((len(mesh.faces), 3), GREY))
     coloured = np.zeros(len(mesh.faces), bool)

@@ -96,6 +96,12 @@ def test_a_wider_root_and_a_path_of_the_makers_disk(tmp_path):
     assert not said and np.array_equal(look.pictures[0].pixels, CORNERS[::-1])
 
 
+def test_a_library_that_was_renamed_with_its_mesh_is_found(tmp_path):
+    (tmp_path / "b.mtl").write_text("newmtl a\nKd 0 0 1\n")
+    look, said = told(write_obj(tmp_path / "b.obj", QUAD, TRIANGLES, UV, ["a"] * 2, "untitled.mtl"))
+    assert not said and np.allclose(look.colours, [0, 0, 1])
+
+
 @pytest.mark.parametrize("uri", ["../out.png", "/etc/passwd", "http://host/a.png", "gone.png", "file:///etc/passwd"])
 def test_what_a_gltf_lacks_is_told(uri, tmp_path):
     folder = tmp_path / "meshes"
@@ -159,7 +165,7 @@ def test_a_set_shows_its_colours_and_says_what_is_missing(tmp_path, capsys):
     command = ("--mode=make_dataset", "--mesh_dir", tmp_path / "meshes", "--train_views=2")
     assert call(*command, "--data_dir", tmp_path / "own") == 0
     said = capsys.readouterr().out
-    assert "  red: a material file or a picture is missing of 1 mesh, which lacks its colours; the first one: " \
+    assert "  red: 1 mesh lacks a material or a picture, and its colours; the first one: " \
            f"{tmp_path}/meshes/red/2.obj names '2.mtl', but there is no file" in said
     assert call(*command, "--data_dir", tmp_path / "grey", "--colors=grey") == 0
     assert "missing" not in capsys.readouterr().out
