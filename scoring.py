@@ -1,4 +1,4 @@
-"""What a trained model is measured by: the figures of a split, their protocol, and what may be compared."""
+"""Measure a trained model: the figures of a split, their protocol, and a check that figures can be compared."""
 import math
 import os
 
@@ -13,11 +13,11 @@ from inference import label
 from metrics import mean_shape, measures, pairwise_iou, pose_mmd, shared_bins, voxel_iou
 
 MMD = {"mmd_batches": dict(type=integer(1), metavar="N", help=(
-    "MMD of the first N batches of BATCH_SIZE codes of each class, object by object; the published program took 96 of "
-    "128, of one class on CVPR18 512 objects x 24 views (default: all codes)"))}
+    "compute MMD from the first N batches of BATCH_SIZE codes of each class, in the order of objects; the published "
+    "program took 96 batches of 128, on CVPR18 512 objects x 24 views (default: all codes)"))}
 COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
            ("view_agreement", "agreement"), ("mmd", "MMD"), ("mmd_shuffled", "MMD shuffled"))
-# What evaluations of before lack.
+# Columns that evaluations by older versions do not have.
 MORE = (("own_view", "own view"), ("new_view", "new view"), ("inside_out", "inside out"), ("pose_probe", "pose probe"),
         ("pose_chance", "by chance"), ("pose_degrees", "degrees off"))
 _FEW_POSES = "fewer than two poses show two objects or more"
@@ -34,10 +34,10 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     Parameters
     ----------
     data : a dataset whose objects have all their views.
-    full : also the controls (below), which the validation during training leaves out.
+    full : also compute the controls (below). The validation during training does not.
     mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
-    mmd_codes : int. MMD is taken of the first so many codes of a class, object by object; None takes all.
-    seed : permutes the pose labels of `mmd_shuffled`; also of directions, other views and the probe.
+    mmd_codes : int. MMD is computed from the first `mmd_codes` codes of a class, in the order of objects; None: all.
+    seed : seed of the permuted labels of `mmd_shuffled`, of directions, of other views and of the probe.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         objects = np.flatnonzero(data.object_class == c)
         views = len(numbers) // len(objects)
         truth = data.voxels(objects).to(model.device)
-        # In order, and added up in order, whichever process has measured what.
+        # One row per object, so that sums have the same order whichever process measured which object.
         figures = torch.zeros(len(objects), 7, dtype=torch.float64, device=model.device)
         codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
         poses, shown = data.all_poses()[numbers], data.all_objects()[numbers]
@@ -76,7 +76,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
                 here = slice(first, first + len(batch.images) // views)
                 shapes, faces, count = prediction.vertices, prediction.faces, here.stop - here.start
                 size = batch.silhouettes.shape[-1]
-                turns = torch.Generator().manual_seed(seed * 1000003 + first)  # whichever process draws
+                turns = torch.Generator().manual_seed(seed * 1000003 + first)  # the same in every process
                 every = 1 if full else views
                 figures[here, 3:5] = measures.inside_out(data, shapes[::every], faces, batch.cameras[::every], size,
                                                          prediction.outward, turns).view(count, -1, 2).sum(1)
@@ -107,7 +107,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
 
 
 def _controls(shapes, truth, o):
-    """IoU of the shapes (views, n, n, n) predicted for object o with others of its class, and with each other."""
+    """Mean IoU of the shapes (views, n, n, n) predicted for object o with other objects, and with each other."""
     others = [(o + shift) % len(truth) for shift in range(1, min(len(truth), 21))]
     agreement = pairwise_iou(shapes, shapes)
     wrong = pairwise_iou(shapes, truth[others]).mean() if others else agreement.new_full((), float("nan"))
@@ -134,12 +134,13 @@ def codes_of(name, model, data, numbers):
 
 
 def mmd_codes(options):
-    """How many codes of each class MMD is taken of, None for all of them."""
+    """The number of codes of each class from which MMD is computed; None for all."""
     return options.mmd_batches and options.mmd_batches * options.batch_size
 
 
 def protocol_of(options, model, data):
-    """What figures of a split are of and how its MMD is taken: here and in --mode=MMD, which gives the same."""
+    """The protocol of the figures of a split: which data they are from and how MMD is computed. --mode=evaluation and
+    --mode=MMD have the same protocol and give the same MMD."""
     objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
     views = sorted({len(data.images_of_class(i)) // n for i, n in enumerate(objects.values())})
     taken = "all objects of the split" if options.mmd_batches is None else (
@@ -157,7 +158,7 @@ def protocol_of(options, model, data):
 
 def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "objects", "voxel_rule",
                                              "mmd_codes")):
-    """Refuse figures of different things side by side."""
+    """Raise InputError if evaluations have different protocols, since their figures cannot be compared."""
     first = protocols[0]
     for folder, protocol in zip(folders, protocols):
         for key in keys:
@@ -167,7 +168,7 @@ def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "obj
 
 
 def undefined(figures):
-    """Why some figures, {name: {class_id: number}}, are not numbers: a sentence for each reason."""
+    """Sentences that say why some of the figures, {name: {class_id: number}}, are undefined."""
     found = {}
     for key, title in COLUMNS + MORE:
         classes = tuple(c for c, value in figures.get(key, {}).items() if not math.isfinite(value))
@@ -177,10 +178,10 @@ def undefined(figures):
 
 
 def number(value, digits=4):
-    """As tables have it; `undefined` tells why there is none."""
+    """A figure as tables print it; '-' if it is undefined (see `undefined`)."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def step_of(step):
-    """A step as tables have it: a state dict does not tell its own."""
+    """A step as tables print it; '?' for a state dict, which does not contain its step."""
     return "?" if step is None else step

@@ -1,28 +1,29 @@
-"""Meshes with a look as the renderer draws them: faces with texture cubes, as fine as a picture of some size shows.
+"""Texture cubes for meshes with a look, as fine as pictures of a given size can show.
 
-A face with a picture on it is cut into pieces of a few pixels (`pieces.cut`), each with a cube of T^3 texels a pixel
-apart, so that memory follows what a mesh covers and not T^3 of its largest face. Where colours only run from corner to
-corner a cube of 2^3 texels is exact, and one texel is where a face has one colour.
+A face with a picture is cut into pieces of a few pixels (`pieces.cut`). Each piece has a cube of T^3 texels, which are
+a pixel apart, so that the memory is proportional to the area that the mesh covers, not to T^3 of its largest face. A
+face whose colours change linearly between its corners needs T = 2, a face of one colour T = 1. A mesh has one T.
 
-Both sides of every face are drawn. Where a front and a back coincide the front is seen (`BEHIND`): in files made by
-SketchUp, ShapeNet's among them, a sheet often is two faces, back to back, of which one has the colours.
+Both sides of every face are drawn. If a front and a back coincide, the front is visible (`BEHIND`): in the files of
+SketchUp, and so of ShapeNet, a sheet often consists of two faces back to back, and each may have its own material.
 """
 import numpy as np
 import torch
 
 from . import pieces
 
-BEHIND = 1e-4      # a back's depth is larger by this factor: more than rounding, less than any sheet is thick
-FILLED = 0.75      # of the side of a picture that an object's longest side is taken to cover
-MEMORY = 256 << 20  # bytes of the cubes of an object at most; coarser ones beyond
-COARSEST, FINEST, MOST = 1 / 16, 1 / 128, 100_000  # edges, of the longest side, and number of a cut-out's pieces
-A_PIECE = 100      # texels that cost as much as a piece does beside its own
+BEHIND = 1e-4  # relative increase of the depth of backs, above rounding errors and below the thickness of sheets
+FILLED = 0.75  # share of a picture's side that an object's longest side is assumed to cover
+MEMORY = 256 << 20  # bytes; an object whose cubes would need more gets coarser ones
+COARSEST, FINEST = 1 / 16, 1 / 128  # edges of the pieces of a cut-out, relative to the object's longest side
+MOST = 100_000  # pieces of a cut-out at its coarsest; a mesh with more gets longer edges
+A_PIECE = 100  # the cost of a piece apart from its texels, in texels
 AT_ONCE = 1 << 20  # samples
-LEVELS = 12
+LEVELS = 12  # of reduced pictures
 
 
 def textured(vertices, faces, look, size):
-    """A mesh and its cubes, for pictures of `size` pixels.
+    """Cut a mesh into pieces with cubes, for pictures of `size` pixels.
 
     Parameters
     ----------
@@ -33,8 +34,8 @@ def textured(vertices, faces, look, size):
     Returns
     -------
     vertices : (W, 3)
-    faces : (P, 3) of pieces of the faces, in their order, turned as they are
-    textures : (P, T, T, T, 3) float32. They may go beyond [0, 1] off the plane that is seen.
+    faces : (P, 3) the pieces, in the order of the faces and with their orientation
+    textures : (P, T, T, T, 3) float32. Texels off the visible plane may be outside of [0, 1].
     """
     corners = vertices.numpy().astype(np.float64)[faces.numpy()]
     first = _first_corners(corners)
@@ -54,16 +55,17 @@ def textured(vertices, faces, look, size):
 
 
 def both_sides(screen, faces, textures, light):
-    """What draws the fronts and the backs of faces without fill_back: screen (B, 2W, 3), faces (2P, 3), textures
-    (2P, T, T, T, 3) and light (B, 2P, 2, 3), from those of the fronts. Backs lie BEHIND."""
+    """Add the backs to the fronts of faces, for drawing without fill_back: from screen (B, W, 3), faces (P, 3),
+    textures (P, T, T, T, 3) and light (B, P, 2, 3) the same with 2W vertices and 2P faces. The backs are moved away by
+    BEHIND."""
     behind = torch.cat([screen[..., :2], screen[..., 2:] * (1 + BEHIND)], -1)
     return (torch.cat([screen, behind], 1), torch.cat([faces, faces.flip(-1) + screen.shape[1]]),
             torch.cat([textures, textures.transpose(1, 3)]), torch.cat([light, light.flip(2)], 1))
 
 
 def _first_corners(corners):
-    """(F, 3) an order of the corners that begins with the least: two equal faces are then equal to the bit wherever
-    they are drawn, and the first one is seen."""
+    """An order (F, 3) of the corners that begins with the lowest one. Equal faces then have bit-equal depths, and the
+    first of them is visible."""
     least = np.zeros(len(corners), np.int64)
     for k in (1, 2):
         other, best = corners[:, k], np.take_along_axis(corners, least[:, None, None], 1)[:, 0]
@@ -75,7 +77,7 @@ def _first_corners(corners):
 
 
 def _fineness(corners, look):
-    """(T, limits (F,) of the edges of pieces in pixels) that take the least work, within MEMORY."""
+    """(T, longest edges (F,) of the pieces in pixels): the choice that needs the least work within MEMORY."""
     varied = _texels(look).max(1) > 0.01
     if not varied.any():
         runs = np.ptp(look.colours, axis=1).max() > 0
@@ -96,18 +98,18 @@ def _fineness(corners, look):
 
 
 def _texels(look):
-    """(F, 3) lengths of the edges of faces on their pictures, in texels; 0 without a picture."""
+    """Lengths (F, 3) of the edges on the pictures in texels; 0 for faces without a picture."""
     edges = (np.roll(look.uv, -1, 1) - look.uv) * _sizes(look)[look.picture][:, None]
     return np.where((look.picture >= 0)[:, None], np.linalg.norm(edges, axis=2), 0)
 
 
 def _sizes(look):
-    """(pictures + 1, 2) width and height; the last row is for -1."""
+    """Width and height (pictures + 1, 2); the last row is for faces without a picture (-1)."""
     return np.array([picture.pixels.shape[1::-1] for picture in look.pictures] + [(0, 0)], np.float64)
 
 
 def _texels_a_pixel(corners, look):
-    """(F,) texels that lie along a pixel, by the areas of both."""
+    """Texels per pixel (F,), from the areas on the picture and in pixels."""
     a, b, c = corners.swapaxes(0, 1)
     pixels = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     u, v = ((look.uv[:, k] - look.uv[:, 0]) * _sizes(look)[look.picture] for k in (1, 2))
@@ -116,26 +118,27 @@ def _texels_a_pixel(corners, look):
 
 
 def _spacing(corners, T):
-    """(P,) pixels from texel to texel; no less than half a pixel, for the samples of a picture lie so far apart."""
+    """Distance (P,) of the texels of a cube in pixels, but at least half a pixel, the distance of the samples."""
     longest = np.linalg.norm(np.roll(corners, -1, 1) - corners, axis=2).max(1)
     return np.maximum(longest / max(T - 1, 1), 0.5)
 
 
 def texel_weights(T):
-    """(T^3, 3) barycentric weights of the texels, in the order of memory: those of their feet on the plane that the
-    rasteriser reads (`neural_renderer.textures`). Interpolation in the cube is then exact for colours that run evenly;
-    feet may lie a little outside of the face."""
+    """Barycentric weights (T^3, 3) of the texels, in memory order: those of their projections onto the plane of the
+    cube that the rasteriser reads (`neural_renderer.textures`). With these, interpolation in the cube is exact for
+    colours that are linear on the face. Projections may be slightly outside of the face."""
     index = np.indices((T, T, T)).reshape(3, -1).T / max(T - 1, 1)
     return index + (1 - index.sum(1, keepdims=True)) / 3
 
 
 def _read(T):
-    """Which texels the cells have through which the plane goes."""
+    """Indices of the texels that interpolation on the plane can read."""
     return np.flatnonzero(np.abs(np.indices((T,) * 3).sum(0).ravel() - (T - 1)) <= 2)
 
 
 def bake(look, T, texels):
-    """(P, T, T, T, 3) float32 of pieces whose neighbouring texels lie `texels` (P,) of their picture apart."""
+    """Cubes (P, T, T, T, 3) float32 of pieces. `texels` (P,) is the distance of neighbouring texels of a cube, in
+    pixels of the picture; the picture is reduced accordingly."""
     weights = texel_weights(T)
     read = _read(T)
     out = np.einsum("tk,pkc->ptc", weights, look.colours).astype(np.float32)
@@ -155,10 +158,10 @@ def bake(look, T, texels):
 # ---- cut-outs ---------------------------------------------------------------------------------------------------
 
 def cut_out(vertices, faces, look):
-    """A mesh (vertices (V, 3), faces (F, 3), Look) without what the alpha of its pictures cuts out.
+    """Remove the transparent parts of a mesh: vertices (V, 3), faces (F, 3) and `Look`.
 
-    Faces that lose a part of themselves are replaced by the pieces that stay: small ones, of edges down to FINEST,
-    along the outline, and larger ones inside.
+    A face that is partly transparent is replaced by its opaque pieces: small ones (FINEST) along the outline, larger
+    ones elsewhere.
     """
     cutoffs = np.array([picture.cutoff is not None for picture in look.pictures] + [False])
     mine = np.flatnonzero(cutoffs[look.picture])
@@ -197,7 +200,7 @@ INSIDE = np.array([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4], [1, 1, 0], [0, 1,
 
 
 def _opaque(look):
-    """(P, 7) whether the alpha of pictures leaves pieces some points in them, where INSIDE weighs their corners."""
+    """Whether the pictures are opaque (P, 7) at the points of each piece whose barycentric weights are INSIDE."""
     weights, out = INSIDE / INSIDE.sum(1, keepdims=True), np.empty((len(look), len(INSIDE)), bool)
     for number in np.unique(look.picture):
         picture, own = look.pictures[number], look.picture == number

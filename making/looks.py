@@ -1,6 +1,6 @@
-"""What the faces of a mesh look like: colours of their corners, and pictures laid over them.
+"""The appearance of meshes: colours of the corners of their faces, and pictures on the faces.
 
-Colours are as screens show them (sRGB), in [0, 1].
+Colours are sRGB values in [0, 1].
 """
 from dataclasses import dataclass, field
 
@@ -9,22 +9,22 @@ from PIL import Image
 
 from neural_renderer import textures
 
-GREY = 0.7  # of what has no colour of its own
+GREY = 0.7  # the colour of faces that have none
 
 
 @dataclass(eq=False)
 class Picture:
-    """A picture laid over faces; texture coordinates are those of `neural_renderer.textures.sample`."""
-    pixels: np.ndarray                   # uint8 (H, W, 3), or (H, W, 4) where alpha is that of a cut-out; row 0 on top
+    """A picture on faces. Texture coordinates are those of `neural_renderer.textures.sample`."""
+    pixels: np.ndarray                   # uint8 (H, W, 3), or (H, W, 4) if alpha cuts parts out; row 0 at the top
     wrapping: tuple = ("REPEAT",) * 2    # along u and v
     bilinear: bool = True
-    base: float = 0.0                    # values become base + gain * value
+    base: float = 0.0                    # the values become base + gain * value
     gain: float = 1.0
-    cutoff: float | None = None          # where its alpha is below this there is no surface; None: all of it is
+    cutoff: float | None = None          # there is no surface where alpha is below this; None: alpha is ignored
     _reduced: dict = field(default_factory=dict)
 
     def reduced(self, level):
-        """The pixels averaged over squares of 2^level; Pillow weighs their colours by alpha."""
+        """The pixels, averaged over squares of side 2^level. Pillow weights their colours by alpha."""
         if level <= 0:
             return self.pixels
         if level not in self._reduced:
@@ -43,7 +43,7 @@ class Picture:
 
 @dataclass
 class Look:
-    """Of F faces. What a face shows is the colour, interpolated between its corners, times its picture."""
+    """The appearance of F faces: the colours of the corners, interpolated, times the picture."""
     colours: np.ndarray                            # (F, 3, 3) float32, of the corners
     picture: np.ndarray                            # (F,) int64 into pictures, -1 for none
     uv: np.ndarray                                 # (F, 3, 2) float64, of the corners
@@ -54,22 +54,23 @@ class Look:
 
     @classmethod
     def plain(cls, colours):
-        """Of colours of faces (F, 3) or of corners (F, 3, 3)."""
+        """The look of faces with colours (F, 3), or (F, 3, 3) of their corners."""
         colours = np.asarray(colours, np.float32)
         colours = np.repeat(colours[:, None], 3, 1) if colours.ndim == 2 else colours
         return cls(colours, np.full(len(colours), -1), np.zeros((len(colours), 3, 2)))
 
     def some(self, faces):
-        """Of the faces of an index."""
+        """The look of the faces that an index selects."""
         return Look(self.colours[faces], self.picture[faces], self.uv[faces], self.pictures)
 
     def pieces(self, owner, weights):
-        """Of pieces of faces: owner (P,) the face of each, weights (P, 3, 3) of its corners in that face."""
+        """The look of P pieces of faces: owner (P,) is the face of each piece, weights (P, 3, 3) are the barycentric
+        weights of its corners in that face."""
         return Look((weights @ self.colours[owner]).astype(np.float32), self.picture[owner], weights @ self.uv[owner],
                     self.pictures)
 
     def joined(self, other):
-        """This one's faces, then another's."""
+        """The look of these faces followed by those of another look."""
         picture = np.where(other.picture < 0, -1, other.picture + len(self.pictures))
         return Look(np.concatenate([self.colours, other.colours]), np.concatenate([self.picture, picture]),
                     np.concatenate([self.uv, other.uv]), self.pictures + other.pictures)

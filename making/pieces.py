@@ -1,10 +1,11 @@
-"""Faces cut into smaller ones."""
+"""Cut faces into smaller ones."""
 import numpy as np
 
 
 def cut(corners, limits):
-    """Pieces of faces, none with an edge above the limit of its face: the longest edge is halved until it is short
-    enough (Rivara, "Algorithms for refining triangular grids suitable for adaptive and multigrid techniques", 1984).
+    """Cut faces into pieces whose edges are at most as long as the limit of their face. The longest edge is halved
+    until it is short enough (Rivara, "Algorithms for refining triangular grids suitable for adaptive and multigrid
+    techniques", 1984).
 
     Parameters
     ----------
@@ -14,7 +15,7 @@ def cut(corners, limits):
     Returns
     -------
     owner : (P,) the face of each piece, ascending
-    weights : (P, 3, 3) float64, barycentric weights of its corners in that face; turned as the face is
+    weights : (P, 3, 3) float64, barycentric weights of its corners in that face; the orientation is kept
     """
     done, owner = [], np.arange(len(corners))
     weights = np.tile(np.eye(3), (len(corners), 1, 1))
@@ -36,7 +37,7 @@ def cut(corners, limits):
 
 
 def count(corners, limits):
-    """About how many pieces `cut` makes."""
+    """An estimate of the number of pieces that `cut` makes."""
     a, b, c = corners.swapaxes(0, 1)
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
     longest = np.sqrt(np.maximum.reduce([((a - b) ** 2).sum(1), ((b - c) ** 2).sum(1), ((c - a) ** 2).sum(1)]))

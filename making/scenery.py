@@ -1,4 +1,4 @@
-"""What stands around the objects of a dataset's pictures: the light on them and what is behind them."""
+"""The surroundings of the objects in a dataset's pictures: light and backgrounds."""
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from errors import InputError
 from neural_renderer.textures import FORMATS
 
 MAX_PIXELS = 64_000_000
-KEPT = 64  # pictures that stay in memory, reduced
+KEPT = 64  # reduced pictures in memory
 
-# Rows of a light: x, y, z of the direction towards it, not normalised, then its intensities: ambient, directional. A
-# surface of unit normal n shows its colour times ambient + directional * max(n . direction, 0).
-FIXED = (0.35, 0.85, -0.4, 0.5, 0.5)  # in the renderer's frame: above, a little right and in front
-IN_PICTURE = (0.35, 0.85, 0.4, 0.5, 0.5)  # the same one in the viewer's frame: x right, y up, z towards who looks
+# A light is a row of x, y, z of the direction to it, not normalised, and of its ambient and directional intensity. A
+# surface with unit normal n shows its colour times ambient + directional * max(n . direction, 0).
+FIXED = (0.35, 0.85, -0.4, 0.5, 0.5)  # in the renderer's frame: above, slightly right and in front
+IN_PICTURE = (0.35, 0.85, 0.4, 0.5, 0.5)  # the same in the viewer's frame: x right, y up, z to the viewer
 
 
 def described(light, frame):
-    """A light, (5,) or the word of an option, for a dataset's description."""
+    """The entry `light` of dataset.json, from a row or from the value of --light."""
     if isinstance(light, str):
         return light
     return {"ambient": light[3], "directional": light[4], "direction": list(light[:3]), "frame": frame}
@@ -28,14 +28,14 @@ def described(light, frame):
 
 @dataclass
 class Scenery:
-    """Light and backgrounds of the objects of a class. What a view gets follows from the seed, the class, the split,
-    the number of the object and that of the view alone.
+    """Light and backgrounds of a class. Those of a view depend only on the seed, the class, the split, the number of
+    the object and the number of the view.
 
-    light : 'fixed' (`FIXED`), or 'random': directions spread evenly over those that come from above, at least 12
-        degrees over the horizon; the light at full incidence is 0.7 to 1.1, of which 0.3 to 0.7 are ambient.
-    grounds : paths of pictures, or () for none. A square of half to all of one's shorter side is behind an object,
-        half the time mirrored.
-    stamp : of the pictures' sizes and times
+    light : 'fixed' (`FIXED`) or 'random': uniform over the directions that are at least 11.5 degrees above the horizon;
+        ambient + directional is 0.7 to 1.1, and the share of ambient 0.3 to 0.7.
+    grounds : paths of pictures, or (). The background of a view is a random part of a random picture, as large as half
+        to all of what fits, mirrored with probability 1/2.
+    stamp : hash of the pictures' sizes and times
     """
     class_id: str
     seed: int
@@ -47,7 +47,7 @@ class Scenery:
         return np.random.default_rng([self.seed, zlib.crc32(self.class_id.encode()), split, i, int(view), what])
 
     def lights(self, split, i, views):
-        """(v, 5) float32 rows like FIXED for some views of object i of a split's number; None where light is fixed."""
+        """Rows like FIXED (v, 5), float32, for some views of object i; `split` is its number. None for fixed light."""
         if self.light == "fixed":
             return None
         rows = []
@@ -59,14 +59,14 @@ class Scenery:
         return np.array(rows, np.float32)
 
     def put_behind(self, pictures, split, i, views):
-        """Pictures (v, 4, H, W) in [0, 1], colours times alpha, with what is behind the object; alpha stays."""
+        """Add the backgrounds to pictures (v, 4, H, W) in [0, 1], colours multiplied by alpha. Alpha is unchanged."""
         if not self.grounds:
             return pictures
         grounds = torch.stack([torch.from_numpy(self.ground(split, i, view, pictures.shape[-2:])) for view in views])
         return torch.cat([pictures[:, :3] + (1 - pictures[:, 3:]) * grounds, pictures[:, 3:]], 1).clamp(0, 1)
 
     def ground(self, split, i, view, size):
-        """(3, H, W) float32 of what is behind a view of that size."""
+        """The background of a view of size (H, W): (3, H, W) float32 in [0, 1]."""
         rng = self._rng(1, split, i, view)
         path, share = self.grounds[int(rng.integers(len(self.grounds)))], rng.uniform(0.5, 1)
         across, down, mirrored = rng.uniform(), rng.uniform(), rng.uniform() < 0.5
@@ -83,7 +83,7 @@ _kept = OrderedDict()
 
 
 def _reduced(path, side):
-    """A picture as RGB, its shorter side not much above the given one where the file is larger."""
+    """A picture as RGB. If it is large, it is reduced such that its shorter side is one to two times `side`."""
     if (path, side) not in _kept:
         _kept[path, side] = read_ground(path, side)
         if len(_kept) > KEPT:
@@ -93,7 +93,7 @@ def _reduced(path, side):
 
 
 def read_ground(path, side=64):
-    """See `_reduced`. Raises InputError, naming the file."""
+    """Read a picture like `_reduced`. Raises InputError, naming the file."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -107,7 +107,7 @@ def read_ground(path, side=64):
 
 
 def problem(path):
-    """Why a picture cannot be behind an object, or None."""
+    """Why a picture cannot be a background, or None."""
     try:
         read_ground(path)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Objects made on all cores, in order, and kept on disk as they come."""
+"""Make objects on all cores, in order, and keep finished ones on disk."""
 import collections
 import concurrent.futures
 import hashlib
@@ -16,7 +16,7 @@ import torch
 
 from errors import DeviceError, WriteError
 
-PER_WORKER = 16  # objects that are worth the start of a process
+PER_WORKER = 16  # least number of objects for which starting a process pays off
 
 
 def cores():
@@ -24,10 +24,10 @@ def cores():
 
 
 def in_order(function, items, workers=None):
-    """Yield function(item) of each item, in their order, from that many processes (default: all cores).
+    """Yield function(item) for each item, in order, computed by `workers` processes (default: one per core).
 
-    The function is pickled once for each process; one thread computes in each, so that results are equal to the bit
-    however many there are. Few items are worked out in this process.
+    The function is pickled once for each process. Each process uses one thread, so that results are bit for bit the
+    same for any number of processes. If there are few items, this process computes them itself.
     """
     workers = min(workers or cores(), len(items) // PER_WORKER)
     if workers < 2:
@@ -54,8 +54,8 @@ def in_order(function, items, workers=None):
         while waiting:
             yield waiting.popleft().result()
     except concurrent.futures.process.BrokenProcessPool:
-        raise DeviceError(f"one of {workers} processes ended without a word, perhaps for want of memory; --workers=N "
-                          "takes fewer, and the same command goes on where this one stopped") from None
+        raise DeviceError(f"one of {workers} processes died, perhaps because memory ran out; give fewer with "
+                          "--workers=N; the same command continues where this one stopped") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -65,7 +65,7 @@ _function = None
 
 def _begin(pickled):
     global _function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _function = pickle.loads(pickled)
@@ -81,13 +81,13 @@ def _work(item):
 
 
 class Journal:
-    """Records made so far, in a file that outlives an interruption.
+    """Finished records in a file, so that an interrupted program can continue.
 
-    Each record is a dict of arrays. `key` stands for all that they depend on: a file with another one is begun anew.
-    What a crash cut short or a disk garbled ends the list of those that count.
+    Each record is a dict of arrays. `key` describes everything that the records depend on; if the file has another key,
+    it is replaced. The records end before the first one that is incomplete or damaged.
     """
 
-    HEAD = struct.Struct("<QI")  # length and CRC-32 of what follows
+    HEAD = struct.Struct("<QI")  # length and CRC-32 of the record
 
     def __init__(self, path, key):
         self.path, self.count = path, 0

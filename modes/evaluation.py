@@ -75,20 +75,20 @@ def evaluate_run(options, folder, model, class_ids=None):
             **protocol_of(options, model, data), "model": model.source, "step": model.step,
             "grid": f"32^3, {model.dataset.grid_rule}",
             "voxel_rule": "published (Kato & Harada 2019): surface cells around grid lines, then "
-                          "everything that the border cannot reach",
+                          "everything that the border cannot reach",  # --mode=compare needs equal texts
             "iou": "mean over all views of a class; mean_iou over classes; two empty grids count as 1",
-            "mean_shape_iou": "one mean grid of the training objects, threshold chosen on them",
-            "iou_wrong_object": "each prediction against up to 20 other objects of its class",
+            "mean_shape_iou": "IoU with one mean grid of the training objects, whose threshold is the best for them",
+            "iou_wrong_object": "IoU of each prediction with up to 20 other objects of its class",
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
-            "own_view": "IoU of the drawn and the real silhouette, from the view of the input; pixels more than half "
-                        "covered",
-            "new_view": "the same from one other view of the object, drawn at random",
-            "inside_out": "share of the drawn pixels that show a face from behind, each shape from a random direction",
-            "pose_probe": "share of poses that a fresh network of two layers reads from codes of objects it has not "
-                          f"learnt from, twofold, seed {options.seed}; pose_chance: of the best constant guess",
-            "pose_degrees": "mean angle by which that network misses the pose",
-            "code_spread": "deviation of the codes over their length; below "
-                           f"{measures.COLLAPSED:g} all images give one shape",
+            "own_view": "IoU of the drawn and the real silhouette from the view of the input; counts pixels that are "
+                        "more than half covered",
+            "new_view": "the same from one random other view of the object",
+            "inside_out": "share of the drawn pixels that show the back of a face, each shape from a random direction",
+            "pose_probe": "share of poses that a new two-layer network predicts from codes of objects that it was not "
+                          f"trained on, two-fold, seed {options.seed}; pose_chance: the best constant guess",
+            "pose_degrees": "mean angular error of that network",
+            "code_spread": "deviation of the codes divided by their length; below "
+                           f"{measures.COLLAPSED:g} all images give the same shape",
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
     result["protocol"]["undefined"] = undefined(figures)
     if distributed.main():
@@ -115,7 +115,7 @@ def print_table(result, data):
             f"{number(np.mean(list(result[key].values()))):>14}" for key, _ in columns))
     for class_id, spread in result["code_spread"].items():
         if spread < measures.COLLAPSED:
-            print(f"collapsed: all images of {data.class_label(class_id)} give one code, so its MMD tells nothing")
+            print(f"collapsed: all images of {data.class_label(class_id)} have the same code, so its MMD means nothing")
     for sentence in protocol["undefined"]:
         print(f"-: {sentence}")
 

@@ -1,4 +1,4 @@
-"""Materials of glTF 2.0 files; trimesh reads their geometry.
+"""Read glTF 2.0 files: their geometry with trimesh, their materials here.
 
 https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
@@ -14,11 +14,11 @@ import numpy as np
 
 from making.looks import GREY, Look, Picture
 
-from .looks import Unread, as_screens_show, find, linear_of, read_picture
+from .looks import NotRead, as_screens_show, find, linear_of, read_picture
 
 WRAPPING = {33071: "CLAMP_TO_EDGE", 33648: "MIRRORED_REPEAT", 10497: "REPEAT"}
 NEAREST = 9728
-PLAIN_COLOUR = "KHR_materials_pbrSpecularGlossiness"  # the way before the one of glTF 2.0's own
+SPECULAR = "KHR_materials_pbrSpecularGlossiness"  # an older extension with other names for colour and picture
 
 
 def scene_of(path):
@@ -43,17 +43,17 @@ def _parts(path):
     return scene, rest
 
 
-def read(path, root, told, coloured=True):
-    """(vertices (V, 3), faces (F, 3), Look or None) of a checked file; see `looks.of_obj`.
+def read(path, root, report, coloured=True):
+    """Read a file: (vertices (V, 3), faces (F, 3), `Look` or None); see `looks.of_obj`.
 
-    trimesh is given the file without its materials, so that it opens no pictures; what this module needs of vertices
-    goes through it as attributes of names of their own.
+    trimesh gets the file without its materials, so that it opens no pictures. Texture coordinates and colours of
+    vertices pass through it as attributes with names of their own.
     """
     import trimesh
     scene, chunks = _parts(path)
     primitives = [p for mesh in scene.get("meshes", []) for p in mesh.get("primitives", [])]
     described = {key: scene.pop(key, []) for key in ("materials", "textures", "images", "samplers")}
-    looks = _Materials(path, root, scene, described, chunks, told)
+    looks = _Materials(path, root, scene, described, chunks, report)
     chosen = [looks.material(p.get("material")) if coloured else None for p in primitives]
     for number, (primitive, material) in enumerate(zip(primitives, chosen)):
         attributes = primitive["attributes"]
@@ -66,7 +66,6 @@ def read(path, root, told, coloured=True):
     text += b" " * (-len(text) % 4)
     if chunks is not None:
         text = struct.pack("<4sIII4s", b"glTF", 2, 20 + len(text) + len(chunks), len(text), b"JSON") + text + chunks
-    # A buffer named by a file is looked for by its resolver alone.
     resolver = trimesh.resolvers.FilePathResolver(path, allow_anywhere=False)
     loaded = trimesh.load_scene(io.BytesIO(text), file_type="gltf" if chunks is None else "glb", process=False,
                                 resolver=resolver)
@@ -86,14 +85,15 @@ def read(path, root, told, coloured=True):
 
 
 class _Materials:
-    """What the materials of one file say, each picture read once."""
+    """The materials of one file. Each picture is read once."""
 
-    def __init__(self, path, root, scene, described, chunks, told):
-        self.path, self.root, self.scene, self.chunks, self.told = path, root, scene, chunks, told
+    def __init__(self, path, root, scene, described, chunks, report):
+        self.path, self.root, self.scene, self.chunks, self.report = path, root, scene, chunks, report
         self.described, self.pixels, self.known = described, {}, {}
 
     def material(self, number):
-        """{colour, set of texture coordinates, transform (2, 3), Picture or None} of a material; None for none."""
+        """{colour: factor (3,) of linear light, set: number of the texture coordinates, transform: (2, 3) of these,
+        picture: Picture or None} of a material, or None if there is no such material."""
         if number is None or not 0 <= number < len(self.described["materials"]):
             return None
         if number not in self.known:
@@ -101,13 +101,13 @@ class _Materials:
         return self.known[number]
 
     def _read(self, given):
-        old = given.get("extensions", {}).get(PLAIN_COLOUR)
+        old = given.get("extensions", {}).get(SPECULAR)
         plain = old if old is not None else given.get("pbrMetallicRoughness", {})
         factor = plain.get("diffuseFactor" if old is not None else "baseColorFactor", [1, 1, 1, 1])
         texture = plain.get("diffuseTexture" if old is not None else "baseColorTexture")
         factor = np.array(factor, np.float64).reshape(4)
         mode, cutoff = given.get("alphaMode", "OPAQUE"), None
-        if mode == "MASK":  # the picture's alpha times the factor's is compared
+        if mode == "MASK":  # compared with the picture's alpha times the factor's
             cutoff = float(given.get("alphaCutoff", 0.5)) / max(factor[3], 1e-9)
         elif mode == "BLEND":
             cutoff = 0.5
@@ -118,17 +118,17 @@ class _Materials:
             result["transform"] = _transform(moved)
             try:
                 result["picture"] = self._picture(self.described["textures"][texture["index"]], cutoff, factor[:3])
-            except Unread as error:
-                self.told(str(error))
+            except NotRead as error:
+                self.report(str(error))
         return result
 
     def _picture(self, texture, cutoff, factor):
-        """The texture times the factor, which is one of linear light."""
+        """The texture times the factor, which multiplies linear light."""
         sampler = self.described["samplers"][texture["sampler"]] if "sampler" in texture else {}
         webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
         source = webp.get("source", texture.get("source"))
         if source is None:
-            raise Unread(f"{self.path} has a picture in a format that is not read here "
+            raise NotRead(f"{self.path} has a picture in a format that is not read here "
                          f"({', '.join(texture.get('extensions', {})) or 'without a source'})")
         if (source, cutoff is None) not in self.pixels:
             self.pixels[source, cutoff is None] = self._pixels(self.described["images"][source], source,
@@ -170,7 +170,7 @@ class _Materials:
         return content[start:start + length]
 
     def look(self, part, material):
-        """(Look of a part as trimesh read it, whether it has a colour)."""
+        """(the `Look` of a mesh that trimesh read, whether it has colours)."""
         count, attributes = len(part.faces), part.vertex_attributes
         colours = None
         if "_colour" in attributes:  # linear light
@@ -191,13 +191,13 @@ class _Materials:
 
 
 def _unit(values):
-    """Attributes as numbers: whole ones stand for those in [0, 1]."""
+    """Attributes as floats; unsigned integers are normalised to [0, 1]."""
     values = np.asarray(values)
     return values / np.iinfo(values.dtype).max if values.dtype.kind == "u" else values.astype(np.float64)
 
 
 def _transform(moved):
-    """(2, 3) of KHR_texture_transform: scaled, then turned, then moved."""
+    """(2, 3) matrix of KHR_texture_transform: scale, then rotation, then offset."""
     angle, scale, offset = moved.get("rotation", 0.0), moved.get("scale", (1, 1)), moved.get("offset", (0, 0))
     c, s = np.cos(angle), np.sin(angle)
     return np.concatenate([np.array([[c, s], [-s, c]]) * np.asarray(scale, float), np.array(offset, float)[:, None]], 1)

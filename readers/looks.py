@@ -1,4 +1,4 @@
-"""What mesh files say of colours, as a `Look`: pictures, and the materials of OBJ files."""
+"""Read the pictures that meshes name, and the colours of OBJ files as a `Look`."""
 import dataclasses
 import os
 import warnings
@@ -9,15 +9,15 @@ from PIL import Image
 
 from making.looks import GREY, Look, Picture
 
-LARGEST = 2048  # pixels of a picture's longer side; more are averaged when it is read
+LARGEST = 2048  # pixels; a picture whose longer side has more is reduced when it is read
 
 
-class Unread(Exception):
-    """A file that a mesh names and that is not read: it is missing, lies elsewhere, or is of a form not known here."""
+class NotRead(Exception):
+    """A file that a mesh names is not read: it is missing, outside of the permitted folder, or in an unknown format."""
 
 
 def as_screens_show(linear):
-    """sRGB of linear light, in [0, 1] (IEC 61966-2-1)."""
+    """sRGB values in [0, 1] of linear light (IEC 61966-2-1)."""
     linear = np.clip(linear, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
@@ -28,7 +28,7 @@ def linear_of(shown):
 
 
 def unit_colours(values):
-    """Numbers in [0, 1] of colours in whole numbers of their type's range, in [0, 1], or up to 255."""
+    """Colours in [0, 1]. The input is unsigned integers of the full range of their type, or numbers up to 1 or 255."""
     values = np.asarray(values)
     if values.dtype.kind == "u":
         return values / np.iinfo(values.dtype).max
@@ -38,26 +38,26 @@ def unit_colours(values):
 
 
 def find(name, source, root):
-    """Path of the file that the file `source` names, in bytes, or that lies beside it under the last part of the name:
-    programs write where a picture lay on the disk of its maker. It must lie in `root`.
+    """Path of the file `name` (bytes) that the file `source` names. It must lie in `root`.
 
-    Raises Unread.
+    If there is none, the last part of the name is looked up beside `source`: many programs write the path that the
+    picture had on the disk of its author. Raises NotRead.
     """
     if b"://" in name[:12]:
-        raise Unread(f"{source} names {materials.shown(name[:60])!r}, which is no file beside it")
+        raise NotRead(f"{source} names {materials.shown(name[:60])!r}, which is not a local file")
     first = None
     for some in dict.fromkeys((name, name.replace(b"\\", b"/").rpartition(b"/")[2])):
         try:
             return materials.named_file(some, source, root)
         except (FileNotFoundError, ValueError) as error:
             first = first or error
-    raise Unread(str(first))
+    raise NotRead(str(first))
 
 
 def read_picture(path, file=None, alpha=False):
-    """Pixels for a `Picture`, (H, W, 3), or (H, W, 4) where alpha is asked for and there is any.
+    """Pixels for a `Picture`: (H, W, 3), or (H, W, 4) with `alpha` if some are transparent.
 
-    Raises ValueError, naming the file, for what is no picture, and for too many pixels.
+    Raises ValueError, naming the file, if it is not a picture or has too many pixels.
     """
     pixels = textures.read_image(path, file, alpha=True)
     if max(pixels.shape[:2]) > LARGEST:
@@ -70,12 +70,13 @@ def read_picture(path, file=None, alpha=False):
 
 
 def _spread(pixels):
-    """RGBA pixels (H, W, 4) whose transparent ones have the colours of what is near: any may stand in a file, and
-    interpolation would let it shine through at the outline."""
+    """RGBA pixels (H, W, 4) in which transparent pixels get the colours of opaque ones nearby. Files have arbitrary
+    colours there, and interpolation would mix them in at the outline."""
     pixels, image = pixels.copy(), Image.fromarray(pixels)
     open_ones, level = pixels[..., 3] == 0, 1
     while open_ones.any() and 2 ** level <= 2 * max(pixels.shape[:2]):
-        small = image.resize([max(side >> level, 1) for side in image.size], Image.Resampling.BOX)  # weighed by alpha
+        # Pillow weights the colours by alpha.
+        small = image.resize([max(side >> level, 1) for side in image.size], Image.Resampling.BOX)
         near = np.asarray(small.resize(image.size, Image.Resampling.NEAREST))
         found = open_ones & (near[..., 3] > 0)
         pixels[found, :3], open_ones, level = near[found, :3], open_ones & ~found, level + 1
@@ -87,23 +88,24 @@ def _spread(pixels):
 FARTHEST = 2e9  # texture coordinates beyond are no places on a picture
 
 
-def of_obj(mesh, root, told):
-    """Look of a `wavefront.Geometry`, or None where it has no colours; `told` is called with what is not read.
+def of_obj(mesh, root, report):
+    """The `Look` of a `wavefront.Geometry`, or None if it has no colours. `report` is called with a sentence about each
+    file that is not read.
 
-    Of a face: the picture of its material, else Kd, else the mean colours of its vertices, else grey. A picture
-    replaces Kd, as in `load_obj`: exporters leave Kd black beside it.
+    A face shows the picture of its material; without one Kd; without a material the colours of its vertices; without
+    these grey. A picture replaces Kd, as in `load_obj`, because exporters often write Kd 0 0 0 beside it.
     """
-    lacking, used, of_face = [], [], None
+    missing, used, of_face = [], [], None
     if mesh.libraries:
         own = os.path.splitext(mesh.filename)[0] + ".mtl"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            used, of_face = materials.materials_of(mesh, root, lacking.append)
-            if lacking and not used and os.path.isfile(own):  # both files were given another name
+            used, of_face = materials.materials_of(mesh, root, missing.append)
+            if missing and not used and os.path.isfile(own):  # the mesh and its library were renamed
                 again = dataclasses.replace(mesh, libraries=[os.fsencode(os.path.basename(own))])
-                lacking.clear(), caught.clear()
-                used, of_face = materials.materials_of(again, root, lacking.append)
-        lacking = lacking or [warning.message for warning in caught]
+                missing.clear(), caught.clear()
+                used, of_face = materials.materials_of(again, root, missing.append)
+        missing = missing or [warning.message for warning in caught]
     look = Look.plain(np.full((len(mesh.faces), 3), GREY))
     coloured = np.zeros(len(mesh.faces), bool)
     if mesh.colours is not None:
@@ -125,8 +127,8 @@ def of_obj(mesh, root, told):
             continue
         try:
             picture = _picture_of(material, root)
-        except Unread as error:
-            lacking.append(error)
+        except NotRead as error:
+            missing.append(error)
             continue
         faces = faces[usable]
         if material.image is not None:
@@ -134,13 +136,13 @@ def of_obj(mesh, root, told):
         look.picture[faces], look.uv[faces] = len(look.pictures), uv[usable]
         look.pictures.append(picture)
         coloured[faces] = True
-    for said in lacking:
-        told(str(said))
+    for sentence in missing:
+        report(str(sentence))
     return look if coloured.any() else None
 
 
 def _picture_of(material, root):
-    """Picture of an MTL material: map_Kd, and the alpha of map_d, or its brightness, in place of that of map_Kd."""
+    """The `Picture` of an MTL material: map_Kd with its alpha, or with that (else the brightness) of map_d."""
     cutout = None
     if material.opacity is not None:
         mask = read_picture(find(material.opacity, material.source, root), alpha=True)

@@ -1,4 +1,4 @@
-"""Mesh files of people as arrays, and what their faces look like."""
+"""Read mesh files as arrays, with the colours of their faces."""
 import importlib.util
 import os
 import struct
@@ -10,20 +10,20 @@ from errors import InputError
 
 from . import gltf, looks, off, ply
 
-# Extensions that a glTF file may require without its geometry being another: they are about looks.
+# Extensions that a glTF file may require although they do not change its geometry, only its appearance.
 OF_LOOKS = ("KHR_materials_", "EXT_materials_", "KHR_texture_", "EXT_texture_", "KHR_lights_", "EXT_lights_",
             "MSFT_texture_", "KHR_xmp")
 GEOMETRY_READ = ("KHR_mesh_quantization",)  # positions as plain integers
 
 
-def read_mesh(path, root=None, coloured=True, told=lambda sentence: None):
-    """(vertices (V, 3) float64, faces (F, 3) int64, `Look` or None) of a mesh file.
+def read_mesh(path, root=None, coloured=True, report=lambda sentence: None):
+    """Read a mesh file: (vertices (V, 3) float64, faces (F, 3) int64, `Look` or None).
 
-    The look has what the file says of colours: materials, pictures, colours of vertices and of faces. It is None where
-    the file says nothing, and unless `coloured`. Pictures and material files that are not there, and such as lie
-    outside of `root` (default: the mesh's folder), are not read: `told` is called with a sentence for each, and the
-    faces keep what else is known of them. The buffers of a glTF must lie in its folder or below. Of the vertices only
-    those that faces use are known to be finite.
+    The look holds the colours of the file: materials, pictures, colours of vertices and of faces. It is None if the
+    file has no colours, or without `coloured`. Pictures and material libraries that are missing, or outside of `root`
+    (default: the folder of the mesh), are not read: `report` is called with a sentence about each, and the faces keep
+    the colours that are known. The buffers of a glTF must lie in its folder or below. The vertices that faces use are
+    finite; others may not be.
 
     Raises InputError, naming the file.
     """
@@ -31,20 +31,20 @@ def read_mesh(path, root=None, coloured=True, told=lambda sentence: None):
     try:
         if ending in (".glb", ".gltf"):
             _check_gltf(path)
-            vertices, faces, look = gltf.read(path, root, told, coloured)
+            vertices, faces, look = gltf.read(path, root, report, coloured)
         elif ending == ".stl":
             vertices, faces, look = _read_stl(path)
         elif ending == ".off":
             vertices, faces, look = off.read(path, coloured)
         elif ending == ".ply":
-            vertices, faces, look = ply.read(path, root, told, coloured)
+            vertices, faces, look = ply.read(path, root, report, coloured)
         else:
             mesh = wavefront.read_obj(path, with_uv=coloured)
             vertices, faces = mesh.vertices, mesh.faces
-            look = looks.of_obj(mesh, root, told) if coloured else None
+            look = looks.of_obj(mesh, root, report) if coloured else None
     except InputError:
         raise
-    except Exception as error:  # trimesh lets many kinds of errors of its parsers through
+    except Exception as error:  # trimesh's parsers raise many kinds of errors
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         reason = str(error).removeprefix(path).lstrip(", :")
         raise InputError(f"{path} is not a mesh that can be read: {kind}{reason}") from None
@@ -65,7 +65,7 @@ def _read_stl(path):
 
 
 def _check_gltf(path):
-    """Refuse what trimesh would read as zeros or in a wrong place: geometry that only an extension tells."""
+    """Raise InputError for geometry that needs a glTF extension: trimesh would read it as zeros or at a wrong place."""
     try:
         scene = gltf.scene_of(path)
         required = [str(name) for name in scene.get("extensionsRequired", [])]
@@ -83,11 +83,11 @@ def _check_gltf(path):
         raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
     for name in [*compressed, *views, *required]:
         if not (name.startswith(OF_LOOKS) or name in GEOMETRY_READ or _draco_is_there(name)):
-            raise InputError(f"{path} needs the glTF extension {name}, which is not read here; export it without "
-                             f"{'compression' if 'compression' in name else 'that extension'}")
+            raise InputError(f"{path} needs the glTF extension {name}, which this program does not read; export it "
+                             f"without {'compression' if 'compression' in name else 'that extension'}")
     if any(scaled):
-        raise InputError(f"{path} has positions as integers for numbers up to 1 (KHR_mesh_quantization, normalized), "
-                         "which is not read here; export it without quantization")
+        raise InputError(f"{path} has positions as normalized integers (KHR_mesh_quantization), which this program "
+                         "does not read; export it without quantization")
     if empty and not compressed:
         raise InputError(f"{path} has a part whose positions are not in the file (an accessor without bufferView)")
 
@@ -99,5 +99,5 @@ def _has_no_data(primitive, accessors):
 
 
 def _draco_is_there(name):
-    """Whether the package is installed with which trimesh decodes such primitives."""
+    """Whether `name` is Draco compression and DracoPy, which trimesh uses to decode it, is installed."""
     return name == "KHR_draco_mesh_compression" and importlib.util.find_spec("DracoPy") is not None

@@ -1,4 +1,4 @@
-"""OFF files: [ST][C][N][4]OFF in text, with colours of vertices and of faces.
+"""Read OFF files, [ST][C][N]OFF in text, with colours of vertices and faces.
 
 http://www.geomview.org/docs/html/OFF.html
 """
@@ -15,7 +15,7 @@ HEAD = re.compile(rb"\s*(ST)?(C)?(N)?(4)?OFF\b(\s+BINARY\b)?")
 
 
 def read(path, coloured=True):
-    """(vertices (V, 3), faces (F, 3), Look or None). Numbers of a colour are whole ones up to 255, or up to 1."""
+    """Read a file: (vertices (V, 3), faces (F, 3), `Look` or None). Colours go up to 1 or to 255."""
     with open(path, "rb") as file:
         text = re.sub(rb"#[^\n\r]*", b"", file.read())
     head = HEAD.match(text)
@@ -60,8 +60,8 @@ def read(path, coloured=True):
 
 
 def _colours(rows):
-    """(N, 3) in [0, 1], NaN where a row has none; None where none has. One number alone names a row of a colour map,
-    which is not in the file."""
+    """Colours (N, 3) in [0, 1], NaN for rows without one; None if no row has one. A single number is an index into a
+    colour map, which is not in the file."""
     values = np.full((len(rows), 3), np.nan)
     for k, row in enumerate(rows):
         if len(row) >= 3:

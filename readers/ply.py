@@ -1,4 +1,4 @@
-"""PLY files, read by trimesh: what it leaves out is colours of polygons and texture coordinates of their corners."""
+"""Read PLY files with trimesh, and the colours that it leaves out: of polygons, and pictures."""
 import contextlib
 import re
 
@@ -7,13 +7,13 @@ from neural_renderer import polygons
 
 from making.looks import GREY, Look, Picture
 
-from .looks import Unread, find, read_picture, unit_colours
+from .looks import NotRead, find, read_picture, unit_colours
 
 UV_OF_VERTICES = (("texture_u", "texture_v"), ("u", "v"), ("s", "t"), ("texture_s", "texture_t"))
 
 
-def read(path, root, told, coloured=True):
-    """(vertices (V, 3), faces (F, 3), Look or None); see `looks.of_obj`."""
+def read(path, root, report, coloured=True):
+    """Read a file: (vertices (V, 3), faces (F, 3), `Look` or None); see `looks.of_obj`."""
     from trimesh.exchange import ply
     with open(path, "rb") as file, _polygons() as seen:
         loaded = ply.load_ply(file, fix_texture=False, skip_materials=True)
@@ -35,13 +35,13 @@ def read(path, root, told, coloured=True):
     raw = loaded.get("metadata", {}).get("_ply_raw", {})
     if not coloured or not len(faces) or not 0 <= faces.min() <= faces.max() < len(vertices):
         return vertices, faces, None
-    return vertices, faces, _look(path, root, told, raw, faces, places, owner)
+    return vertices, faces, _look(path, root, report, raw, faces, places, owner)
 
 
 @contextlib.contextmanager
 def _polygons():
-    """A list to which trimesh's reader adds (polygons, the triangles it made of them): it makes fans of all polygons,
-    which is right for convex ones alone, and keeps nothing else."""
+    """A context with a list to which trimesh's reader appends (polygons, their triangles). trimesh turns all polygons
+    into fans, which is right only for convex ones, and does not keep the polygons."""
     from trimesh.exchange import ply
     fans, seen = ply.triangulate_quads, []
 
@@ -57,7 +57,7 @@ def _polygons():
         ply.triangulate_quads = fans
 
 
-def _look(path, root, told, raw, faces, places, owner):
+def _look(path, root, report, raw, faces, places, owner):
     look = Look.plain(np.full((len(faces), 3), GREY))
     of_vertices, of_faces = _colours(raw.get("vertex")), _colours(raw.get("face"))
     coloured = of_vertices is not None or of_faces is not None
@@ -73,8 +73,8 @@ def _look(path, root, told, raw, faces, places, owner):
         try:
             pixels = read_picture(find(name, path, root), alpha=True)
             pictures.append(Picture(pixels, cutoff=0.5 if pixels.shape[2] == 4 else None))
-        except Unread as error:
-            told(str(error))
+        except NotRead as error:
+            report(str(error))
             pictures.append(None)
     number = _column(raw.get("face"), "texnumber")
     number = np.zeros(len(faces), np.int64) if number is None else np.asarray(number, np.int64).reshape(-1)[owner]
@@ -88,7 +88,7 @@ def _look(path, root, told, raw, faces, places, owner):
 
 
 def _names_of_pictures(path):
-    """Names, in bytes, of the header's `comment TextureFile name`."""
+    """The names (bytes) in `comment TextureFile name` of the header."""
     names = []
     with open(path, "rb") as file:
         for line in file:
@@ -100,7 +100,7 @@ def _names_of_pictures(path):
 
 
 def _column(element, name):
-    """A property of an element as trimesh keeps it, or None."""
+    """A property of an element in trimesh's form, or None."""
     data = None if element is None else element.get("data")
     if data is None or name not in element["properties"]:
         return None
@@ -111,7 +111,7 @@ def _column(element, name):
 
 
 def _colours(element):
-    """(N, 3) in [0, 1] of vertices or polygons, or None."""
+    """Colours (N, 3) in [0, 1] of vertices or polygons, or None."""
     for prefix in ("", "diffuse_"):
         columns = [_column(element, prefix + name) for name in ("red", "green", "blue")]
         if all(column is not None for column in columns):
@@ -120,7 +120,7 @@ def _colours(element):
 
 
 def _uv(raw, faces, places):
-    """(F, 3, 2) texture coordinates of corners: of the polygons' corners (texcoord), else of the vertices."""
+    """Texture coordinates (F, 3, 2): those of the polygons' corners (texcoord), else those of the vertices."""
     listed = _column(raw.get("face"), "texcoord")
     if listed is not None:
         if getattr(listed, "dtype", None) is not None and listed.dtype.names:  # a count, then the numbers

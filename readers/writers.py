@@ -1,11 +1,11 @@
-"""Files of a class in the published layouts, from meshes: what makes the embedded data and those of `make_dataset`.
+"""Write the files of a class in the published layouts, from meshes, for the built-in data and `make_dataset`.
 
-A dataset's `writer` is one of these as a class method, called as dataset.writer(folder, class_id, sizes, make,
-train_views, seed, name): sizes {split: objects}, make(split, i) the (vertices, faces, colors) of one object in the
-frame of people, train_views the views kept of each training object (None: all), name for the progress; and, where light
-or background vary, scenery=, a `making.scenery.Scenery`. It returns a list of what was not read for objects, a list of
-sentences each. Pictures come from our renderer through the dataset's camera, grids from our voxeliser in the dataset's
-axes.
+A dataset's `writer` is one of these functions as a class method. It is called as dataset.writer(folder, class_id,
+sizes, make, train_views, seed, name): sizes {split: number of objects}; make(split, i) returns (vertices, faces,
+colors) of one object in the people frame; train_views is the number of views of each training object (None: all); name
+is shown with the progress. If light or background vary, `scenery` is a `making.scenery.Scenery`. The writer returns a
+list with an entry for each object whose `make` lists `missing` files: its sentences about them. The renderer draws the
+pictures with the dataset's cameras, the voxeliser makes the grids in the dataset's axes.
 """
 import os
 import pickle
@@ -35,16 +35,16 @@ from .r2n2_files import DISTANCE, PICTURE
 
 
 def draw_rgba(dataset, vertices, faces, colors, cameras, size, lights=FIXED):
-    """RGBA pictures (B, 4, S, S) in [0, 1] of a mesh (V, 3) in the renderer's frame, faces (F, 3) as people
-    wind them, colors (F, 3) in [0, 1] or a `Look`. Colours are natural, on black: edge pixels are multiplied by alpha.
-    lights : rows like scenery.FIXED, one for all pictures or (B, 5)."""
+    """Draw RGBA pictures (B, 4, S, S) in [0, 1] of a mesh: vertices (V, 3) in the renderer's frame, faces (F, 3) as in
+    the people frame, colors (F, 3) in [0, 1] or a `Look`. Colours are on black, that is, multiplied by alpha. `lights`
+    are rows like `scenery.FIXED`: one for all pictures, or (B, 5)."""
     looks = isinstance(colors, Look)
     if looks:
         vertices, faces, texture = cubes.textured(vertices, faces, colors, size)
     else:
         texture = colors.to(vertices)[:, None, None, None]
     lights = torch.as_tensor(lights).to(vertices).view(-1, 5)
-    # In a mirrored frame faces that people wound outwards show their lit side; elsewhere, reversed.
+    # face_light expects a camera that mirrors; for a camera that does not, reverse the faces.
     corners = vertices_to_faces(vertices[None], faces if dataset.mirrors else faces.flip(-1))
     light = face_light(corners.expand(len(lights), -1, -1, -1), lights[:, 3], lights[:, 4], direction=lights[:, :3])
     screen = dataset.for_pictures(vertices[None].expand(len(cameras), -1, -1), cameras)
@@ -57,7 +57,7 @@ def draw_rgba(dataset, vertices, faces, colors, cameras, size, lights=FIXED):
 
 
 def within(vertices, radius):
-    """Scaled down where they leave the ball of that radius, so that no picture cuts the object off."""
+    """Scale vertices down if they leave the ball of this radius, so that no picture cuts the object off."""
     return vertices * min(1.0, radius / max(float(vertices.norm(dim=1).max()), 1e-9))
 
 
@@ -66,23 +66,24 @@ def as_bytes(pictures):
 
 
 def draw_views(dataset, vertices, faces, colors, cameras, lights=FIXED, behind=lambda pictures: pictures):
-    """Pictures, uint8 (v, 4, S, S), of a mesh in the frame of people; cameras (v, ...) of the dataset. `behind` is
-    given them as numbers in [0, 1]."""
+    """Draw pictures, uint8 (v, 4, S, S), of a mesh in the people frame from the dataset's cameras (v, ...). `behind`
+    takes the pictures in [0, 1] and returns them with their backgrounds."""
     return as_bytes(behind(draw_rgba(dataset, dataset.place(vertices), faces, colors, cameras, dataset.img_size,
                                      lights)))
 
 
 def voxel_grid(dataset, vertices, faces):
-    """(32, 32, 32) bool, in the dataset's axes, of a mesh in the frame of people."""
+    """Voxelise a mesh in the people frame: (32, 32, 32) bool in the dataset's axes."""
     return dataset.voxelize(dataset.place(vertices)[None], faces)[0].numpy()
 
 
 @dataclass
 class CVPR18Object:
-    """What is kept of an object, as a dict of arrays: images (v, 4, 64, 64), voxels (32, 32, 32), shown (v,); and of
-    an object that is a grid, overlap, the IoU of its voxels and its surface's, and cut, whether a view cuts it off.
+    """Makes the record of an object, a dict of arrays: images (v, 4, 64, 64), voxels (32, 32, 32), shown (v,). If the
+    object is a grid, also `overlap`, the IoU of the grid and its voxelised surface, and `cut`, whether a view cuts the
+    object off.
 
-    make : called with (split, i), gives (vertices, faces, colors) or, of a grid that is the truth, (..., grid).
+    make : called as make(split, i); returns (vertices, faces, colors), or (vertices, faces, colors, grid).
     """
     dataset: type
     make: object
@@ -101,7 +102,7 @@ class CVPR18Object:
                             FIXED if lights is None else lights,
                             lambda pictures: self.scenery.put_behind(pictures, number, i, shown))
         record = {"images": images, "voxels": voxel_grid(self.dataset, vertices, faces),
-                  "shown": shown.astype(np.uint8), **_said_of(self.make)}
+                  "shown": shown.astype(np.uint8), **_missing_of(self.make)}
         if lights is not None:
             record["lights"] = lights
         if grid:
@@ -115,25 +116,25 @@ class CVPR18Object:
 
 
 def dataset_grid(dataset, grid):
-    """(32, 32, 32) bool in the dataset's axes of a grid in the frame of people, axis k along coordinate k."""
+    """Convert a grid in the people frame, axis k along coordinate k, to the dataset's axes: (32, 32, 32) bool."""
     placed = turn_grid(grid, dataset.place(torch.eye(3)).T.numpy())
     return dataset.grid_axes(torch.from_numpy(placed)).numpy()
 
 
-def _said_of(make):
-    """{"said": what was not read for the object that was made last}, or {}."""
-    said = getattr(make, "said", None)
-    return {"said": np.array(said)} if said else {}
+def _missing_of(make):
+    """{"missing": sentences about files that the last object of `make` lacks}, or {} if it lacks none."""
+    missing = getattr(make, "missing", None)
+    return {"missing": np.array(missing)} if missing else {}
 
 
 def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, scenery=None):
-    """`<class>_<split>_{images,voxels}.npz`, and `<class>_train_views.npz` for fewer than all views; with random light
-    `<class>_<split>_lights.npz`, float32 (N, v, 5), rows like `scenery.FIXED`.
+    """Write `<class>_<split>_{images,voxels}.npz`, and `<class>_train_views.npz` if there are fewer than all views.
+    With random light, also `<class>_<split>_lights.npz`: float32 (N, v, 5), rows like `scenery.FIXED`.
 
-    Objects are kept in `<class>_<split>.part` until the class is complete: what was interrupted goes on there.
+    Objects are kept in `<class>_<split>.part` until the class is complete, so that an interrupted call can continue.
     """
     progress, done, first = Progress(f"  {name}", sum(sizes.values()), " objects"), 0, 0
-    scenery, said = scenery or Scenery(class_id, seed), []
+    scenery, missing = scenery or Scenery(class_id, seed), []
     one, journals, grids = CVPR18Object(dataset, make, train_views, seed, scenery), [], []
     disk.make_folder(folder, "--data_dir")
     key = pickle.dumps((one, sizes))
@@ -156,23 +157,23 @@ def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name
                 _write_rows(folder, f"{class_id}_{split}_{what}", (count, *shape), dtype,
                             (record[what] for record in journal))
             grids += [(float(record["overlap"]), bool(record["cut"])) for record in journal if "overlap" in record]
-            said += [list(map(str, record["said"])) for record in journal if "said" in record]
+            missing += [list(map(str, record["missing"])) for record in journal if "missing" in record]
     except BaseException as error:
-        for journal in journals:  # what is refused will be made of other files: nothing to go on with
+        for journal in journals:  # after an InputError the files will change, so nothing can be reused
             journal.close() if len(journal) and not isinstance(error, InputError) else journal.remove()
         raise
     for journal in journals:
         journal.remove()
     if grids:
         overlap, cut = np.mean(grids, 0)
-        print(f"  {name}: the voxels are the given grids, turned; their surfaces, voxelised by the published rule, "
-              f"overlap with them by {overlap:.3f}" + (f"; {cut:.1%} of the objects leave a picture at the grid's "
-                                                       "scale and are cut off there" if cut else ""))
-    return said
+        print(f"  {name}: the voxels are the given grids, rotated; the IoU with their surfaces, voxelised by the "
+              f"published rule, is {overlap:.3f}" + (f"; {cut:.1%} of the objects are too large for a picture at the "
+                                                     "grid's scale and are cut off there" if cut else ""))
+    return missing
 
 
 def _write_rows(folder, stem, shape, dtype, rows):
-    """An npz file of one array, compressed row by row: never all of it in memory."""
+    """Write an npz file of one array, row by row, so that the array is never in memory as a whole."""
     header = {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(np.dtype(dtype))}
     with disk.written_whole(os.path.join(folder, stem + ".npz"), "wb") as out, \
             zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, \
@@ -191,22 +192,22 @@ def _write_npz(folder, stem, array=None, **arrays):
 
 def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, scenery=None,
                  size=224):
-    """renders/, voxels/ and splits.json, each object's folder whole or not there; 20 random views of each
-    object. Depth is 16-bit, 12000 a unit, 65535 where there is nothing. With random light lights.txt beside view.txt,
-    a row like `scenery.FIXED` for each view."""
+    """Write renders/, voxels/ and splits.json, with 20 random views of each object. An object's folder appears only
+    when it is complete. Depth is 16-bit, 12000 per unit, 65535 where there is nothing. With random light, lights.txt
+    beside view.txt has a row like `scenery.FIXED` for each view."""
     import scipy.io
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
     path = os.path.join(folder, "splits.json")
     known = read_splits(folder)[0] if os.path.exists(path) else {}
     volumes = os.path.join(folder, "voxels", "modelVoxels32", class_id)
-    scenery, said = scenery or Scenery(class_id, seed), []
+    scenery, missing = scenery or Scenery(class_id, seed), []
     splits = {split: [f"{split}_{i:05d}" for i in range(count)] for split, count in sizes.items()}
     try:
         os.makedirs(volumes, exist_ok=True)
         for number, (split, names) in enumerate(splits.items()):
             for i, name_of_object in enumerate(names):
                 vertices, faces, colors = make(split, i)[:3]
-                said += [list(lines) for lines in _said_of(make).values()]
+                missing += [list(lines) for lines in _missing_of(make).values()]
                 vertices = within(vertices, 0.5)
                 rng = np.random.default_rng([seed, number, i])
                 count = train_views if split == "train" and train_views else dataset.count_of_views
@@ -231,7 +232,7 @@ def write_nips17(dataset, folder, class_id, sizes, make, train_views, seed, name
         raise
     except OSError as error:
         raise WriteError(f"cannot write {folder}: {error.strerror or error}") from None
-    return said
+    return missing
 
 
 def _write_views(dataset, folder, vertices, faces, colors, angles, size, lights, behind):
@@ -260,8 +261,8 @@ def _write_lights(folder, lights):
 
 @dataclass
 class R2N2Object:
-    """What is written of an object, as a dict of arrays: rgba (v, 137, 137, 4) uint8, rows (v, 5) of metadata, voxels
-    (32, 32, 32), scale, the longest side of its box, and corner (3,), the least of each coordinate."""
+    """Makes the record of an object, a dict of arrays: rgba (v, 137, 137, 4) uint8, rows (v, 5) of metadata, voxels
+    (32, 32, 32), scale (the longest side of its box), and corner (3,) (the minimum of each coordinate)."""
     dataset: type
     make: object
     train_views: int | None
@@ -282,7 +283,7 @@ class R2N2Object:
                          rng.uniform(0.65, 0.95, count), np.full(count, 25)], 1).round(9)
         cameras = self._cameras(rows)
         seen = self.dataset.project(vertices[faces.unique()][None].expand(count, -1, -1), cameras)
-        rows[(seen[..., :2].abs().amax((1, 2)) > 1).numpy(), 3] = 0.73  # from here on every object is in the picture
+        rows[(seen[..., :2].abs().amax((1, 2)) > 1).numpy(), 3] = 0.73  # at this distance every object fits
         lights = self.scenery.lights(number, i, range(count))
         rgba = draw_rgba(self.dataset, vertices, faces, colors, self._cameras(rows), PICTURE,
                          FIXED if lights is None else lights).permute(0, 2, 3, 1)
@@ -290,10 +291,10 @@ class R2N2Object:
         scale = float(sides.max())
         voxels = self.dataset.voxelize(vertices[None] / max(scale, 1e-9), faces)[0].numpy()
         if not voxels.any():
-            raise InputError(f"object {i} of {split} is open, or thinner than a cell everywhere: no centre of a cell "
-                             "of its grid is inside")
+            raise InputError(f"object {i} of {split} has no cell whose centre is inside: its mesh is open, or thinner "
+                             "than a cell everywhere")
         return {"rgba": as_bytes(rgba.clamp(0, 1)), "rows": rows, "voxels": voxels, "scale": scale,
-                "corner": (-sides / 2).numpy(), "lights": lights, **_said_of(self.make)}
+                "corner": (-sides / 2).numpy(), "lights": lights, **_missing_of(self.make)}
 
     @staticmethod
     def _cameras(rows):
@@ -301,14 +302,14 @@ class R2N2Object:
 
 
 def write_r2n2(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, scenery=None):
-    """ShapeNetRendering/, ShapeNetVox32/ and splits.json, each object's folder whole or not there; 24 random views of
-    each object from 25 to 30 degrees above, as the released files have. With random light lights.txt beside the
-    pictures, a row like `scenery.FIXED` for each."""
+    """Write ShapeNetRendering/, ShapeNetVox32/ and splits.json, with 24 random views of each object at elevations of 25
+    to 30 degrees, as in the released files. An object's folder appears only when it is complete. With random light,
+    lights.txt beside the pictures has a row like `scenery.FIXED` for each."""
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
     path = os.path.join(folder, "splits.json")
     known = read_splits(folder, path)[0] if os.path.exists(path) else {}
     splits = {split: [f"{split}_{i:05d}" for i in range(count)] for split, count in sizes.items()}
-    one, said = R2N2Object(dataset, make, train_views, seed, scenery or Scenery(class_id, seed)), []
+    one, missing = R2N2Object(dataset, make, train_views, seed, scenery or Scenery(class_id, seed)), []
     try:
         for number, (split, names) in enumerate(splits.items()):
             records = in_order(one, [(split, number, i) for i in range(len(names))], workers)
@@ -326,13 +327,13 @@ def write_r2n2(dataset, folder, class_id, sizes, make, train_views, seed, name, 
                 os.replace(beside, target)
                 done += 1
                 progress.update(done)
-                said += [list(record["said"])] if "said" in record else []
+                missing += [list(record["missing"])] if "missing" in record else []
         disk.write_json(path, {**known, class_id: splits})
     except WriteError:
         raise
     except OSError as error:
         raise WriteError(f"cannot write {folder}: {error.strerror or error}") from None
-    return said
+    return missing
 
 
 def _write_renderings(folder, record):
@@ -347,7 +348,7 @@ def _write_renderings(folder, record):
 
 
 def binvox(grid, translate, scale):
-    """Bytes of a .binvox file of a grid (X, Y, Z) bool: x slowest and y fastest, runs of at most 255 cells."""
+    """The bytes of a .binvox file of a grid (X, Y, Z) bool: x slowest and y fastest, runs of at most 255 cells."""
     cells = np.ascontiguousarray(grid.transpose(0, 2, 1)).reshape(-1).astype(np.uint8)
     starts = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]]))
     runs = bytearray()
@@ -368,16 +369,16 @@ PARTS = {"train": ("train", "imagenet"), "val": ("val",)}
 
 def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, name, workers=None, scenery=None,
                    side=224):
-    """`<word>_{train,imagenet,val}.npz`: photographs of sorts, an object on a coloured ground, of 160 to 400
-    px; a quarter of the training objects in the file of ImageNet. With random light an array `lights`, float32 (N, 5),
-    rows like `scenery.FIXED`, but in the viewer's frame: x right, y up, z towards the viewer."""
+    """Write `<name>_{train,imagenet,val}.npz` with pictures similar to photographs: an object on a coloured background,
+    160 to 400 px. A quarter of the training objects are in the imagenet file. With random light the files also have
+    `lights`, float32 (N, 5): rows like `scenery.IN_PICTURE`, in the viewer's frame (x right, y up, z to the viewer)."""
     progress, done = Progress(f"  {name}", sum(sizes.values()), " objects"), 0
-    scenery, said = scenery or Scenery(class_id, seed), []
+    scenery, missing = scenery or Scenery(class_id, seed), []
     for number, (split, count) in enumerate(sizes.items()):
         items = []
         for i in range(count):
             shape = make(split, i)[:3]
-            said += [list(lines) for lines in _said_of(make).values()]
+            missing += [list(lines) for lines in _missing_of(make).values()]
             lights = scenery.lights(number, i, [0])
             ground = (lambda size, of=(number, i): scenery.ground(*of, 0, size)) if scenery.grounds else None
             items.append((*_photograph(dataset, *shape, np.random.default_rng([seed, number, i]), side,
@@ -394,13 +395,13 @@ def write_pascal3d(dataset, folder, class_id, sizes, make, train_views, seed, na
             lights = {} if mine[0][5] is None else {"lights": np.concatenate([item[5] for item in mine])}
             _write_npz(folder, f"{dataset.class_name(class_id)}_{part}", images=images, images_ref=rest[0],
                        bounding_boxes=rest[1], rotation_matrices=rest[2].astype(np.float32), voxels=rest[3], **lights)
-    return said
+    return missing
 
 
 def _photograph(dataset, vertices, faces, colors, rng, side, lights, ground):
-    """(image (H, W, 3), reference crop (side, side, 4), box, rotation, voxels) of an object, seen from
-    somewhere, whose box is the middle of the crop. `lights` is a row in the viewer's frame; `ground`, if there is one,
-    gives (3, H, W) of what is behind."""
+    """(image (H, W, 3), reference crop (side, side, 4), box, rotation, voxels) of an object from a random camera. The
+    box is centred in the crop. `lights` is a row in the viewer's frame; `ground` is None or a function of (H, W) that
+    returns the background, (3, H, W)."""
     world = dataset.place(vertices)
     world = world * (1 / (1 + 2 * MARGIN) / max(float(world.norm(dim=1).max()), 1e-9))
     azimuth, elevation, roll = rng.uniform(-180, 180), rng.uniform(-10, 40), np.radians(rng.uniform(-5, 5))
@@ -410,8 +411,8 @@ def _photograph(dataset, vertices, faces, colors, rng, side, lights, ground):
     height, width = (int(n) for n in rng.integers(160, 401, 2))
     crop = int(rng.integers(min(height, width) // 2, min(height, width)))
     top, left = (int(rng.integers(0, n - crop + 1)) for n in (height, width))
-    # Light from above in the picture, whatever way the object lies.
-    light = (*(rotation.T @ (lights[:3] * np.array([-1, 1, -1]))), *lights[3:])
+    # The light comes from above in the picture, whatever the rotation of the object.
+    light = (*(rotation.T @ (np.array(lights[:3]) * [-1, 1, -1])), *lights[3:])
     rgba = draw_rgba(dataset, world, faces, colors, camera, crop, light)[0].permute(1, 2, 0).numpy()
     rows, columns = np.mgrid[:height, :width] / max(height, width)
     slope, tint = rng.uniform(-0.3, 0.3, (2, 3)), rng.uniform(0.2, 0.8, 3)
@@ -425,7 +426,7 @@ def _photograph(dataset, vertices, faces, colors, rng, side, lights, ground):
     image = (image.clip(0, 1) * 255).round().astype(np.uint8)
     mask = as_bytes(draw_rgba(dataset, world, faces, colors, camera, side, light))[0, 3]
     reference = np.asarray(Image.fromarray(image[top:top + crop, left:left + crop]).resize((side, side)))
-    margin, hair = crop * MARGIN / (1 + 2 * MARGIN), 1e-6  # readers cut corners to whole pixels: rounding costs none
+    margin, hair = crop * MARGIN / (1 + 2 * MARGIN), 1e-6  # hair: readers truncate corners to whole pixels
     box = np.array([left + margin + hair, top + margin + hair, crop / (1 + 2 * MARGIN), crop / (1 + 2 * MARGIN)])
     voxels = dataset.voxelize(world[None], faces)[0].numpy()
     return image, np.concatenate([reference, mask[..., None]], 2), box, rotation, voxels

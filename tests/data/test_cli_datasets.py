@@ -211,7 +211,8 @@ def test_check_data_of_sound_files(files, tmp_path, capsys, layout):
     assert call("--mode=check_data", f"--dataset={layout}", "--data_dir", files[layout], "--sample_dir",
                 tmp_path) == 0
     said = capsys.readouterr().out
-    assert "all that is there is sound" in said and "https://github.com/" in said and "overlap by 0." in said
+    assert "everything found is in order" in said and "https://github.com/" in said and "overlap by 0." in said
+    assert ("the plane z = 0, as the dataset says" if layout == "Pascal3D" else "mirror plane: ") in said
     assert (tmp_path / f"check_{layout}.png").exists()
 
 
@@ -276,7 +277,7 @@ def test_check_data_looks_at_all_views(files, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "train_00001/depth_3.png" in said and "train_00002/render_5.png" in said and "2 things are wrong" in said
     assert call(*command, "--trainViews=3") == 0
-    assert "all that is there is sound" in capsys.readouterr().out
+    assert "everything found is in order" in capsys.readouterr().out
     assert call(*command, "--trainViews=4") == 1
 
 
@@ -289,6 +290,6 @@ def test_check_data_of_a_set_made_with_few_views(files, tmp_path, capsys):
     command = ("--mode=check_data", "--dataset=NIPS17", "--data_dir", data, "--sample_dir", tmp_path)
     assert call(*command) == 0
     said = capsys.readouterr().out
-    assert f"note: training objects of {CHAIR} have 2 of 20 views" in said and "all that is there is sound" in said
+    assert f"note: training objects of {CHAIR} have 2 of 20 views" in said and "everything found is in order" in said
     next(data.glob(f"renders/{CHAIR}/train_00003/depth_1.png")).unlink()
     assert call(*command) == 1 and "train_00003/depth_1.png" in capsys.readouterr().out

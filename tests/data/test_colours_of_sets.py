@@ -45,7 +45,7 @@ def same(one, other):
 
 def told(path, root=None):
     said = []
-    look = read_mesh(str(path), root and str(root), told=said.append)[2]
+    look = read_mesh(str(path), root and str(root), report=said.append)[2]
     return look, said
 
 
@@ -55,7 +55,7 @@ LIBRARIES = {"a missing library": ("gone.mtl", None, "names 'gone.mtl', but ther
              "a picture outside": ("a.mtl", "newmtl a\nKd 0 0 1\nmap_Kd ../out.png\n", "'../out.png', which is outside"),
              "a link": ("a.mtl", "newmtl a\nKd 0 0 1\nmap_Kd link.png\n", "'link.png', which is outside"),
              "a library outside": ("../out.mtl", None, "names '../out.mtl', which is outside"),
-             "a remote picture": ("a.mtl", "newmtl a\nKd 0 0 1\nmap_Kd http://host/a.png\n", "which is no file beside")}
+             "a remote picture": ("a.mtl", "newmtl a\nKd 0 0 1\nmap_Kd http://host/a.png\n", "which is not a local file")}
 
 
 @pytest.mark.parametrize("case", LIBRARIES)
@@ -165,7 +165,7 @@ def test_a_set_shows_its_colours_and_says_what_is_missing(tmp_path, capsys):
     command = ("--mode=make_dataset", "--mesh_dir", tmp_path / "meshes", "--train_views=2")
     assert call(*command, "--data_dir", tmp_path / "own") == 0
     said = capsys.readouterr().out
-    assert "  red: 1 mesh lacks a material or a picture, and its colours; the first one: " \
+    assert "  red: 1 mesh lacks a material or a picture; the first one: " \
            f"{tmp_path}/meshes/red/2.obj names '2.mtl', but there is no file" in said
     assert call(*command, "--data_dir", tmp_path / "grey", "--colors=grey") == 0
     assert "missing" not in capsys.readouterr().out
@@ -196,7 +196,7 @@ def test_a_set_of_an_older_version_goes_on_in_grey(tmp_path, capsys):
     described = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in described.items() if k not in ("light", "colors")}))
     capsys.readouterr()
-    for line in ("made before meshes had their colours; it goes on with --colors=grey\n", ""):
+    for line in ("made by a version without colours; it is continued with --colors=grey\n", ""):
         synthetic.make_from_meshes(str(tmp_path / "set"), str(tmp_path / "meshes"), train_views=1)
         said = capsys.readouterr().out
         assert (line in said) and ("colours" in said) == bool(line)
@@ -315,7 +315,7 @@ def test_other_layouts_have_them_too(layout, tmp_path, grounds, capsys):
                "--class_ids", "02958343", "--n_train=1", "--n_val=1", "--n_test=1"]
     if not DATASETS[layout].shows_grounds:
         assert call(*command, "--background", grounds) == 2
-        assert f"--background is not for --layout={layout}, whose pictures are cut out" in capsys.readouterr().err
+        assert f"--background is not for --layout={layout}: its readers ignore what is behind" in capsys.readouterr().err
     else:
         command += ["--background", grounds]
     assert call(*command) == 0

@@ -62,7 +62,7 @@ def test_files_of_systems_are_passed_over(tmp_path, capsys):
         (tmp_path / name).write_bytes(b"\0\5\x16\7")
     (tmp_path / "__MACOSX").mkdir()
     assert list_images(str(tmp_path)) == [str(tmp_path / "car0.png")]
-    assert capsys.readouterr().out == (f"passed over in {tmp_path}: 5 hidden files and files of systems (.DS_Store, "
+    assert capsys.readouterr().out == (f"ignored in {tmp_path}: 5 hidden or system files (.DS_Store, "
                                        "...)\n")
 
 
@@ -76,13 +76,13 @@ def test_reconstruct_leaves_out_broken_images_on_request(tmp_path, capsys):
     model = SimpleNamespace(options={"img_size": 64}, dataset=CVPR18)
     paths = list_images(str(tmp_path))
     options = SimpleNamespace(skip_bad=False, mask=None, load_im=str(tmp_path))
-    with pytest.raises(InputError, match="b.png is not an image that can be read.*; --skip_bad goes on without"):
+    with pytest.raises(InputError, match="b.png is not an image that can be read.*; --skip_bad leaves out such images"):
         reconstruct._read_images(paths, model, options)
     options.skip_bad = True
     good, images, bad = reconstruct._read_images(paths, model, options)
     assert [good, len(images), list(bad)] == [paths[:1], 1, paths[1:]]
     said = capsys.readouterr().out
-    assert "left out, for their files are broken (1):" in said and "b.png is not an image" in said
+    assert "left out, because their files are broken (1):" in said and "b.png is not an image" in said
     assert json.loads(json.dumps(bad)) == bad
     with pytest.raises(InputError, match="--skip_bad leaves no image"):
         reconstruct._read_images(paths[1:], model, options)

@@ -264,7 +264,7 @@ def test_broken_meshes_are_left_out_on_request(mesh_dir, tmp_path, capsys):
     (mesh_dir / "bars" / "aaa.ply").write_text("no mesh")
     command = ("--mode=make_dataset", "--mesh_dir", mesh_dir, "--data_dir", folder)
     assert call(*command) == 2
-    assert "; --skip_bad goes on without such meshes" in capsys.readouterr().err
+    assert "; --skip_bad leaves out such meshes" in capsys.readouterr().err
     for k in range(2):  # and again, when all is there
         assert call(*command, "--skip_bad") == 0
         said = capsys.readouterr().out

@@ -188,7 +188,7 @@ def line(text):
 
 BROKEN = {
     "view.txt missing": ("view.txt", without, "there is no .*a/view.txt"),
-    "few views": ("view.txt", short, "a/view.txt has 7 views; 20 are needed"),
+    "few views": ("view.txt", short, "a/view.txt has 7 views, but 20 are needed"),
     "few numbers": ("view.txt", line("1 2 0"), "a/view.txt has 3 numbers in row 0"),
     "words": ("view.txt", line("one two 0 2"), "a/view.txt must hold numbers"),
     "azimuth": ("view.txt", line("181 0 0 2"), "a/view.txt, row 0: azimuth 181"),

@@ -270,7 +270,7 @@ def test_colours_of_vertices(tmp_path):
     nr.save_obj(tmp_path / "b.obj", vertices, faces, got)
     again = nr.load_obj(tmp_path / "b.obj", normalization=False, load_texture=True)
     assert all(torch.equal(a, b) for a, b in zip(again, (vertices, faces, got)))
-    with pytest.warns(UserWarning, match="numbers up to 255"):
+    with pytest.warns(UserWarning, match="colours of vertices exceed 1, so they are divided by 255"):
         hundreds = load(tmp_path, PAINTED.replace(" 1 0 0\n", " 255 0 0\n", 1), load_texture=True)[2]
     assert hundreds[0].tolist() == [1, 0, 0]
     with pytest.warns(UserWarning, match="1 vertices have no colour and stay grey"):

@@ -235,9 +235,9 @@ def broken_file(folder, case):
         grid.write_bytes(data)
 
 
-BROKEN = {"no metadata": "there is no .*rendering_metadata.txt", "short metadata": "has 23 views; 24 are needed",
+BROKEN = {"no metadata": "there is no .*rendering_metadata.txt", "short metadata": "has 23 views, but 24 are needed",
           "four columns": "has 4 numbers in row 0", "nan": "row 0: azimuth 0, elevation nan",
-          "inside": "row 0.*distance ratio 0.065.*outside of the object", "words": "must hold numbers, a row a view",
+          "inside": "row 0.*distance ratio 0.065.*outside of the object", "words": "must hold numbers, one row per view",
           "23 pictures": "there is no .*23.png",
           "another size": "05.png must be RGBA of 137x137 pixels, got RGBA of 64x64",
           "no alpha": "05.png must be RGBA of 137x137 pixels, got RGB of", "no picture": "05.png is not a PNG",
@@ -375,4 +375,4 @@ def test_real_objects_pass_check_data(shared_data, tmp_path, capsys):
     """One object a class is enough."""
     assert call("--mode=check_data", "--dataset=R2N2", "--data_dir", shared_data / "r2n2", "--sample_dir", tmp_path,
                 "--cache_dir", tmp_path / "cache") == 0
-    assert "all that is there is sound" in capsys.readouterr().out
+    assert "everything found is in order" in capsys.readouterr().out

@@ -370,7 +370,7 @@ def test_more_memory_than_there_is_ends_in_a_sentence():
     from engine import devices
     from errors import InputError
     options = script().parse(["--mode=train"])
-    with pytest.raises(InputError, match=r"asked the GPU for [\d.]+ GiB and there is not so much \([\d.]+ \w+ of"), \
+    with pytest.raises(InputError, match=r"asked the GPU for [\d.]+ GiB, more than is free \([\d.]+ \w+ of"), \
             devices.failures_told(options):
         torch.empty(1 << 42, device=GPU)
 

@@ -200,7 +200,7 @@ def test_masks(no_image, tmp_path):
 
 
 def test_a_mask_for_images_of_a_split(ae, refused, tmp_path):
-    assert "--mask=m.png goes with --load_im" in refused(
+    assert "--mask=m.png needs --load_im" in refused(
         "--mode=reconstruct", "--ckpt_dir", ae, "--split=val", "--mask=m.png", "--sample_dir", tmp_path / "out")
 
 

@@ -114,7 +114,7 @@ def test_packed_meshes_are_unpacked():
     (0, "vertices", torch.zeros(5, 2)), (1, "faces", torch.full((3, 3), 0.5)), (1, "faces", torch.full((3, 3), 99)),
     (2, "vertex_offsets", [0, 42, 46, 46, 54]), (2, "vertex_offsets", [1, 42, 46, 46, 54, 66]),
     (2, "vertex_offsets", [0, 46, 42, 46, 54, 66]), (2, "vertex_offsets", []),
-    (2, "of one length", [0, 66]), (3, "face_offsets", [0, 80, 80, 80, 92, 111]),
+    (2, "must have the same length", [0, 66]), (3, "face_offsets", [0, 80, 80, 80, 92, 111]),
     (4, "textures", torch.zeros(3, 2, 2, 2, 3))])
 def test_wrong_packed_meshes_are_named(place, name, value):
     arguments = list(packed()[0])

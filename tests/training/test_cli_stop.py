@@ -38,7 +38,7 @@ def test_a_signal_ends_the_run_after_its_step(number, at_step, data, ae, templat
     before = {s: signal.getsignal(s) for s in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
     at_step(4, lambda: signal.raise_signal(getattr(signal, number)))
     assert call(*command(data, template, tmp_path / "run", *SHORT)) == 75
-    assert f"{number}: stopped and saved after step 4; go on with --resume" in capsys.readouterr().out
+    assert f"{number}: stopped and saved after step 4; continue with --resume" in capsys.readouterr().out
     assert checkpoint(tmp_path / "run")["step"] == 4 and not (tmp_path / "run" / "run.lock").exists()
     assert {s: signal.getsignal(s) for s in before} == before
     at_step(4, lambda: None)
@@ -157,8 +157,8 @@ def test_data_that_moved_are_the_same_and_others_are_not(data, ae, template, tmp
     options = ("--ckpt_dir", run, "--resume")
     moved = shutil.copytree(data, tmp_path / "moved", ignore=shutil.ignore_patterns(".cache"))
     assert call(*command(moved, template, run, *SHORT, "--resume")) == 0
-    for split, count, told in (("train", 3, f"class {CAR}, train: 72 images of 3 objects, there 96 of 4"),
-                               ("val", 2, f"class {CAR}, val: as many images, but others")):
+    for split, count, told in (("train", 3, f"class {CAR}, train: 72 images of 3 objects instead of 96 of 4"),
+                               ("val", 2, f"class {CAR}, val: the same number of images, but different ones")):
         other = tmp_path / f"other {split}"
         assert call("--mode=make_dataset", "--data_dir", other, "--class_ids", CAR, f"--n_train={count}",
                     "--n_val=2", "--n_test=1", "--data_seed=5") == 0

@@ -161,7 +161,7 @@ def test_going_on_as_the_published_program_does(data, featgan, tmp_path, refused
     assert "has 3 iterations; give --batches_done=3" in refused(*command(data, folder, *more, "--batches_done=2"))
     capsys.readouterr()
     assert call(*command(data, folder, *more, "--batches_done=3", "--prefix=car")) == 0
-    assert "note: --prefix=car is passed over" in capsys.readouterr().out
+    assert "note: --prefix=car is ignored" in capsys.readouterr().out
     assert_same_run(folder, featgan)
     assert call(*command(data, folder, *SHORT[1:], "--n_iters=4", "--batches_done=3", "--resume")) == 0
     assert checkpoint(folder)["step"] == 7
@@ -171,7 +171,7 @@ def test_going_on_from_weights_as_the_published_program_does(data, ae, template,
     """Numbers go on from N, the rate with them; the run that comes of it is one like others."""
     options = command(data, tmp_path / "run", "--obj_dir", template, "--lambda_adv=0", *SHORT[1:], "--n_iters=2",
                       "--decay_batch=5", "--batches_done=4")
-    assert "holds no run to go on with" in refused(*options)
+    assert "holds no run to continue" in refused(*options)
     options = (*options, "--load_E", ae / "last.pt", "--load_G", ae / "last.pt")
     assert call(*options) == 0
     assert [(r["step"], r["lr"]) for r in metrics(tmp_path / "run")] == [(5, 1e-4), (6, pytest.approx(1e-5))]
@@ -298,7 +298,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(data, featgan,
 def test_resume_at_the_end_changes_nothing(data, ae, template, tmp_path, capsys):
     folder = shutil.copytree(ae, tmp_path / "run")
     assert call(*command(data, folder, "--lambda_adv=0", "--obj_dir", template, *SHORT, "--resume")) == 0
-    assert "6 iterations already" in capsys.readouterr().out
+    assert "the run already has 6 iterations; to continue it, give a higher --n_iters" in capsys.readouterr().out
     assert differences(checkpoint(folder), checkpoint(ae)) == [] and metrics(folder) == metrics(ae)
 
 

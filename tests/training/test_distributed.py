@@ -142,8 +142,8 @@ def test_a_process_that_dies_ends_the_others_with_a_sentence(victim, two, data, 
     begun = time.monotonic()
     code, _, err = ended(running, 30)[1 - victim]
     assert time.monotonic() - begun < 20
-    sentence = ("error: another process of this run has ended, so this one does too; what was saved before stays: go "
-                "on with --resume\n")
+    sentence = ("error: another process of this run has ended, so this one ends too; the checkpoints are intact: "
+                "continue with --resume\n")
     # Without torchrun, which does it elsewhere, process 0 also keeps the store that torch itself then misses.
     assert code == 3 and (err.endswith(sentence) if victim == 0 else err == sentence)
     assert checkpoint(folder)["step"] == 6 and (folder / "run.lock").exists() == (victim == 0)

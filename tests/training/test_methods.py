@@ -115,7 +115,7 @@ def test_a_method_is_whole_or_cannot_be_made():
 
 def test_options_of_another_method_are_named():
     options = SimpleNamespace(mode="trainCVPR19")
-    assert methods.refused(options, "confusion") == "--confusion is of --mode=train: VPL has no such thing"
+    assert methods.refused(options, "confusion") == "--confusion belongs to --mode=train: VPL has no such option"
     assert methods.refused(options, "lr") is None
     assert methods.refused(SimpleNamespace(mode="train"), "confusion") is None
 

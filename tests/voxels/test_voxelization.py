@@ -360,7 +360,7 @@ def test_threads_types_and_layout_change_nothing(rule):
 def test_numbers_that_are_not_finite_are_refused(rule, bad):
     batch = torch.rand(3, 4, 3, 3)
     batch[1, 2, 0, 1] = bad
-    with pytest.raises(ValueError, match="faces must be finite, mesh 1 "):
+    with pytest.raises(ValueError, match="faces must be finite, but mesh 1 "):
         rule(batch, 8)
 
 
@@ -424,7 +424,7 @@ def test_overlap_counts_cells_of_both_and_of_either(size, kernels, monkeypatch):
     (torch.ones(2, 4, 4, 4), torch.ones(2, 4, 4, 4) > 0, "a must be a bool tensor of shape .* got float32"),
     (torch.ones(2, 4, 4, 4) > 0, torch.ones(4, 4, 4) > 0, r"b must be a bool tensor .* got bool of shape \(4, 4, 4\)"),
     (torch.ones(2, 4, 4, 4) > 0, torch.ones(2, 4, 4, 5) > 0, r"b must have the shape \(2, 4, 4, 4\) of a"),
-    (torch.ones(2, 4, 4, 4) > 0, torch.ones(3, 4, 4, 4) > 0, "or its grids only one"),
+    (torch.ones(2, 4, 4, 4) > 0, torch.ones(3, 4, 4, 4) > 0, "or hold one grid of that size"),
     (None, torch.ones(3, 4, 4, 4) > 0, "got NoneType")])
 def test_grids_that_do_not_fit_are_named(a, b, message):
     with pytest.raises(ValueError, match=message):
