@@ -1,4 +1,4 @@
-"""The readers on damaged files, in short (tests/programs/fuzz.py); and payloads that must not run."""
+"""A short run of tests/programs/fuzz.py: damaged files, and payloads that must not run."""
 import os
 import re
 import subprocess

@@ -1,5 +1,5 @@
-"""A chiral mesh written in each published layout and read back: masks, cameras and voxels against formulas
-typed here."""
+"""A chiral mesh, written in each published layout and read back. Masks, cameras and voxels are compared with
+formulas in this file."""
 import inspect
 import io
 import itertools
@@ -26,7 +26,7 @@ OPEN = {"CVPR18": {}, "NIPS17": {"img_size": 128}, "Pascal3D": {"img_size": 64},
 
 @pytest.mark.parametrize("layout", DATASETS)
 def test_what_a_dataset_has_to_give(layout):
-    """A dataset of one's own that forgets a method is told which when it is opened."""
+    """If a dataset lacks a method, opening it raises an error that names the method."""
     assert not inspect.isabstract(DATASETS[layout])
     hole = type("Hole", (DATASETS[layout],), {"project": classmethod(Dataset.project.__func__)})
     with pytest.raises(TypeError, match="abstract method '?project"):
@@ -38,7 +38,7 @@ def placed(layout):
     x, y, z = VERTICES.T
     if layout == "CVPR18":
         return np.stack([x, y, -z], 1)
-    if layout == "NIPS17":  # (x, y, z) -> (z, y, -x), as released; z negated, for the camera mirrors
+    if layout == "NIPS17":  # (x, y, z) -> (z, y, -x), as released; z negated, because the camera mirrors
         points = np.stack([z, y, x], 1)
         return points * min(1, .5 / np.linalg.norm(points, axis=1).max())
     points = np.stack([z, y, -x], 1)
@@ -104,8 +104,8 @@ def read(folders, layout, split="val", **more):
 
 
 def files_of_object(folders, layout):
-    """(masks (v, S, S) bool, cameras (v, ...), voxels) of the first training object, by other means than the
-    reader's."""
+    """(masks (v, S, S) bool, cameras (v, ...), voxels) of the first training object, read without the
+    dataset's reader."""
     folder = folders[layout]
     if layout == "CVPR18":
         images, voxels = (np.load(folder / f"{CLASS}_train_{kind}.npz")["arr_0"] for kind in ("images", "voxels"))
@@ -166,7 +166,7 @@ def test_what_is_read_is_the_mesh_seen_by_the_datasets_camera(folders, layout):
 @pytest.mark.parametrize("layout", DATASETS)
 def test_voxels_are_those_of_the_published_rule_in_the_datasets_axes(folders, layout):
     corners = placed(layout)
-    if layout == "R2N2":  # a cell whose centre is in one of the boxes
+    if layout == "R2N2":  # cells whose centre is in one of the boxes
         corners = corners / np.ptp(corners, axis=0).max() + .5
         centres = (np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), -1) + .5) / 32
         wanted = np.any([((centres > box.min((0, 1))) & (centres < box.max((0, 1)))).all(-1)
@@ -185,7 +185,7 @@ def test_voxels_are_those_of_the_published_rule_in_the_datasets_axes(folders, la
 
 
 class Oracle:
-    """A model that predicts one mesh, whatever it sees."""
+    """A model that predicts the same mesh for all images."""
 
     device, options = torch.device("cpu"), {"latent_dim": 3}
 
@@ -208,8 +208,8 @@ def test_evaluation_of_a_perfect_prediction(folders, layout):
 
 @pytest.mark.parametrize("layout", DATASETS)
 def test_meshes_for_people_look_as_the_files_meshes(folders, layout):
-    """Right-handed: the predicted mesh, turned back, is the one that people made, up to a turn about y, a
-    scale and a shift."""
+    """The predicted mesh in the people frame equals the original mesh up to a rotation about y, a scale and a
+    shift."""
     data = DATASETS[layout]
     back = data.flip_handedness(torch.tensor(placed(layout))).numpy()
 

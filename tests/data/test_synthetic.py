@@ -1,4 +1,4 @@
-"""The embedded dataset: files, determinism, views, palettes, and a folder that was begun before."""
+"""The built-in dataset: files, determinism, views, palettes, and unfinished folders."""
 import json
 import os
 import shutil
@@ -71,7 +71,7 @@ def test_voxels_and_pictures_in_the_files_are_of_the_same_object(made):
         alphas = images[o, :, 3] / 255
         distances = [distance_to(a > 0) for a in alphas]
         own, near = agreement(voxels[o], alphas, distances)
-        # Legs are thinner than the two cells that the published voxel rule makes of them.
+        # The published voxel rule makes legs two cells thick; they are thinner in the pictures.
         assert own > .6 and near > .98
         for wrong in (voxels[1 - o], voxels[o].swapaxes(0, 1), voxels[o][::-1], voxels[o][:, :, ::-1]):
             assert agreement(wrong, alphas, distances)[0] < own - .05
@@ -166,7 +166,7 @@ def test_the_refusal_names_the_command_that_makes_another(made, tmp_path, layout
 
 
 def test_a_folder_that_was_only_begun_takes_other_settings(tmp_path, monkeypatch):
-    """Ctrl-C before the first file: its description alone is there."""
+    """Ctrl-C before the first file: there is only the description."""
     def interrupted(*_):
         raise KeyboardInterrupt
     folder = tmp_path / "set"
@@ -180,7 +180,7 @@ def test_a_folder_that_was_only_begun_takes_other_settings(tmp_path, monkeypatch
     assert CVPR18(str(folder), [SOFA], "train", str(tmp_path / "cache")).num_objects == 2
 
 
-def test_what_others_put_into_a_folder_that_was_begun_stays(tmp_path):
+def test_files_of_others_in_an_unfinished_folder_stay(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"made_by": "synthetic shapes", "n_train": 9, "classes": []}))
     (tmp_path / "notes.txt").write_text("precious")
     with pytest.raises(InputError, match="was made with n_train=9, now n_train=2"):
@@ -210,8 +210,8 @@ def test_files_of_others_are_not_touched(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [[SOFA], [SOFA, TABLE]])
-def test_making_that_was_interrupted_goes_on(made, tmp_path, monkeypatch, classes):
-    """Ctrl-C after some of a class's files are written."""
+def test_an_interrupted_call_can_be_continued(made, tmp_path, monkeypatch, classes):
+    """Ctrl-C after some files of a class are written."""
     folder, make, count = str(tmp_path / "set"), shapes.make_object, [0]
 
     def interrupted(*arguments):
@@ -246,7 +246,7 @@ def test_a_file_in_the_way_is_named(tmp_path):
         synthetic.make_synthetic(str(tmp_path / "file"), [SOFA], **SMALL)
 
 
-def test_a_full_disk_is_said_in_a_sentence(tmp_path, monkeypatch):
+def test_a_full_disk_is_one_error_message(tmp_path, monkeypatch):
     start = zipfile.ZipFile.open
 
     def full(archive, name, *rest, **more):

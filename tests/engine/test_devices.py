@@ -1,4 +1,4 @@
-"""Devices that are asked for, full or gone: one sentence, and nothing lost."""
+"""Devices that are missing, full or fail: one error message, and no checkpoint is lost."""
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -37,7 +37,8 @@ def test_who_asked_for_more_memory_than_there_is():
             return torch.empty(1 << 46)
     with pytest.raises(InputError) as told, devices.failures_told(options()):
         gaussian_prior(Greedy())
-    assert str(told.value).startswith("gaussian_prior of losses/__init__.py asked this machine for 281474976710656 bytes and ")
+    assert str(told.value).startswith("gaussian_prior of losses/__init__.py asked this machine for 281474976710656 bytes, "
+                                      "more than is free")
 
 
 @pytest.mark.parametrize("error", [
@@ -83,7 +84,7 @@ def test_options_that_need_a_gpu(data, refused, tmp_path, monkeypatch):
 
 
 def test_training_takes_denormal_numbers_for_zero_on_every_thread_and_other_modes_do_not():
-    """They come from Adam's averages and slow a CPU down; figures are measured with them."""
+    """Denormal numbers come from Adam's averages and slow a CPU down. Measurements keep them."""
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})

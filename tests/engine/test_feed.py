@@ -1,4 +1,4 @@
-"""Where batches come from: whichever way, the same bits, in the same order."""
+"""All feeds give the same batches, bit for bit and in the same order."""
 import threading
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What tests/programs/fuzz.py fuzzes: every reader of files, with small valid files to begin from."""
+"""The readers that tests/programs/fuzz.py tests, with small valid files to damage."""
 import collections
 import contextlib
 import io
@@ -25,7 +25,7 @@ from readers import cache, nips17, nips17_files, pascal3d_files
 # ---- files with checksums ---------------------------------------------------------------------------------
 
 def zipped(**members):
-    """A whole zip file of these, stored, as numpy and torch store them."""
+    """A zip file with these members, uncompressed, like the files of numpy and torch."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, data in members.items():
@@ -34,7 +34,7 @@ def zipped(**members):
 
 
 def rezipped(original, name):
-    """A function that puts another member of that name into a zip file."""
+    """A function that replaces the member `name` of a zip file."""
     with zipfile.ZipFile(io.BytesIO(original)) as archive:
         members = {n: archive.read(n) for n in archive.namelist()}
     return lambda data: zipped(**{**members, name: data})
@@ -46,7 +46,7 @@ def member(original, name):
 
 
 def png_of(data):
-    """A PNG of the chunks in `data` (length, kind, content), with their checksums made anew."""
+    """A PNG with the chunks in `data` (length, kind, content) and new checksums."""
     out, at = b"\x89PNG\r\n\x1a\n", 0
     while at + 8 <= len(data):
         length = min(int.from_bytes(data[at:at + 4], "big"), len(data) - at - 8)
@@ -179,7 +179,7 @@ def read_run(path):
 
 
 def parse(path):
-    """Arguments, one a line."""
+    """Parse arguments, one per line of the file."""
     words = path.read_bytes().decode(errors="replace").replace("\0", "").split("\n")
     with contextlib.suppress(SystemExit):
         command.script().parse([w for w in words if w not in ("-h", "--help")])
@@ -189,8 +189,8 @@ Reader = collections.namedtuple("Reader", "name files read errors wrap", default
 
 
 def whole_files():
-    """Every reader with the files it is given: ({name: bytes}, reader, its own errors, and what makes a whole file
-    of the mutated bytes, where these are a part of one)."""
+    """Every reader with its files: ({name: bytes}, reader, its own errors, function that makes a whole file from the
+    mutated bytes if they are only a part of it)."""
     named = (ValueError, OSError)  # of the library: the message must name the file
     checkpoint, arrays = saved(torch.save, CHECKPOINT), saved(np.save, RNG.integers(0, 9, (3, 4, 5), np.uint8))
     state = saved(torch.save, Encoder(4, 64, 4, 1).state_dict())

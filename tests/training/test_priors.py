@@ -1,4 +1,4 @@
-"""Losses of what no silhouette tells, against closed forms, finite differences and plain NumPy."""
+"""Losses from prior knowledge compared with closed forms, finite differences and plain NumPy."""
 from types import SimpleNamespace
 
 import losses
@@ -99,7 +99,7 @@ def test_random_rotations_are_rotations_and_spread_evenly():
 
 @pytest.mark.parametrize("name", list(DATASETS))
 def test_fronts_lie_before_backs_from_everywhere_unless_inside_out(name):
-    """Of a convex shape; turned inside out, every pixel shows a back first."""
+    """For a convex shape. If it is inside out, the nearest face of every pixel shows its back."""
     dataset, (vertices, faces) = DATASETS[name], bent()
     turned = vertices.float().expand(6, -1, -1) @ priors.random_rotations(6, torch.Generator().manual_seed(1))
     screens = dataset.for_pictures(turned, dataset.turntable(6))
