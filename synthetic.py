@@ -44,8 +44,8 @@ AROUND = {  # options of the surroundings of all objects
     "light": dict(choices=("fixed", "random"), default="fixed", help=(
         "fixed: one light for all pictures; random: each picture has its own light, from above")),
     "background": dict(metavar="DIR", default="none", help=(
-        "a folder of pictures: a random part of one is behind the object in each picture (default: none: the ground is "
-        "black, and coloured in Pascal3D's layout)"))}
+        "a folder of pictures: a random part of one is behind the object in each picture; none: the ground is black, "
+        "in Pascal3D's layout coloured"))}
 SPLITS = ("train", "val", "test")
 MAIN_CLASSES = ("02691156", "02958343", "03001627", "04379243", "04256520")
 DESCRIPTION = "dataset.json"

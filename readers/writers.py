@@ -7,6 +7,7 @@ is shown with the progress. If light or background vary, `scenery` is a `making.
 list with an entry for each object whose `make` lists `missing` files: its sentences about them. The renderer draws the
 pictures with the dataset's cameras, the voxeliser makes the grids in the dataset's axes.
 """
+import itertools
 import os
 import pickle
 import shutil
@@ -158,6 +159,8 @@ def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name
                             (record[what] for record in journal))
             grids += [(float(record["overlap"]), bool(record["cut"])) for record in journal if "overlap" in record]
             missing += [list(map(str, record["missing"])) for record in journal if "missing" in record]
+            if split == "train":
+                _write_sheet(folder, class_id, journal, scenery)
     except BaseException as error:
         for journal in journals:  # after an InputError the files will change, so nothing can be reused
             journal.close() if len(journal) and not isinstance(error, InputError) else journal.remove()
@@ -170,6 +173,18 @@ def write_cvpr18(dataset, folder, class_id, sizes, make, train_views, seed, name
               f"published rule, is {overlap:.3f}" + (f"; {cut:.1%} of the objects are too large for a picture at the "
                                                      "grid's scale and are cut off there" if cut else ""))
     return missing
+
+
+def _write_sheet(folder, class_id, records, scenery, objects=8, views=8):
+    """Write `<class>_sheet.png`: a row of views of each of the first objects, on white if they have no background."""
+    rows = []
+    for record in itertools.islice(records, objects):
+        count = len(record["images"])
+        images = record["images"][np.linspace(0, count, min(views, count), endpoint=False).astype(int)].astype(int)
+        rgb = images[:, :3] + (0 if scenery.grounds else 255 - images[:, 3:])
+        rows.append(np.concatenate(list(rgb.clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)), 1))
+    with disk.written_whole(os.path.join(folder, f"{class_id}_sheet.png"), "wb") as out:
+        Image.fromarray(np.concatenate(rows)).save(out, "PNG")
 
 
 def _write_rows(folder, stem, shape, dtype, rows):

@@ -169,6 +169,7 @@ def test_a_set_shows_its_colours_and_says_what_is_missing(tmp_path, capsys):
            f"{tmp_path}/meshes/red/2.obj names '2.mtl', but there is no file" in said
     assert call(*command, "--data_dir", tmp_path / "grey", "--colors=grey") == 0
     assert "missing" not in capsys.readouterr().out
+    assert Image.open(tmp_path / "own" / "red_sheet.png").size == (2 * 64, 2 * 64), "objects below, views across"
     for folder, spread in (("own", .8), ("grey", 0)):
         everything = np.concatenate([array.reshape(-1, 4, 64, 64) for name, array in images(tmp_path / folder).items()
                                      if "images" in name]).astype(float)
