@@ -44,6 +44,12 @@ def deflated(row):
     return np.frombuffer(b"".join(pieces), np.uint8)
 
 
+def inflated(piece, shape, dtype):
+    """The array that was `deflated`."""
+    content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(piece[NUMBER.size:].tobytes())
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
 @contextlib.contextmanager
 def rows_file(folder, stem, shape, dtype, compressed=True):
     """A context that writes `stem`.npz, a file with one array. It gives a function that must be called with each of the

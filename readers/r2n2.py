@@ -46,6 +46,7 @@ class R2N2(Dataset):
     img_sizes = (64, 128)
     tsne_split = "test"
     count_of_views = 24
+    shows_grounds = False                # transparent ground is black
     mirrors = False
     published = dict(img_size=64, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0, decay_batch=40000, wAzimuth=15.0)
     reads = ("img_size", "wAzimuth", "split_file", "skip_bad")

@@ -143,7 +143,8 @@ def test_colours_of_faces_are_read_and_grey_stands_for_none(tmp_path):
 
 def _colors(mesh, tmp_path):
     mesh.export(tmp_path / "a.ply")
-    return synthetic.load_mesh(str(tmp_path / "a.ply"))[2].numpy()
+    colors = synthetic.load_mesh(str(tmp_path / "a.ply"))[2]
+    return colors.numpy() if isinstance(colors, torch.Tensor) else colors.colours.mean(1)
 
 
 def test_corners_of_no_face_do_not_count(tmp_path):
