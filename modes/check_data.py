@@ -13,12 +13,14 @@ from engine.arguments import Mode, need
 from errors import InputError
 from losses.priors import MIRROR_FIT, find_mirror
 from pictures import on_paper, to_image
+from readers.base import VOXEL_GRID
 
 MARGIN = 0.02   # another orientation is reported if it overlaps better by this; objects are nearly symmetric
 LEAST = 0.4     # least overlap of voxels and mask; intact files reach 0.7 to 0.95. Thin objects overlap less, because
                 # wings are too thick at 32^3; they are accepted if
 COVER = 0.8     # their voxels cover at least this share of the mask,
 BETTER = 1.25   # and the overlap is this many times the median over the 48 orientations
+WAYS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))  # of the axes
 MEASURED, SHOWN = 24, 8  # samples per class
 SYMMETRIC = 100          # objects that tell the mirror plane of a class
 
@@ -60,6 +62,15 @@ def run(options, _device):
             wrong.append(f"{name}: {verdict}")
         print(f"{name}: voxels and masks overlap by {overlaps.mean():.3f}"
               + (f"; WRONG: {verdict}" if verdict else ""))
+        try:
+            verdict, near = _points(data)
+        except InputError as error:
+            verdict, near = str(error), None
+        if near is not None:
+            print(f"  surface points in or beside the voxels: {near:.3f}")
+        if verdict:
+            wrong.append(f"{name}: {verdict}")
+            print(f"  WRONG: {verdict}")
         if split == "train" and data.mirror_planes():
             print(f"  {_symmetry(data)}")
         rows.append((name, batch, _silhouettes(data, batch, meshes), overlaps))
@@ -109,13 +120,12 @@ def _silhouettes(data, batch, meshes):
 def _orientation(data, batch, meshes):
     """Try all 48 ways to swap and reverse the axes; none may overlap better than the documented one. Returns (message
     or None, overlap of each sample in the documented orientation)."""
-    ways = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
     size = batch.silhouettes.shape[-1]
-    overlaps, covers = np.zeros((len(ways), len(meshes))), np.zeros(len(meshes))
+    overlaps, covers = np.zeros((len(WAYS), len(meshes))), np.zeros(len(meshes))
     for k, (vertices, faces) in enumerate(meshes):
         centred = data.to_grid(vertices[0]) - 0.5
-        turned = torch.stack([centred[:, list(axes)] * centred.new_tensor(signs) for axes, signs in ways])
-        cameras = batch.cameras[k:k + 1].expand(len(ways), *batch.cameras.shape[1:])
+        turned = torch.stack([centred[:, list(axes)] * centred.new_tensor(signs) for axes, signs in WAYS])
+        cameras = batch.cameras[k:k + 1].expand(len(WAYS), *batch.cameras.shape[1:])
         drawn = _draw(data, data.from_grid(turned + 0.5), faces, cameras, size) > 0.5
         mask = batch.silhouettes[k] > 0.5
         union = (drawn | mask).flatten(1).sum(1).clamp_min(1)
@@ -124,15 +134,42 @@ def _orientation(data, batch, meshes):
         covers[k] = both[0] / mask.sum().clamp_min(1)
     stated, best = overlaps.mean(1)[0], int(overlaps.mean(1).argmax())
     if overlaps[best].mean() > stated + MARGIN:
-        axes, signs = ways[best]
-        found = ", ".join(("-" if s < 0 else "") + "xyz"[a] for a, s in zip(axes, signs))
         return (f"voxels overlap better ({overlaps[best].mean():.3f} instead of {stated:.3f}) if the renderer's "
-                f"axes are ({found}): an axis of the voxels or of the camera is not as published"), overlaps[0]
+                f"axes are ({_axes(best)}): an axis of the voxels or of the camera is not as published"), overlaps[0]
     thin = covers.mean() >= COVER and stated >= BETTER * np.median(overlaps.mean(1))
     if stated < LEAST and not thin:
         return (f"voxels and masks overlap by only {stated:.3f} in the best orientation, and the voxels cover "
                 f"{covers.mean():.3f} of the masks: they show different objects"), overlaps[0]
     return None, overlaps[0]
+
+
+def _points(data, count=1000):
+    """Try all 48 ways to swap and reverse the axes of the surface points of some objects; in none may more of them be
+    in or beside occupied cells than in the documented one. Returns (message or None, the share in the documented way,
+    None if the split has no points)."""
+    points = data.points(0)
+    if points is None:
+        return None, None
+    objects, _ = data.spread(MEASURED)
+    near = np.zeros((len(WAYS), len(objects)))
+    for k, (o, grid, scale) in enumerate(zip(objects, data.voxels(objects), data.grid_scales(objects).tolist())):
+        beside = torch.nn.functional.max_pool3d(data.mesh_axes(grid)[None].float(), 3, 1, 1)[0] > 0
+        centred = data.to_grid(torch.from_numpy(np.asarray(points[o][:count, :3], np.float32)) / scale) - 0.5
+        turned = torch.stack([centred[:, list(axes)] * centred.new_tensor(signs) for axes, signs in WAYS])
+        cells = ((turned + 0.5) * VOXEL_GRID).floor().long().clamp(0, VOXEL_GRID - 1)
+        near[:, k] = beside[tuple(cells.unbind(-1))].float().mean(1)
+    shares = near.mean(1)
+    best = int(shares.argmax())
+    if shares[best] > shares[0] + MARGIN:
+        return (f"more surface points are in or beside occupied cells ({shares[best]:.3f} instead of {shares[0]:.3f}) "
+                f"if the renderer's axes are ({_axes(best)}): an axis of the points differs from the voxels'"
+                ), shares[0]
+    return None, shares[0]
+
+
+def _axes(way):
+    """'x, -z, y': an entry of WAYS in words."""
+    return ", ".join(("-" if sign < 0 else "") + "xyz"[axis] for axis, sign in zip(*WAYS[way]))
 
 
 def _sheet(classes, size=96, blocks=2, head=24):

@@ -223,7 +223,7 @@ def swapped(folder, layout):
         for path in (folder / "voxels").rglob("*.mat"):
             scipy.io.savemat(path, {"Volume": scipy.io.loadmat(path)["Volume"].swapaxes(0, 1)})
     else:
-        for path in folder.glob("*.npz"):
+        for path in set(folder.glob("*.npz")) - set(folder.glob("*_points.npz")):
             with np.load(path, allow_pickle=True) as file:
                 arrays = dict(file)
             np.savez_compressed(path, **{**arrays, "voxels": arrays["voxels"].swapaxes(2, 3)})
@@ -236,7 +236,8 @@ def test_check_data_shows_a_wrong_axis(files, tmp_path, capsys, layout):
     assert call("--mode=check_data", f"--dataset={layout}", "--data_dir", tmp_path / "data", "--sample_dir",
                 tmp_path, "--split=val") == 1
     said = capsys.readouterr().out
-    assert "an axis of the voxels or of the camera is not as published" in said and "1 thing is wrong:" in said
+    assert "an axis of the voxels or of the camera is not as published" in said and "2 things are wrong:" in said
+    assert "an axis of the points differs from the voxels'" in said
 
 
 def test_check_data_measures_every_split(files, tmp_path, capsys):

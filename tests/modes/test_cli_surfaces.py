@@ -78,6 +78,20 @@ def test_a_set_without_points_and_one_whose_points_are_broken(evaluated, data, t
     assert without["iou"] == json.loads(before)["iou"]
 
 
+def test_check_data_finds_points_with_another_axis(data, tmp_path, capsys):
+    folder = shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
+    path = folder / f"{CAR}_val_points.npz"
+    points = np.load(path)["arr_0"]
+    command = ("--mode=check_data", "--data_dir", folder, "--split=val", "--sample_dir", tmp_path)
+    assert call(*command) == 0 and "surface points in or beside the voxels: 1.000" in capsys.readouterr().out
+    np.savez(path, points[..., [0, 2, 1, 3, 5, 4]])
+    assert call(*command) == 1
+    told = capsys.readouterr().out
+    assert "the renderer's axes are (" in told and "an axis of the points differs" in told and "1 thing is" in told
+    np.savez(path, points[..., :3])
+    assert call(*command) == 1 and f"{path} must be float16 of shape (2, 10000, 6)" in capsys.readouterr().out
+
+
 def test_one_object_has_no_wrong_one(evaluated, data, tmp_path, capsys):
     folder = shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
     for kind in ("images", "voxels", "points"):
