@@ -338,6 +338,16 @@ def test_colours_of_gltf_are_linear_light_and_multiply(tmp_path):
     np.testing.assert_allclose(look.colours[0, 0], srgb(np.array(factor) * own), atol=1e-6)
 
 
+def test_what_is_not_finite_is_grey(tmp_path):
+    colours = np.array([[1, 0, 0], [np.nan, 0, 0], [0, np.inf, 0], [0, 0, 1]], "<f4")
+    uv = np.array([[0, 0], [1, 0], [np.nan, 1], [0, 1]], "<f4")
+    path = write_gltf(tmp_path / "a.glb", [{"positions": QUAD, "faces": TRIANGLES, "colour": colours, "uv": uv,
+                                            "material": 0}], images=[png_bytes(CORNERS)], textures=[{"source": 0}],
+                      materials=[{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}])
+    shown = drawn(synthetic.load_mesh(str(path)), [0])
+    assert np.isfinite(shown).all() and shown[0, 3].max() == 1
+
+
 # ---- both faces of a sheet ------------------------------------------------------------------------------------------
 
 SHEETS = {"fans": ([[0, 1, 2], [0, 2, 3]], [[0, 2, 1], [0, 3, 2]]),
