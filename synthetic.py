@@ -311,6 +311,8 @@ def _centred(path, vertices, faces):
     low, high = used.min((0, 1)), used.max((0, 1))
     if not (high - low).max() > 0:
         raise InputError(f"{path} is a single point")
+    if not np.cross(used[:, 1] - used[:, 0], used[:, 2] - used[:, 0]).any():
+        raise InputError(f"{path} has no surface: none of its faces has an area")
     return (vertices - (low + high) / 2) / (high - low).max()
 
 

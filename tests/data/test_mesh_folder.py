@@ -192,7 +192,7 @@ def test_few_views_and_the_same_again(mesh_dir, tmp_path):
     for name in ("one", "two"):
         synthetic.make_from_meshes(str(tmp_path / name), str(mesh_dir), train_views=2, seed=4)
     names = sorted(n for n in os.listdir(tmp_path / "one") if n.endswith(".npz"))
-    assert "02958343_train_views.npz" in names and len(names) == 7
+    assert "02958343_train_views.npz" in names and len(names) == 10
     for name in names:
         one, two = (np.load(tmp_path / folder / name)["arr_0"] for folder in ("one", "two"))
         assert np.array_equal(one, two)
