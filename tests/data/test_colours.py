@@ -209,6 +209,7 @@ def test_a_quad_of_four_colours_from_both_sides(form, size, tmp_path):
     mesh = synthetic.load_mesh(str(form(tmp_path)))
     views = (0, 2, 11, 12)
     shown = drawn(mesh, views, size)
+    assert np.array_equal(shown[:, 3], drawn((*mesh[:2], torch.ones(2, 3)), views, size)[:, 3]), "the same mask"
     for picture, view in zip(shown, views):
         u, v, inside = seen_at(view, size, float(mesh[0].abs().max()))
         expected = (bilinear(CORNERS, u, v) * inside[..., None]).reshape(size, 2, size, 2, 3).mean((1, 3))
