@@ -209,6 +209,7 @@ def test_a_quad_of_four_colours_from_both_sides(form, size, tmp_path):
     mesh = synthetic.load_mesh(str(form(tmp_path)))
     views = (0, 2, 11, 12)
     shown = drawn(mesh, views, size)
+    assert np.array_equal(shown[:, 3], drawn((*mesh[:2], torch.ones(2, 3)), views, size)[:, 3]), "the same mask"
     for picture, view in zip(shown, views):
         u, v, inside = seen_at(view, size, float(mesh[0].abs().max()))
         expected = (bilinear(CORNERS, u, v) * inside[..., None]).reshape(size, 2, size, 2, 3).mean((1, 3))
@@ -336,6 +337,16 @@ def test_colours_of_gltf_are_linear_light_and_multiply(tmp_path):
         {"positions": QUAD, "faces": TRIANGLES, "material": 0, "colour": np.tile(np.array(own, "<f4"), (4, 1))}],
         materials=[{"pbrMetallicRoughness": {"baseColorFactor": [*factor, 1]}}])))
     np.testing.assert_allclose(look.colours[0, 0], srgb(np.array(factor) * own), atol=1e-6)
+
+
+def test_what_is_not_finite_is_grey(tmp_path):
+    colours = np.array([[1, 0, 0], [np.nan, 0, 0], [0, np.inf, 0], [0, 0, 1]], "<f4")
+    uv = np.array([[0, 0], [1, 0], [np.nan, 1], [0, 1]], "<f4")
+    path = write_gltf(tmp_path / "a.glb", [{"positions": QUAD, "faces": TRIANGLES, "colour": colours, "uv": uv,
+                                            "material": 0}], images=[png_bytes(CORNERS)], textures=[{"source": 0}],
+                      materials=[{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}])
+    shown = drawn(synthetic.load_mesh(str(path)), [0])
+    assert np.isfinite(shown).all() and shown[0, 3].max() == 1
 
 
 # ---- both faces of a sheet ------------------------------------------------------------------------------------------
