@@ -195,6 +195,10 @@ def unread(options, given):
             return f"--{name} is an option of --dataset={' and '.join(readers)}, not of {options.dataset}"
         if refused(options, name):
             return refused(options, name)
+        if name in train.COLOURS and name != "texture" and options.texture == "none":
+            return f"--{name} is of --texture=faces and cubes; without colours nothing looks at it"
+        if name == "texture_size" and options.texture == "faces":
+            return "--texture_size is of --texture=cubes: a face has one colour"
     if options.preset == "best" and not trains:
         return f"--preset is an option of --mode={' and '.join(METHODS)}, not of {options.mode}"
     if options.preset == "best" and options.confusion == "log2" and "confusion" in given:

@@ -15,7 +15,7 @@ from engine import checkpoints, weights
 from engine.arguments import need
 from errors import Divergence, InputError
 from losses.priors import orientation
-from models import MeshDecoder, SymmetricMeshDecoder, icosphere, make_encoder
+from models import MeshDecoder, SymmetricMeshDecoder, TextureDecoder, icosphere, make_encoder
 
 
 RUNS = {"runs": dict(nargs="+", metavar="DIR",
@@ -28,9 +28,11 @@ class Prediction:
     faces: torch.Tensor     # (F, 3)
     codes: torch.Tensor     # (B, latent_dim)
     outward: int = 1        # -1 if the template's faces are clockwise seen from outside
+    textures: torch.Tensor | None = None  # (B, F, T, T, T, 3) in [0, 1], of a run with --texture
 
     def cpu(self):
-        return Prediction(self.vertices.cpu(), self.faces.cpu(), self.codes.cpu(), self.outward)
+        textures = None if self.textures is None else self.textures.cpu()
+        return Prediction(self.vertices.cpu(), self.faces.cpu(), self.codes.cpu(), self.outward, textures)
 
 
 def load_template(path=None):
@@ -42,6 +44,17 @@ def load_template(path=None):
     except (OSError, ValueError) as error:
         raise InputError(f"--obj_dir={path} is not a template mesh that can be read: {error}") from None
     return vertices, faces.long()
+
+
+def _texture_decoder(options, template, faces, encoder):
+    """The `TextureDecoder` of the options (a dict), None without --texture. It draws its weights aside, so that the
+    other networks begin as they do without it."""
+    if options.get("texture", "none") == "none":
+        return None
+    own = options["texture_dim"]
+    with torch.random.fork_rng(devices=[]):
+        return TextureDecoder(template, faces, 1 if options["texture"] == "faces" else options["texture_size"],
+                              own or options["latent_dim"], encoder.num_features if own else None)
 
 
 class Model:
@@ -59,6 +72,7 @@ class Model:
             self.decoder = decoder(template, options["latent_dim"])
         except ValueError as error:
             raise InputError(f"--obj_dir={options.get('obj_dir')} with --symmetric: {error}") from None
+        self.texture = _texture_decoder(options, template, self.faces, self.encoder)
         self.step = 0
         self.source = None
 
@@ -70,20 +84,29 @@ class Model:
         self.encoder.to(device)
         if self.decoder is not None:
             self.decoder.to(device)
+        if self.texture is not None:
+            self.texture.to(device)
         self.faces = self.faces.to(device)
         return self
 
     def modules(self):
-        return {"E": self.encoder, "G": self.decoder}
+        return {"E": self.encoder, "G": self.decoder, **({"T": self.texture} if self.texture is not None else {})}
+
+    def read(self, images):
+        """Shape codes (B, latent_dim) and colour codes (B, d), None without --texture, of images."""
+        features = self.encoder.features(images)
+        codes = self.encoder.code(features)
+        return codes, None if self.texture is None else self.texture.code(codes, features)
 
     def predict(self, images, batch_size=256):
         """`Prediction` from images (B, C, H, W), float in [0, 1], of the size trained on: C = 4, RGBA, but for
         Pascal3D 3, RGB."""
-        codes = self.encode(images, batch_size)
+        codes, colour_codes = self.codes(images, batch_size)
         vertices = self.decode(codes, batch_size)
         if not torch.isfinite(vertices).all():
             raise Divergence(f"the model of step {self.step} predicts vertices that are not finite")
-        return Prediction(vertices, self.faces, codes, orientation(self.decoder.template, self.faces))
+        return Prediction(vertices, self.faces, codes, orientation(self.decoder.template, self.faces),
+                          self.colour(colour_codes, batch_size))
 
     @torch.no_grad()
     def decode(self, codes, batch_size=256):
@@ -95,8 +118,21 @@ class Model:
         return torch.cat(vertices)
 
     @torch.no_grad()
+    def colour(self, colour_codes, batch_size=256):
+        """Textures (B, F, T, T, T, 3) of colour codes; None for None."""
+        if colour_codes is None:
+            return None
+        return torch.cat([self.texture.cubes(self.texture(part))
+                          for part in colour_codes.to(self.device).split(batch_size)])
+
     def encode(self, images, batch_size=256):
         """Shape codes (B, latent_dim) of images as `predict` takes them."""
+        return self.codes(images, batch_size)[0]
+
+    @torch.no_grad()
+    def codes(self, images, batch_size=256):
+        """Shape codes (B, latent_dim) and colour codes (B, d), None without --texture, of images as `predict` takes
+        them."""
         side = self.options["img_size"]
         if not isinstance(images, torch.Tensor) or images.dim() != 4 or \
                 images.shape[1:] != (self.dataset.channels, side, side) or not images.is_floating_point():
@@ -106,9 +142,9 @@ class Model:
                              f"{side}, {side}), got {got}")
         was_training = self.encoder.training
         self.encoder.eval()
-        codes = [self.encoder(part.to(self.device)) for part in images.split(batch_size)]
+        codes, colours = zip(*[self.read(part.to(self.device)) for part in images.split(batch_size)])
         self.encoder.train(was_training)
-        return torch.cat(codes)
+        return torch.cat(codes), None if self.texture is None else torch.cat(colours)
 
 
 def load_run(folder, flag="last", device="cpu", settings=None):

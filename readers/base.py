@@ -15,6 +15,7 @@ from engine.arguments import number
 from errors import InputError
 
 from .conventions import VOXEL_GRID, Conventions  # noqa: F401  (the grid's side belongs to the interface)
+from .light import read_light
 
 SHAPENET = {  # names of the 13 classes that are in use, by their ids
     "02691156": "airplane", "02828884": "bench", "02933112": "dresser", "02958343": "car", "03001627": "chair",
@@ -93,6 +94,7 @@ class Dataset(Conventions):
     class_ids, split : as given.
     img_size : side of the images in pixels.
     num_poses : number of pose bins.
+    light : what `readers.light.read_light` finds; set by `open`.
     rows : `table` of the M images, object by object. The columns `class_number` (index into class_ids) and `object`
         (number within its class) are used here; others are the dataset's own.
     object_class : (objects,) int, the class number of each object, counted through all classes.
@@ -110,9 +112,10 @@ class Dataset(Conventions):
     files = None                         # what a folder of it holds, in words
     contents = None                      # the same with types and sizes
     source = None                        # where its authors publish it
+    one_light = True                     # the pictures of a set that this program made share a light
     writer = None                        # makes files of a class from meshes (see readers/writers.py), if it can
 
-    class_ids = split = img_size = num_poses = rows = object_class = None
+    class_ids = split = img_size = num_poses = rows = object_class = light = None
 
     def pose_angle(self, a, b):
         """(B,) degrees between pose bins (B,) and (B,), NaN where it is not known."""
@@ -160,7 +163,9 @@ class Dataset(Conventions):
             raise InputError(f"--split={split}: {cls.name} has {', '.join(cls.splits)}")
         more.setdefault("cache_dir", options.get("cache_dir") or os.path.join(data_dir, ".cache"))
         taken = {name: options[name] for name in cls.reads if options.get(name) is not None}
-        return cls(data_dir, class_ids or options["class_ids"], split, **{**taken, **more})
+        data = cls(data_dir, class_ids or options["class_ids"], split, **{**taken, **more})
+        data.light = read_light(data_dir, cls.mirrors) if cls.one_light else None
+        return data
 
     def gather(self, indices, step=None, part=slice(None)):
         """`read`, as numbers in [0, 1]."""
