@@ -46,7 +46,7 @@ def load_template(path=None):
     return vertices, faces.long()
 
 
-def _texture_decoder(options, template, faces, encoder):
+def _texture_decoder(options, template, faces, encoder, channels):
     """The `TextureDecoder` of the options (a dict), None without --texture. It draws its weights aside, so that the
     other networks begin as they do without it."""
     if options.get("texture", "none") == "none":
@@ -54,7 +54,7 @@ def _texture_decoder(options, template, faces, encoder):
     own = options["texture_dim"]
     with torch.random.fork_rng(devices=[]):
         return TextureDecoder(template, faces, 1 if options["texture"] == "faces" else options["texture_size"],
-                              own or options["latent_dim"], encoder.num_features if own else None)
+                              own or options["latent_dim"], encoder.num_features if own else None, channels)
 
 
 class Model:
@@ -72,7 +72,7 @@ class Model:
             self.decoder = decoder(template, options["latent_dim"])
         except ValueError as error:
             raise InputError(f"--obj_dir={options.get('obj_dir')} with --symmetric: {error}") from None
-        self.texture = _texture_decoder(options, template, self.faces, self.encoder)
+        self.texture = _texture_decoder(options, template, self.faces, self.encoder, self.dataset.channels)
         self.step = 0
         self.source = None
 
@@ -96,7 +96,7 @@ class Model:
         """Shape codes (B, latent_dim) and colour codes (B, d), None without --texture, of images."""
         features = self.encoder.features(images)
         codes = self.encoder.code(features)
-        return codes, None if self.texture is None else self.texture.code(codes, features)
+        return codes, None if self.texture is None else self.texture.code(images, codes, features)
 
     def predict(self, images, batch_size=256):
         """`Prediction` from images (B, C, H, W), float in [0, 1], of the size trained on: C = 4, RGBA, but for

@@ -289,15 +289,20 @@ class TextureDecoder(nn.Module):
         image (Kanazawa et al. 2018, who predict one half of a symmetric texture).
     """
 
-    def __init__(self, template, faces, size=1, latent_dim=512, features=None):
+    GLANCE = 8  # pixels on a side of the picture that a code of its own also reads
+
+    def __init__(self, template, faces, size=1, latent_dim=512, features=None, channels=4):
         """size : T, 1 for one colour a face. latent_dim : d. features : length of the encoder's features, for a code of
-        its own."""
+        its own; then channels : of the images."""
         super().__init__()
         self.lattice, self.size = Lattice(template, faces, size), size
-        self.codeLayer = None if features is None else nn.Linear(features, latent_dim)
+        self.codeLayer = None if features is None else nn.Linear(features + channels * self.GLANCE ** 2, latent_dim)
         self.fclayers = nn.Sequential(nn.Linear(latent_dim, 512), nn.ReLU(), nn.Linear(512, 1024), nn.ReLU())
         self.colour_layer = nn.Linear(1024, 3 * self.lattice.count)
         nn.init.zeros_(self.colour_layer.weight)
+        for layer in (self.codeLayer, *self.fclayers):
+            if isinstance(layer, nn.Linear):  # torch's own weights are so small that a picture hardly counts at first
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         for name in ("of_faces", "weights", "neighbours"):
             self.register_buffer(name, getattr(self.lattice, name), persistent=False)
         self.register_buffer("light", torch.tensor([1.0, 0, 0, 0, 0]))
@@ -314,9 +319,13 @@ class TextureDecoder(nn.Module):
             if mirror is not None:
                 self.source.copy_(torch.minimum(self.source.cpu(), self.lattice.partners(mirror)))
 
-    def code(self, codes, features):
-        """The colour code (B, d): the shape codes, or one that is read from the encoder's features."""
-        return codes if self.codeLayer is None else self.codeLayer(features.flatten(1))
+    def code(self, images, codes, features):
+        """The colour code (B, d): the shape codes, or one that is read from the encoder's features and from a glance at
+        the images (B, C, S, S) themselves, whose colours the features of shapes need not keep."""
+        if self.codeLayer is None:
+            return codes
+        glance = nn.functional.adaptive_avg_pool2d(images, self.GLANCE)
+        return self.codeLayer(torch.cat([features.flatten(1), glance.flatten(1).to(features.dtype)], 1))
 
     def forward(self, codes):
         numbers = self.colour_layer(self.fclayers(codes))

@@ -10,7 +10,7 @@ from engine.arguments import integer
 from engine.monitor import Progress
 from errors import InputError
 from inference import label
-from metrics import mean_shape, measures, pairwise_iou, pose_mmd, shared_bins, voxel_iou
+from metrics import colours, mean_shape, measures, pairwise_iou, pose_mmd, shared_bins, voxel_iou
 
 MMD = {"mmd_batches": dict(type=integer(1), metavar="N", help=(
     "MMD of the first N batches of BATCH_SIZE codes of each class, object by object; the published program took 96 of "
@@ -20,15 +20,20 @@ COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object"
 # What evaluations of before lack.
 MORE = (("own_view", "own view"), ("new_view", "new view"), ("inside_out", "inside out"), ("pose_probe", "pose probe"),
         ("pose_chance", "by chance"), ("pose_degrees", "degrees off"))
+# Of runs with colours: with controls, the same shapes in one colour and in those of the nearest training image.
+PSNR, SSIM = (tuple((f"{key}_{view}{control}", f"{title} {view}{word}") for view in ("own", "new")
+                    for control, word in (("", ""), ("_mean", " mean"), ("_nearest", " near")))
+              for key, title in (("psnr", "PSNR"), ("ssim", "SSIM")))
 _FEW_POSES = "fewer than two poses show two objects or more"
 UNDEFINED = {"iou_wrong_object": "there is one object", "view_agreement": "each object has one view",
              "mmd": _FEW_POSES, "mmd_shuffled": _FEW_POSES, "new_view": "each object has one view",
+             **{key: "each object has one view" for key, _ in PSNR + SSIM if "_new" in key},
              "inside_out": "nothing is drawn", "pose_probe": "there is one pose or one object",
              "pose_chance": "there is one pose or one object", "pose_degrees": "angles between poses are not known"}
 
 
 def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None, mmd_codes=None,
-          seed=0):
+          seed=0, train=None):
     """Measure a model on every view of every object of a split.
 
     Parameters
@@ -36,6 +41,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     data : a dataset whose objects have all their views.
     full : also the controls (below), which the validation during training leaves out.
     mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
+    train : the training split, with its images; needed with `full` of a model that has colours.
     mmd_codes : int. MMD is taken of the first so many codes of a class, object by object; None takes all.
     seed : permutes the pose labels of `mmd_shuffled`; also of directions, other views and the probe.
 
@@ -47,11 +53,13 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     `iou_wrong_object` (each prediction against up to 20 other objects of its class),
     `view_agreement` (IoU of the shapes predicted from any two views of one object), `mean_shape_iou`,
     `mmd_shuffled` (pose labels permuted), `own_view` and `new_view` (IoU of drawn and real silhouettes, the input's
-    view and from another one of the object), and `pose_probe`, `pose_degrees`, `pose_chance` (`measures.pose_probe`).
+    view and from another one of the object), and `pose_probe`, `pose_degrees`, `pose_chance` (`measures.pose_probe`);
+    and of a model with colours `colours.FIGURES`.
     """
+    coloured = full and model.texture is not None
     result = {key: {} for key in ("iou", "mmd", "inside_out", "code_spread") + (
         ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled", "own_view", "new_view", "pose_probe",
-         "pose_degrees", "pose_chance") if full else ())}
+         "pose_degrees", "pose_chance") if full else ()) + (colours.FIGURES if coloured else ())}
     done = 0
     for c, class_id in enumerate(data.class_ids):
         numbers = data.images_of_class(c)
@@ -59,7 +67,9 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         views = len(numbers) // len(objects)
         truth = data.voxels(objects).to(model.device)
         # In order, and added up in order, whichever process has measured what.
-        figures = torch.zeros(len(objects), 7, dtype=torch.float64, device=model.device)
+        figures = torch.zeros(len(objects), 7 + (len(colours.FIGURES) if coloured else 0), dtype=torch.float64,
+                              device=model.device)
+        nearest = colours.Nearest(train, train.images_of_class(c)) if coloured else None
         codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
         poses, shown = data.all_poses()[numbers], data.all_objects()[numbers]
         for k, first in enumerate(range(0, len(objects), objects_at_once)):
@@ -81,8 +91,12 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
                 figures[here, 3:5] = measures.inside_out(data, shapes[::every], faces, batch.cameras[::every], size,
                                                          prediction.outward, turns).view(count, -1, 2).sum(1)
                 if full:
-                    figures[here, 5:] = measures.seen_views(data, data.renderer(size), shapes, faces, batch, count,
-                                                            turns).view(count, -1, 2).mean(1)
+                    others = measures.other_images(count, views, turns)
+                    seen = measures.seen_views(data, data.renderer(size), shapes, faces, batch, others)
+                    figures[here, 5:7] = seen.view(count, -1, 2).mean(1)
+                if coloured:
+                    figures[here, 7:] = colours.seen_colours(model, data, prediction, batch, others, nearest) \
+                        .view(count, views, -1).mean(1)
             done += len(numbers[places])
             if progress:
                 progress(done)
@@ -96,7 +110,9 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         result["mmd"][class_id] = pose_mmd(codes, poses, bins)[1]
         if full:
             result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:3]
-            result["own_view"][class_id], result["new_view"][class_id] = mean[5:]
+            result["own_view"][class_id], result["new_view"][class_id] = mean[5:7]
+            for name, figure in zip(colours.FIGURES if coloured else (), mean[7:], strict=True):
+                result[name][class_id] = figure
             probe = measures.pose_probe(codes, poses, shown, data.pose_angle, seed)
             result["pose_probe"][class_id], result["pose_degrees"][class_id] = probe["accuracy"], probe["degrees"]
             result["pose_chance"][class_id] = probe["chance"]
@@ -169,7 +185,7 @@ def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "obj
 def undefined(figures):
     """Why some figures, {name: {class_id: number}}, are not numbers: a sentence for each reason."""
     found = {}
-    for key, title in COLUMNS + MORE:
+    for key, title in COLUMNS + MORE + PSNR + SSIM:
         classes = tuple(c for c, value in figures.get(key, {}).items() if not math.isfinite(value))
         if classes:
             found.setdefault((classes, UNDEFINED.get(key, "not finite")), []).append(title)

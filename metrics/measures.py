@@ -28,20 +28,27 @@ def silhouette_iou(rendered, target):
     return torch.where(union == 0, 1.0, shared / union.clamp_min(1))
 
 
-def seen_views(dataset, renderer, vertices, faces, batch, objects, generator=None):
+def other_images(objects, views, generator=None):
+    """(objects * views,) for each image of a batch that has equally many of each object, object by object, another one
+    of its object, drawn at random; None with one view an object."""
+    if views < 2:
+        return None
+    shift = torch.randint(1, views, (objects, 1), generator=generator)
+    return (torch.arange(objects)[:, None] * views + (torch.arange(views) + shift) % views).flatten()
+
+
+def seen_views(dataset, renderer, vertices, faces, batch, others):
     """(B, 2): IoU of the drawn with the real silhouette, from the view of each shape's own image and from that of
     another image of the same object.
 
-    batch : `Batch` of numbers of the images that the shapes are predicted from, object by object, equally many of each
-        of `objects` objects. With one image an object there is no other view: NaN.
+    batch : `Batch` of numbers of the images that the shapes are predicted from. others : (B,) numbers within it, the
+        other images (`other_images`); None where there are none: NaN.
     """
-    views = len(vertices) // objects
     own = silhouette_iou(renderer.render_silhouettes(dataset.project(vertices, batch.cameras), faces),
                          batch.silhouettes)
-    if views < 2:
+    if others is None:
         return torch.stack([own, torch.full_like(own, float("nan"))], 1).double()
-    shift = torch.randint(1, views, (objects, 1), generator=generator)
-    others = (torch.arange(objects)[:, None] * views + (torch.arange(views) + shift) % views).flatten().to(own.device)
+    others = others.to(own.device)
     new = silhouette_iou(renderer.render_silhouettes(dataset.project(vertices, batch.cameras[others]), faces),
                          batch.silhouettes[others])
     return torch.stack([own, new], 1).double()

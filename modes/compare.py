@@ -6,9 +6,8 @@ from engine.arguments import Mode
 from errors import InputError
 from inference import RUNS, load_run, open_split, refuse_two_folders, split_of
 from pictures import draw, draw_backs, on_paper, sheet, straight, to_image
-from scoring import COLUMNS, MORE, same_protocol
+from scoring import COLUMNS, MORE, PSNR, SSIM, same_protocol
 
-SHOWN = COLUMNS + MORE
 
 
 def run(options, device):
@@ -28,10 +27,12 @@ def run(options, device):
     data = open_split(models[0], options)
     _picture(folder, data, models, names)
     _red_backs(folder, data, models, names)
-    rows = [(name, class_id, [e.get(key, {}).get(class_id) for key, _ in SHOWN])
+    coloured = any(PSNR[0][0] in e for e in evaluations)
+    shown = COLUMNS + MORE + (PSNR + SSIM if coloured else ())
+    rows = [(name, class_id, [e.get(key, {}).get(class_id) for key, _ in shown])
             for class_id in evaluations[0]["iou"] for name, e in zip(names, evaluations)]
-    table = _markdown(rows, evaluations[0], data)
-    for ending, text in (("md", table), ("csv", _csv(rows)), ("tex", _latex(rows, data))):
+    table = _markdown(shown, rows, evaluations[0], data)
+    for ending, text in (("md", table), ("csv", _csv(shown, rows)), ("tex", _latex(shown, rows, data))):
         with disk.written_whole(os.path.join(folder, f"table.{ending}")) as out:
             out.write(text)
     print(table)
@@ -87,8 +88,8 @@ def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
     for model, name in zip(models, names):
         prediction = model.predict(batch.images)
         for look, angle in zip(looks, angles):
-            columns.append(list(draw(data, prediction.vertices, prediction.faces,
-                                     look.to(model.device), size).cpu()))
+            columns.append(list(draw(data, prediction.vertices, prediction.faces, look.to(model.device), size,
+                                     textures=prediction.textures).cpu()))
             titles.append(f"{name[-12:]}, {angle}")
     truths = data.voxel_meshes(objects)
     for look, angle in zip(looks, angles):
@@ -125,31 +126,31 @@ def _figure(value):
     return "-" if value is None else f"{value:.3f}"
 
 
-def _markdown(rows, evaluation, data):
+def _markdown(shown, rows, evaluation, data):
     protocol = evaluation["protocol"]
     lines = [f"{protocol['dataset']} {protocol['split']}, every view of every object, voxels 32^3 by the "
              f"published rule, {protocol['checkpoint']} checkpoint.", "",
-             "| class | run | " + " | ".join(title for _, title in SHOWN) + " |",
-             "| --- | --- |" + " ---: |" * len(SHOWN)]
+             "| class | run | " + " | ".join(title for _, title in shown) + " |",
+             "| --- | --- |" + " ---: |" * len(shown)]
     lines += [f"| {data.class_name(c)} | {name} | " + " | ".join(map(_figure, values)) + " |"
               for name, c, values in rows]
     lines += ["", *(f"-: {why}." for why in protocol["undefined"])] if protocol.get("undefined") else []
     return "\n".join(lines) + "\n"
 
 
-def _csv(rows):
-    lines = ["class,run," + ",".join(key for key, _ in SHOWN)]
+def _csv(shown, rows):
+    lines = ["class,run," + ",".join(key for key, _ in shown)]
     quoted = [(name if not set(name) & set(',"\n') else '"' + name.replace('"', '""') + '"', c, values)
               for name, c, values in rows]
     lines += [f"{c},{name}," + ",".join("" if v is None else f"{v:.6f}" for v in values) for name, c, values in quoted]
     return "\n".join(lines) + "\n"
 
 
-def _latex(rows, data):
+def _latex(shown, rows, data):
     def plain(text):
         return "".join("\\" + ch if ch in "_&%#$" else ch for ch in text)
-    lines = [r"\begin{tabular}{ll" + "r" * len(SHOWN) + "}", r"\hline",
-             "class & run & " + " & ".join(title for _, title in SHOWN) + r" \\", r"\hline"]
+    lines = [r"\begin{tabular}{ll" + "r" * len(shown) + "}", r"\hline",
+             "class & run & " + " & ".join(title for _, title in shown) + r" \\", r"\hline"]
     lines += [f"{plain(data.class_name(c))} & {plain(name)} & "
               + " & ".join(map(_figure, values)) + r" \\" for name, c, values in rows]
     return "\n".join(lines + [r"\hline", r"\end{tabular}"]) + "\n"

@@ -22,8 +22,8 @@ COLOURS = {
         "shapes in colours, too: one a face, or a cube of TEXTURE_SIZE^3 texels a face; in other modes, the run must "
         "have them")),
     "texture_size": dict(type=integer(2), default=4, help="cubes: texels along each axis"),
-    "texture_dim": dict(type=integer(0), default=0, help=(
-        "length of a colour code of its own, which the encoder gives beside the shape code; 0: colours are read from "
+    "texture_dim": dict(type=integer(0), default=64, help=(
+        "length of the colour code, which is read from the picture beside the shape code; 0: colours are read from "
         "the shape code")),
     "texture_to_shape": dict(action="store_true", help="the colours' gradient moves the vertices, too"),
     "texture_mirror": dict(action="store_true", help=(
