@@ -126,6 +126,8 @@ def parser():
                              "train starts from them, other modes use them instead of CKPT_DIR")
     g.add_argument("--load_E", nargs="+", metavar="FILE", help="encoder (MMD and t_SNE: several, side by side)")
     g.add_argument("--load_G", metavar="FILE", help="mesh decoder; --obj_dir names its template")
+    g.add_argument("--load_T", metavar="FILE", help="texture decoder (default: that of LOAD_G where this is the file "
+                                                    "of a run with colours; train: none)")
     g.add_argument("--load_D", metavar="FILE", help="discriminator (train)")
 
     for title, options in by_modes().items():

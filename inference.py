@@ -176,6 +176,7 @@ def load_run(folder, flag="last", device="cpu", settings=None):
         except (RuntimeError, KeyError) as error:
             raise InputError(f"the checkpoint in {folder} does not fit its own options: "
                              f"{str(error).splitlines()[0]}") from None
+    refuse_other_texture(settings or {}, model, f"the run in {folder}")
     model.step, model.source = state["step"], folder
     return model.to(device)
 
@@ -185,6 +186,14 @@ def refuse_other_dataset(settings, model, source):
     if settings.get("dataset") not in (None, model.dataset.name):
         raise InputError(f"--dataset={settings['dataset']}: {source} was trained on {model.dataset.name}, whose "
                          "cameras and files it goes with; leave --dataset out")
+
+
+def refuse_other_texture(settings, model, source):
+    """Raise InputError if --texture asks for colours that a model does not have."""
+    asked, has = settings.get("texture") or "none", model.options.get("texture", "none")
+    if asked not in ("none", has):
+        raise InputError(f"--texture={asked}: {source} was trained " + (
+            "without colours" if has == "none" else f"with --texture={has}") + f"; train one with --texture={asked}")
 
 
 def split_of(options, dataset):
@@ -217,10 +226,16 @@ def load_weights(load_E, load_G=None, device="cpu", settings=None):
     settings = settings or {}
     encoder, run = weights.read_encoder(load_E, DATASETS[settings.get("dataset") or DEFAULT])
     decoder, other_run = weights.read(load_G, "G") if load_G else ({}, {})
+    coloured = other_run.get("options", {}).get("texture", "none") != "none"
+    load_T = settings.get("load_T") or (load_G if coloured else None)
+    colours, coloured_run = weights.read(load_T, "T") if load_T and load_G else ({}, {})
     known = {"dataset": DEFAULT, "latent_dim": 512, "img_size": 64, "enc_width": 64,
              **{name: value for name, value in settings.items() if value is not None}, **run.get("options", {}),
              **weights.sizes(encoder, f"--load_E={load_E}")}
     known["obj_dir"] = settings.get("obj_dir") or other_run.get("options", {}).get("obj_dir")
+    asked = coloured_run.get("options", settings)
+    known |= {name: asked.get(name) for name in ("texture", "texture_size", "texture_dim")} if colours else \
+        {"texture": "none"}
     takes = decoder["fclayers.0.weight"].shape[1:] if "fclayers.0.weight" in decoder else ()
     if takes and takes[0] != known["latent_dim"]:
         raise InputError(f"--load_E={load_E} gives codes of {known['latent_dim']} numbers, --load_G={load_G} "
@@ -236,6 +251,12 @@ def load_weights(load_E, load_G=None, device="cpu", settings=None):
         weights.put_into(model.decoder, decoder, f"--load_G={load_G}", "G")
     else:
         model.decoder = None
+    if colours:
+        if model.texture is None:
+            raise InputError(f"--load_T={load_T} does not tell what it is of: give the --texture, --texture_size and "
+                             "--texture_dim of its training")
+        weights.put_into(model.texture, colours, f"--load_T={load_T}", "T")
+    refuse_other_texture(settings, model, f"--load_G={load_G}")
     model.step, model.source = run.get("step"), load_E
     return model.to(device)
 

@@ -11,6 +11,9 @@ from errors import InputError
 from neural_renderer.ops import rasterize
 
 
+GREY = 2 / 255  # a channel that is no brighter is black; channels that differ by no more show no colour
+
+
 def light_on(vertices, faces, light, mirrors=True):
     """Light (B, F, 2, 3) on fronts and backs of faces, as the rasteriser takes it: ambient + directional max(0, n . d),
     n being the unit normal of the side that is seen, d the direction towards the light.
@@ -41,12 +44,13 @@ def paint(dataset, vertices, faces, textures, cameras, size, light):
 
 
 def given_colours(images, silhouettes):
-    """Colours times coverage (B, 3, S, S) of images (B, C, H, W), at the size of their silhouettes (B, S, S). RGBA
-    images have that already; of RGB ones the ground is taken away."""
-    colours = images[:, :3]
+    """Colours times coverage (B, 3, S, S) of images (B, C, H, W), at the size of their silhouettes (B, S, S). Images on
+    black have that already; of others what is around the object is taken away."""
+    colours, around = images[:, :3], (silhouettes == 0)[:, None]
     if colours.shape[-1] != silhouettes.shape[-1]:
         colours = interpolate(colours, size=silhouettes.shape[-2:], mode="bilinear", antialias=True)
-    return colours if images.shape[1] == 4 else colours * silhouettes[:, None]
+    on_black = (colours * around).amax((1, 2, 3), keepdim=True) <= GREY
+    return torch.where(on_black, colours, colours * silhouettes[:, None])
 
 
 def colour_loss(painted, rendered, given, silhouettes):
@@ -81,7 +85,6 @@ def variation_of_step(step):
 # ---- where colours begin ------------------------------------------------------------------------------
 
 SEEN = 4096        # training images, evenly spread, that tell the mean colour
-GREY = 2 / 255     # channels that differ by no more show no colour
 MIRROR_FIT = 0.75  # how alike the mean grid and its mirror image must be
 
 

@@ -112,7 +112,6 @@ class Dataset(Conventions):
     files = None                         # what a folder of it holds, in words
     contents = None                      # the same with types and sizes
     source = None                        # where its authors publish it
-    one_light = True                     # the pictures of a set that this program made share a light
     writer = None                        # makes files of a class from meshes (see readers/writers.py), if it can
 
     class_ids = split = img_size = num_poses = rows = object_class = light = None
@@ -164,7 +163,7 @@ class Dataset(Conventions):
         more.setdefault("cache_dir", options.get("cache_dir") or os.path.join(data_dir, ".cache"))
         taken = {name: options[name] for name in cls.reads if options.get(name) is not None}
         data = cls(data_dir, class_ids or options["class_ids"], split, **{**taken, **more})
-        data.light = read_light(data_dir, cls.mirrors) if cls.one_light else None
+        data.light = read_light(data_dir, cls)
         return data
 
     def gather(self, indices, step=None, part=slice(None)):

@@ -25,9 +25,10 @@ class Conventions(abc.ABC):
     num_views = None                     # numbered views that all objects share, if there are such
     count_of_views = None                # views of an object in the published files
     mirrors = True                       # its cameras mirror a right-handed scene
-    mirror_axis = None                   # 0 or 2: its objects are symmetric in x or z of the renderer's frame, if told
     grid_rule = None                     # how voxels come from coordinates, in words
     class_names = {}
+    mirror_axis = None                   # 0 or 2: its objects are symmetric in x or z of the renderer's frame, if told
+    light_frame = "renderer"             # in which our pictures have one light: the renderer's or the viewer's
 
     @classmethod
     @abc.abstractmethod

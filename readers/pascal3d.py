@@ -51,7 +51,8 @@ class Pascal3D(Dataset):
                      symmetric=True)
     reads = ("img_size", "skip_bad", "published_flip")
     augments = True
-    mirrors = one_light = False
+    light_frame = "viewer"
+    mirrors = False
     mirror_axis = 2
     grid_rule = "(coordinates + 1) / 2, grid axes 1 and 2 swapped, all three reversed"
     files = "<name>_train.npz, <name>_imagenet.npz and <name>_val.npz"
