@@ -309,13 +309,12 @@ class TextureDecoder(nn.Module):
         self.register_buffer("source", torch.arange(self.lattice.count))
 
     def begin(self, colour, light=None, mirror=None):
-        """Start with one colour, (3,) in [0, 1], of the surface. light : (5,). mirror : axis across which the halves of
-        the template share their colours; ValueError if it has no such halves."""
+        """Start with one colour, (3,) in [0, 1], of the surface. light : (5,), None if it is not known. mirror : axis
+        across which the halves of the template share their colours; ValueError if it has no such halves."""
         with torch.no_grad():
             colour = torch.as_tensor(colour, dtype=torch.float32).clamp(0.02, 0.98)
             self.colour_layer.bias.copy_(torch.logit(colour).repeat(self.lattice.count))
-            if light is not None:
-                self.light.copy_(torch.as_tensor(light))
+            self.light.copy_(torch.tensor([1.0, 0, 0, 0, 0]) if light is None else torch.as_tensor(light))
             if mirror is not None:
                 self.source.copy_(torch.minimum(self.source.cpu(), self.lattice.partners(mirror)))
 

@@ -12,8 +12,8 @@ AMBIENT, DIRECTIONAL, DIRECTION = 0.5, 0.5, (0.35, 0.85, -0.4)
 
 def read_light(data_dir, dataset):
     """(ambient, directional, x, y, z), or None where no light is told that all pictures share: they show the colour of
-    a surface times ambient + directional max(0, n . (x, y, z)), n being the unit normal of the side that is seen, in the
-    renderer's frame.
+    a surface times ambient + directional max(0, n . (x, y, z)), n being the unit normal of the side that is seen, in
+    the renderer's frame.
 
     It is the entry "light" of dataset.json. The embedded data of older versions lack it and have that of `DIRECTION`;
     pictures of cameras that do not mirror were lit from the other side. A light that stands still for the viewer turns
