@@ -1,8 +1,8 @@
 """The live view of a run in visdom.
 
-`metrics.jsonl` is the truth and the dashboard a view of it: a `Follower` reads the file, never the
-training, and sends each window whole under a fixed name. So a resumed run replaces its curves, a finished
-run can be shown later, and what an absent, dead or hung server missed is sent when it is back.
+A `Follower` reads `metrics.jsonl`, not the training, and sends whole windows under fixed names. So a
+resumed run replaces its curves, and a finished run can be shown later. If the server is absent, dead or
+hanging, the follower sends what is missing when the server is back.
 """
 import contextlib
 import html
@@ -26,22 +26,22 @@ SERVER = {
     "visdom_env": dict(metavar="NAME", help="show the run in this visdom environment"),
     "visdom_server": dict(metavar="URL", default="http://localhost", help="where visdom runs"),
     "visdom_port": dict(type=integer(1), default=8097, help="its port")}
-POINTS = 1000  # of a window: twice its width in pixels; visdom copies a window as a whole, so each one costs
+POINTS = 1000  # most points of a curve: twice the window's width in pixels; visdom copies whole windows
 SIZE = {"width": 460, "height": 330}
-TIMEOUT = 3    # seconds that the server may take for one request
-PATIENCE = 5   # seconds that the end of training waits for the last records to arrive
+TIMEOUT = 3    # seconds to wait for the server's answer to a request
+PATIENCE = 5   # seconds to wait at the end of training until the last records are sent
 
-# What a record holds besides losses: the window it is drawn in, and its name there.
+# {entry of a record that is not a loss: (its window, its name there)}
 PLACES = {"val_iou": ("validation", "IoU"), "val_mmd": ("validation", "MMD"),
           "val_inside_out": ("validation", "inside out"), "lr": ("learning rate", "of E and G"),
           "lr_D": ("learning rate", "of D"), "images_per_s": ("images/s", "images/s")}
 CURVES = ("losses", "validation", "learning rate", "images/s")
-# In the order they are sent; 'save' is the request to keep them on the server's disk.
+# All windows, in the order in which they are sent. 'save' asks the server to save them to its disk.
 EVERYTHING = ("options", *CURVES, "picture", "mesh", "save")
 
 
 def check(env, port):
-    """Refuse names that visdom would change (it takes '/' for a path and writes '_') or cannot store."""
+    """Raise InputError for names that visdom would change (it replaces '/' by '_') or cannot store."""
     if not env.strip() or not env.isprintable() or set("/\\") & set(env) or len(env.encode()) > 200:
         raise InputError(f"--visdom_env={env!r} cannot name a dashboard: it takes 1 to 200 letters, digits or "
                          "signs, but no slash")
@@ -52,7 +52,7 @@ def check(env, port):
 
 
 class Curve:
-    """One figure over the steps: 16 bytes a point, so that those of a long run fit in memory."""
+    """One figure over the steps. A point takes 16 bytes, so that the curves of a long run fit in memory."""
 
     def __init__(self):
         self.steps, self.values = array("d"), array("d")
@@ -65,8 +65,8 @@ class Curve:
         self.values.append(value)
 
     def thinned(self, count):
-        """Steps and values of exactly `count` points spread evenly, with the first and the last; points
-        repeat, which no eye sees, where the curve has fewer."""
+        """Steps and values of exactly `count` evenly spread points, including the first and the last. If the curve
+        has fewer points, points repeat, which is invisible."""
         index = np.linspace(0, len(self) - 1, count).round().astype(int)
         return np.array(self.steps)[index], np.array(self.values)[index]
 
@@ -74,14 +74,14 @@ class Curve:
 def _client(env, server, port):
     """A `visdom.Visdom` that raises ConnectionError, prints nothing and waits at most TIMEOUT.
 
-    As it comes, visdom has no timeout, takes an error page for success, and posts while it is constructed:
-    so it is constructed offline, and gets a `_handle_post` (which is there to be overridden) of its own.
+    visdom itself has no timeout, treats an error page as success, and posts in its constructor. So this function
+    constructs it offline and then replaces its `_handle_post`, which visdom provides for that.
     """
     import requests
     import visdom
     session = requests.Session()
     if _is_loopback(server):
-        session.trust_env = False  # a proxy would look for it on its own machine
+        session.trust_env = False  # a proxy would look for localhost on the proxy's machine
 
     def post(url, data=None):
         reply = session.post(url, data=data, timeout=TIMEOUT)
@@ -100,17 +100,18 @@ def _is_loopback(server):
 
 
 class Follower:
-    """Shows the run in `ckpt_dir`, whose pictures and meshes are in `sample_dir`, as it grows.
+    """Shows the run in `ckpt_dir`, with its pictures and meshes in `sample_dir`, and updates while the run grows.
 
     Parameters
     ----------
-    env, server, port : where it is shown.
-    every : seconds between two looks at the file, and so between two updates of a window.
+    env, server, port : visdom environment, URL of the server and its port.
+    every : seconds between two updates.
 
     Notes
     -----
-    `offset` is the byte of the file up to which it was read, `pending` are the windows that differ from
-    what the server was seen to accept. A server that failed may have forgotten everything: then all are.
+    `offset` is the number of bytes of the file that were read. `pending` are the windows that the server has
+    not accepted yet in their newest form. After a failure all windows are pending, since the server may have
+    lost everything.
     """
 
     def __init__(self, ckpt_dir, sample_dir, env, server="http://localhost", port=8097, every=5.0):
@@ -129,8 +130,8 @@ class Follower:
     # ---- from the file --------------------------------------------------------------------------
 
     def read(self):
-        """Take in the records written since the last time; all of them if a resumed run, which rewrites
-        the file, has begun."""
+        """Read the records written since the last call. If a resumed run has rewritten the file, read all of
+        them."""
         try:
             file = open(os.path.join(self.folder, runs.METRICS), "rb")
         except FileNotFoundError:
@@ -152,7 +153,7 @@ class Follower:
             record = strict_json.loads(line)
             step = float(record.pop("step"))
         except (ValueError, KeyError, TypeError, AttributeError):
-            return  # a line that a full disk cut
+            return  # an incomplete line: the disk was full
         record.pop("time", None)
         for name, value in record.items():
             if name in ("picture", "mesh"):
@@ -162,13 +163,13 @@ class Follower:
                 window, name = PLACES.get(name, ("losses", name.replace("_", " ")))
                 self.curves[window].setdefault(name, Curve()).add(step, value)
                 self.pending.add(window)
-        if "val_iou" in record:  # a checkpoint: a good moment for the server to save, too
+        if "val_iou" in record:  # at each checkpoint the server saves, too
             self.pending.add("save")
 
     # ---- to the server --------------------------------------------------------------------------
 
     def push(self):
-        """Send the pending windows; ConnectionError leaves those that the server did not accept pending."""
+        """Send the pending windows. After a ConnectionError the windows that were not accepted stay pending."""
         if self.client is None:
             self.client = _client(self.env, self.server, self.port)
         for window in EVERYTHING:
@@ -188,7 +189,7 @@ class Follower:
         self.client.line(np.stack(values, 1), np.stack(steps, 1), win=window, opts=dict(
             title=window, xlabel="step", legend=list(curves), showlegend=len(curves) > 1, markers=count < 50,
             markersize=4, ytype="log" if window in ("losses", "learning rate") else "linear", **SIZE,
-            margintop=30, layoutopts={"plotly": {"title": ""}}))  # the window has one
+            margintop=30, layoutopts={"plotly": {"title": ""}}))  # the window has its own title
 
     def _options(self):
         path = os.path.join(self.folder, runs.OPTIONS)
@@ -196,24 +197,24 @@ class Follower:
             with open(path) as file:
                 options = dict(strict_json.loads(file.read())["options"])
         except (OSError, ValueError, KeyError, TypeError):
-            return  # an old or damaged folder: its curves are worth showing all the same
+            return  # an old or damaged folder: show only its curves
         rows = "".join(f"<tr><td>{html.escape(name)}&nbsp;</td><td>{html.escape(str(value))}</td></tr>"
                        for name, value in options.items() if value is not None)
         self.client.text(f"<table>{rows}</table>", win="options",
                          opts=dict(title=f"options of {self.folder}", **SIZE))
 
     def _picture(self):
-        """The newest sample sheet, as JPEG: visdom would spend 100 ms on a PNG."""
+        """The newest sample sheet, as JPEG, since a PNG would take visdom 100 ms."""
         try:
             with Image.open(os.path.join(self.sample_dir, self.latest["picture"])) as image:
                 pixels = np.asarray(image.convert("RGB"))
         except (OSError, ValueError, KeyError):
-            return  # none yet, or no longer there: the next one comes
+            return  # there is none yet, or it was removed
         self.client.image(pixels.transpose(2, 0, 1), win="picture", opts=dict(
             title=f"samples, {self.latest['picture']}", jpgquality=90))
 
     def _mesh(self):
-        """The newest mesh, in its colours if it has any; the files have y up, the browser z."""
+        """The newest mesh, in its colours if it has any. The files have y up; plotly has z up."""
         try:
             path = os.path.join(self.sample_dir, self.latest["mesh"])
             vertices, faces = nr.load_obj(path, normalization=False, device="cpu")
@@ -242,26 +243,26 @@ class Follower:
     # ---- again and again ------------------------------------------------------------------------
 
     def update(self):
-        """Read and send. Whatever goes wrong is said once, and tried again the next time."""
+        """Read and send. After a failure, print a warning once and try again in the next call."""
         try:
             self.read()
             self.push()
-        except Exception as error:  # the dashboard must not cost a run, whatever is wrong with it
+        except Exception as error:  # no error of the dashboard may end a training
             if not self.lost:
                 answered = getattr(self.client, "answered", "")
                 reason = f"answers {answered}" if answered and isinstance(error, ConnectionError) else \
                     "does not answer" if isinstance(error, ConnectionError) else \
                     f"cannot be used ({type(error).__name__}: {error})"
-                _say(f"warning: the visdom server {self.url} {reason}; what it misses is sent when it is back")
+                _say(f"warning: the visdom server {self.url} {reason}; the missing windows are sent when it is back")
             self.lost, self.pending = True, set(EVERYTHING)
         else:
             if self.lost:
                 _say(f"the visdom server {self.url} is back and up to date")
-                # Once more: what had waited in a server that hung may have come after what is newer.
+                # Send everything again: a server that hung may have applied old requests after new ones.
                 self.lost, self.pending = False, set(EVERYTHING)
 
     def follow(self):
-        """Update until `stop`, and once after it, for what was written before."""
+        """Update until `stop` is called, and once more after it for the last records."""
         ending = False
         while not ending:
             ending = self.stopped.is_set()
@@ -273,20 +274,20 @@ class Follower:
         self.thread.start()
 
     def stop(self, patience=PATIENCE):
-        """End the thread; it may take `patience` seconds for the last records."""
+        """End the thread; waits at most `patience` seconds for the last records to be sent."""
         self.stopped.set()
         self.thread.join(patience)
 
 
 def _say(line):
-    with contextlib.suppress(OSError):  # the terminal may be gone
+    with contextlib.suppress(OSError):  # the terminal may be closed
         print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def shown(ckpt_dir, sample_dir, env, server, port):
-    """Training inside this context is shown in the visdom environment `env`, unless that is None; the training never
-    waits for it."""
+    """A context that shows the training inside it in the visdom environment `env`, unless `env` is None. The training
+    never waits for the server."""
     if env is None:
         yield
         return

@@ -5,13 +5,13 @@
 (() => {
   const DISTANCE = 2.732, HALF_WIDTH = Math.tan(Math.PI / 12);  // the camera of the CVPR18 images
   const START = {azimuth: Math.PI / 6, elevation: Math.PI / 6, zoom: 1.3};
-  const CLAY = [219, 168, 115];
+  const CLAY = [219, 168, 115], RED = [230, 40, 40];
   const LIGHT = [0.37, 0.56, 0.74];  // towards it, unit length, seen by the camera: right, up, back
   const OVERSAMPLING = 2;
 
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const faces = new Uint32Array(bytes(document.querySelector("main").dataset.faces));
-  const together = document.getElementById("together");
+  const together = document.getElementById("together"), backs = document.getElementById("backs");
   const buffer = document.createElement("canvas");  // the one that all views share
   const items = [];
 
@@ -33,14 +33,14 @@
     return [screen, camera];
   }
 
-  /** Light on a face, both sides lit. */
+  /** Light on a face, both sides lit, and whether its back is seen. Faces are counterclockwise from outside. */
   function shade(c, i, j, k) {
     const ux = c[j] - c[i], uy = c[j + 1] - c[i + 1], uz = c[j + 2] - c[i + 2];
     const vx = c[k] - c[i], vy = c[k + 1] - c[i + 1], vz = c[k + 2] - c[i + 2];
     const n = [uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx];
     const towards = n[0] * -c[i] + n[1] * -c[i + 1] + n[2] * (DISTANCE - c[i + 2]) < 0 ? -1 : 1;
     const cosine = towards * (n[0] * LIGHT[0] + n[1] * LIGHT[1] + n[2] * LIGHT[2]) / (Math.hypot(...n) || 1);
-    return 0.4 + 0.65 * Math.max(0, cosine);
+    return [0.4 + 0.65 * Math.max(0, cosine), towards < 0];
   }
 
   /** The colour at a place of an array, in a light, as a little-endian RGBA pixel. */
@@ -66,8 +66,9 @@
       const right = Math.min(size - 1, Math.floor(Math.max(s[i], s[j], s[k]) - 0.5));
       const top = Math.max(0, Math.ceil(Math.min(s[i + 1], s[j + 1], s[k + 1]) - 0.5));
       const bottom = Math.min(size - 1, Math.floor(Math.max(s[i + 1], s[j + 1], s[k + 1]) - 0.5));
-      const light = shade(camera, i, j, k), first = f * n * n;
-      const color = colours ? pixel(colours, first, light) : pixel(CLAY, 0, light);
+      const [light, back] = shade(camera, i, j, k), first = f * n * n;
+      const plain = backs.checked && back ? RED : colours ? null : CLAY;
+      const color = plain ? pixel(plain, 0, light) : pixel(colours, first, light);
       // Weights of j and k, and how they change with a pixel to the right.
       const jx = (s[k + 1] - s[i + 1]) / area, kx = (s[i + 1] - s[j + 1]) / area;
       for (let y = top; y <= bottom; y++) {
@@ -79,7 +80,7 @@
           if (depth > depths[at]) {
             depths[at] = depth;
             pixels[at] = color;
-            if (n > 1) {  // weights as in space, not on the screen
+            if (n > 1 && !plain) {  // weights as in space, not on the screen
               const p = Math.max(0, Math.min(n - 1, Math.floor(n * wj * s[j + 2] / depth)));
               const q = Math.max(0, Math.min(n - 1, Math.floor(n * wk * s[k + 2] / depth)));
               pixels[at] = pixel(colours, first + 3 * (p * n + q), light);
@@ -193,5 +194,6 @@
     watcher.observe(canvas);
   }
   together.addEventListener("change", () => items.length && together.checked && share(items[0]));
+  backs.addEventListener("change", () => items.forEach(schedule));
   window.addEventListener("resize", () => items.forEach(schedule));
 })();

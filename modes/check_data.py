@@ -11,14 +11,16 @@ from datasets import DATASETS
 from engine import disk
 from engine.arguments import Mode, need
 from errors import InputError
+from losses.priors import MIRROR_FIT, find_mirror
 from pictures import on_paper, to_image
 
-MARGIN = 0.02   # another orientation must overlap better by this much; objects are nearly symmetric
-LEAST = 0.4     # least overlap of voxels and mask; intact files reach 0.7 to 0.95. Thin objects overlap less, for wings
-                # are fat at 32^3; they are sound if
-COVER = 0.8     # their voxels cover this much of the mask
-BETTER = 1.25   # and overlap this much better than in the middle one of the 48 orientations
+MARGIN = 0.02   # another orientation is reported if it overlaps better by this; objects are nearly symmetric
+LEAST = 0.4     # least overlap of voxels and mask; intact files reach 0.7 to 0.95. Thin objects overlap less, because
+                # wings are too thick at 32^3; they are accepted if
+COVER = 0.8     # their voxels cover at least this share of the mask,
+BETTER = 1.25   # and the overlap is this many times the median over the 48 orientations
 MEASURED, SHOWN = 24, 8  # samples per class
+SYMMETRIC = 100          # objects that tell the mirror plane of a class
 
 
 def run(options, _device):
@@ -58,6 +60,8 @@ def run(options, _device):
             wrong.append(f"{name}: {verdict}")
         print(f"{name}: voxels and masks overlap by {overlaps.mean():.3f}"
               + (f"; WRONG: {verdict}" if verdict else ""))
+        if split == "train" and data.mirror_planes():
+            print(f"  {_symmetry(data)}")
         rows.append((name, batch, _silhouettes(data, batch, meshes), overlaps))
     if rows:
         disk.make_folder(folder, "--sample_dir")
@@ -65,7 +69,7 @@ def run(options, _device):
         _sheet(rows).save(path)
         print(f"wrote {path}: image, mask, voxels through the camera, both (grey: both, red: mask, blue: voxels)")
     count = "1 thing is" if len(wrong) == 1 else f"{len(wrong)} things are"
-    print(f"{count} wrong:" if wrong else "all that is there is sound")
+    print(f"{count} wrong:" if wrong else "everything found is in order")
     for line in wrong:
         print(f"  {line}")
     return 1 if wrong else 0
@@ -75,6 +79,19 @@ def _samples(data, count):
     """`Batch` of images of evenly spread objects, and the mesh of each object's voxels."""
     objects, chosen = data.spread(count)
     return data.gather(chosen), data.voxel_meshes(objects)
+
+
+def _symmetry(data):
+    """What --lambda_mirror would find, from all images of some objects."""
+    objects = np.linspace(0, data.num_objects - 1, min(SYMMETRIC, data.num_objects)).astype(int)
+    planes = data.mirror_planes()
+    plane, fit = find_mirror(data, numbers=np.flatnonzero(np.isin(data.all_objects().numpy(), objects)))
+    alike = f"the similarity of silhouettes and mirrored ones is {fit:.3f}"
+    if len(planes) == 1:
+        return f"mirror plane: {data.plane_named(planes[0])}, as the dataset says; {alike}"
+    if fit < MIRROR_FIT:
+        return f"mirror plane: none is found; {alike} at best"
+    return f"mirror plane: {data.plane_named(plane)}, found from the images; {alike}"
 
 
 def _draw(data, vertices, faces, cameras, size):
@@ -90,8 +107,8 @@ def _silhouettes(data, batch, meshes):
 
 
 def _orientation(data, batch, meshes):
-    """Try all 48 ways to exchange and reverse the axes; none may overlap better than the stated one. Returns (message
-    or None, overlap of each sample in the stated orientation)."""
+    """Try all 48 ways to swap and reverse the axes; none may overlap better than the documented one. Returns (message
+    or None, overlap of each sample in the documented orientation)."""
     ways = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
     size = batch.silhouettes.shape[-1]
     overlaps, covers = np.zeros((len(ways), len(meshes))), np.zeros(len(meshes))
@@ -109,12 +126,12 @@ def _orientation(data, batch, meshes):
     if overlaps[best].mean() > stated + MARGIN:
         axes, signs = ways[best]
         found = ", ".join(("-" if s < 0 else "") + "xyz"[a] for a, s in zip(axes, signs))
-        return (f"voxels overlap better ({overlaps[best].mean():.3f} against {stated:.3f}) with the renderer's "
-                f"axes taken as ({found}): an axis of the voxels or of the camera is not as published"), overlaps[0]
+        return (f"voxels overlap better ({overlaps[best].mean():.3f} instead of {stated:.3f}) if the renderer's "
+                f"axes are ({found}): an axis of the voxels or of the camera is not as published"), overlaps[0]
     thin = covers.mean() >= COVER and stated >= BETTER * np.median(overlaps.mean(1))
     if stated < LEAST and not thin:
-        return (f"voxels and masks overlap by {stated:.3f} only, in any orientation, and the voxels cover "
-                f"{covers.mean():.3f} of the masks: they are not of the same objects"), overlaps[0]
+        return (f"voxels and masks overlap by only {stated:.3f} in the best orientation, and the voxels cover "
+                f"{covers.mean():.3f} of the masks: they show different objects"), overlaps[0]
     return None, overlaps[0]
 
 
@@ -140,7 +157,7 @@ def _sheet(classes, size=96, blocks=2, head=24):
 
 
 def _both(mask, voxels):
-    """(3, S, S): grey for both, red for the mask alone, blue for the voxels alone."""
+    """(3, S, S): grey where mask and voxels overlap, red for only the mask, blue for only the voxels."""
     ink = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 1.0], [1.0, 0.6, 0.0]])  # subtracted from white
     where = torch.stack([mask * voxels, mask * (1 - voxels), (1 - mask) * voxels])
     return 1 - torch.einsum("wij,wc->cij", where, ink)

@@ -1,4 +1,4 @@
-"""`--mode=dashboard`: a run, finished or running, in visdom."""
+"""`--mode=dashboard`: shows a finished or running run in visdom."""
 import contextlib
 import os
 import sys
@@ -10,7 +10,7 @@ from errors import InputError
 
 
 def run(options, _device):
-    """Show a finished run, or, with --follow, one that is being trained; returns the exit code."""
+    """Show the run in --ckpt_dir once, or with --follow until Ctrl-C; returns the exit code."""
     need(options, "ckpt_dir")
     need(options, "visdom_env")
     if not any(os.path.exists(os.path.join(options.ckpt_dir, name)) for name in (runs.METRICS, runs.OPTIONS)):
@@ -26,9 +26,9 @@ def run(options, _device):
         follower.push()
     except ConnectionError:
         answered = getattr(follower.client, "answered", "")
-        print(f"error: {follower.url} answered {answered}, which is not what a visdom server answers: does it need a "
-              "login, or stand below another path?" if answered else
-              f"error: no visdom server answers at {follower.url}; one starts with python -m visdom.server "
+        print(f"error: {follower.url} answered {answered}, which is not the answer of a visdom server: does it need a "
+              "login, or have another path?" if answered else
+              f"error: no visdom server answers at {follower.url}; start one with python -m visdom.server "
               f"-bind_local -port {options.visdom_port}", file=sys.stderr)
         return 1
     print(f"{options.ckpt_dir} -> {follower.url}/env/{options.visdom_env}")
@@ -36,4 +36,4 @@ def run(options, _device):
 
 
 MODE = Mode(run, "a run, finished or running, in visdom", taken_by_all=SERVER, options={
-    "follow": dict(action="store_true", help="go on as long as the run does, until Ctrl-C")})
+    "follow": dict(action="store_true", help="keep updating while the run is training, until Ctrl-C")})

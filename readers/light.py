@@ -15,7 +15,7 @@ def read_light(data_dir, dataset):
     a surface times ambient + directional max(0, n . (x, y, z)), n being the unit normal of the side that is seen, in
     the renderer's frame.
 
-    It is the entry "light" of dataset.json. The embedded data of older versions lack it and have that of `DIRECTION`;
+    It is the entry "light" of dataset.json. Sets that older versions made lack it and have that of `DIRECTION`;
     pictures of cameras that do not mirror were lit from the other side. A light that stands still for the viewer turns
     in the renderer's frame, and one that is drawn at random for each picture is not shared: both are None.
     """
@@ -28,8 +28,7 @@ def read_light(data_dir, dataset):
             return None
         if light is None:
             sign = 1 if dataset.mirrors else -1
-            return (AMBIENT, DIRECTIONAL, *(sign * x for x in DIRECTION)) \
-                if told.get("made_by") == "synthetic shapes" else None
+            return (AMBIENT, DIRECTIONAL, *(sign * x for x in DIRECTION)) if "made_by" in told else None
         if light.get("frame", "renderer") != "renderer":
             return None
         numbers = [float(light[name]) for name in ("ambient", "directional")] + [float(x) for x in light["direction"]]

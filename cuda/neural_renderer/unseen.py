@@ -1,4 +1,4 @@
-"""Says why a gradient is zero where nothing at all is visible: the rasteriser moves only what is seen."""
+"""Warn why a gradient is zero when nothing is visible: the rasteriser has gradients only for visible faces."""
 import warnings
 
 import torch
@@ -7,9 +7,9 @@ _said = set()
 
 
 def warn_if_unseen(vertices, faces, face_index, near, far, fill_back):
-    """Warn, once for each cause, where no sample of any image shows a face (`face_index` is all negative)."""
-    if not face_index.numel() or any((part >= 0).any() for part in (face_index[:1], face_index)):  # one mostly tells
-        return
+    """Warn, once for each cause, if no sample of any image shows a face (`face_index` is all negative)."""
+    if not face_index.numel() or any((part >= 0).any() for part in (face_index[:1], face_index)):
+        return  # the first image, looked at first, usually suffices
     cause = _cause(vertices, faces, near, far, fill_back)
     if cause not in _said:
         _said.add(cause)
@@ -29,7 +29,7 @@ def _cause(vertices, faces, near, far, fill_back):
     left &= (high[..., 2] > near) & (low[..., 2] < far)
     if not left.any():
         return f"every face lies in front of near or behind far ({near:g} and {far:g} along the view)"
-    left &= ((high[..., :2] >= -1) & (low[..., :2] <= 1)).all(-1) | (low[..., 2] <= 0)  # clipped: seen anywhere
+    left &= ((high[..., :2] >= -1) & (low[..., :2] <= 1)).all(-1) | (low[..., 2] <= 0)  # clipped: may be anywhere
     if not left.any():
         return "every face lies beside the picture; does the camera look at it?"
     a, b, c = corners[..., :2].unbind(2)

@@ -1,11 +1,12 @@
-"""--preset: which values it gives, and that what is given beside it wins."""
+"""--preset: its values, and that options on the command line override them."""
 import json
 
 import pytest
 from command import call, script
 
 BEST = {"lambda_pressure": 1e-4, "lambda_near": .5, "lambda_mirror": .5, "lambda_edge": .01, "lambda_front": 10.0,
-        "lambda_Gprior": 0.0, "confusion": "ce", "standardize_code": True, "lr_D": 1e-3}
+        "lambda_Gprior": 0.0, "confusion": "ce", "standardize_code": True, "lr_D": 1e-3, "replay": 8,
+        "D_always": True}
 
 
 def told(capsys, *arguments):
@@ -19,7 +20,8 @@ def test_the_default_is_the_published_run(capsys):
     assert options == told(capsys, "--preset=published") and options["preset"] == "published"
     assert {name: options[name] for name in BEST} == {
         "lambda_pressure": 0, "lambda_near": 0, "lambda_mirror": 0, "lambda_edge": 0, "lambda_front": 0,
-        "lambda_Gprior": 1, "confusion": "log2", "standardize_code": False, "lr_D": None}
+        "lambda_Gprior": 1, "confusion": "log2", "standardize_code": False, "lr_D": None,
+        "replay": 0, "D_always": False}
 
 
 def test_best_differs_in_its_values_alone(capsys):
@@ -28,7 +30,7 @@ def test_best_differs_in_its_values_alone(capsys):
 
 
 @pytest.mark.parametrize("given", ["--lambda_near=0", "--lambda_Gprior=1", "--lr_D=0.01"])
-def test_what_is_given_beside_it_wins(capsys, given):
+def test_given_options_override_the_preset(capsys, given):
     name, value = given[2:].split("=")
     assert told(capsys, "--preset=best", given) == {**told(capsys, "--preset=best"), name: float(value)}
 
@@ -43,7 +45,7 @@ def test_best_of_view_prior_learning_is_pressure():
     (("--mode=train", "--preset=best", "--lambda_adv=0"), "--preset=best excludes --lambda_adv=0"),
     (("--mode=evaluation", "--preset=best"), "--preset is an option of --mode=train and trainCVPR19"),
     (("--mode=train", "--preset=worst"), "invalid choice"),
-    (("--mode=train", "--lr_schedule=cosine", "--decay_every=3"), "--decay_every is of --lr_schedule=constant"),
+    (("--mode=train", "--lr_schedule=cosine", "--decay_every=3"), "--decay_every belongs to --lr_schedule=constant"),
     (("--mode=train", "--pairs=3"), "invalid choice")])
 def test_what_a_preset_excludes_is_refused(refused, arguments, says):
     assert says in refused(*arguments, usage=True)

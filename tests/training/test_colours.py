@@ -1,4 +1,6 @@
 """Colours: where they are on a mesh, the light on them, their losses, their figures, where they begin."""
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -113,7 +115,7 @@ def test_light_is_that_of_the_renderer():
 
 
 @pytest.mark.parametrize("name", ["CVPR18", "R2N2"])
-def test_shapes_are_painted_as_the_datasets_pictures_are(name):
+def test_shapes_are_painted_as_the_datasets_pictures_are(name, tmp_path):
     """A lopsided shape in colours of its faces, drawn for a dataset and by `paint` in the light that is read of it:
     people's winding there, the predictions' here, cameras that mirror and such that do not."""
     dataset = DATASETS[name]
@@ -123,27 +125,29 @@ def test_shapes_are_painted_as_the_datasets_pictures_are(name):
     cameras = dataset.turntable(3)
     placed = dataset.place(vertices)
     given = draw_rgba(dataset, placed, faces, tints, cameras, 32)
-    light = read_light_of_older(dataset)
+    light = told_light(dataset, tmp_path)
     painted = colours.paint(dataset, placed.expand(3, -1, -1), dataset.people_faces(faces),
                             tints[None, :, None, None, None].expand(3, -1, -1, -1, -1, -1), cameras, 32, light)
     assert torch.allclose(painted, given[:, :3], atol=1e-5) and given[:, :3].std() > .05
 
 
-def read_light_of_older(dataset, folder=None):
-    """The light that draw_rgba has when it is not told otherwise."""
-    import json
-    import tempfile
-    with tempfile.TemporaryDirectory() as folder:
-        with open(f"{folder}/dataset.json", "w") as out:
-            json.dump({"made_by": "synthetic shapes"}, out)
-        return torch.tensor(read_light(folder, dataset))
+def told_light(dataset, folder):
+    """The light of the pictures that a dataset's writers draw now, by its description."""
+    from making.scenery import FIXED, described
+    (folder / "dataset.json").write_text(json.dumps({"light": described(FIXED, dataset.light_frame)}))
+    return torch.tensor(read_light(folder, dataset))
+
+
+def test_older_sets_of_cameras_that_do_not_mirror_were_lit_from_the_other_side(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"made_by": "meshes"}')
+    assert read_light(tmp_path, DATASETS["R2N2"]) == (.5, .5, -.35, -.85, .4)
 
 
 @pytest.mark.parametrize("told, light", [
     ('{"light": {"ambient": 0.4, "directional": 0.6, "direction": [0, 1, 0]}}', (.4, .6, 0, 1, 0)),
     ('{"light": {"ambient": 0.4, "directional": 0.6, "direction": [0, 1, 0], "frame": "viewer"}}', None),
-    ('{"light": "random", "made_by": "synthetic shapes"}', None), ('{"made_by": "meshes"}', None),
-    ('{"made_by": "synthetic shapes"}', (.5, .5, .35, .85, -.4)), (None, None)])
+    ('{"light": "random", "made_by": "synthetic shapes"}', None), ('{"made_by": "meshes"}', (.5, .5, .35, .85, -.4)),
+    ("{}", None), (None, None)])
 def test_what_tells_the_light(told, light, tmp_path):
     if told is not None:
         (tmp_path / "dataset.json").write_text(told)
