@@ -33,20 +33,29 @@
     return [screen, camera];
   }
 
-  /** Colour of a face, both sides lit, as a little-endian RGBA pixel. Faces are counterclockwise from outside. */
+  /** Light on a face, both sides lit, and whether its back is seen. Faces are counterclockwise from outside. */
   function shade(c, i, j, k) {
     const ux = c[j] - c[i], uy = c[j + 1] - c[i + 1], uz = c[j + 2] - c[i + 2];
     const vx = c[k] - c[i], vy = c[k + 1] - c[i + 1], vz = c[k + 2] - c[i + 2];
     const n = [uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx];
     const towards = n[0] * -c[i] + n[1] * -c[i + 1] + n[2] * (DISTANCE - c[i + 2]) < 0 ? -1 : 1;
     const cosine = towards * (n[0] * LIGHT[0] + n[1] * LIGHT[1] + n[2] * LIGHT[2]) / (Math.hypot(...n) || 1);
-    const light = 0.4 + 0.65 * Math.max(0, cosine);
-    const [r, g, b] = (backs.checked && towards < 0 ? RED : CLAY).map((value) => Math.min(255, value * light));
+    return [0.4 + 0.65 * Math.max(0, cosine), towards < 0];
+  }
+
+  /** The colour at a place of an array, in a light, as a little-endian RGBA pixel. */
+  function pixel(colours, at, light) {
+    const r = Math.min(255, colours[at] * light), g = Math.min(255, colours[at + 1] * light);
+    const b = Math.min(255, colours[at + 2] * light);
     return (255 << 24 | b << 16 | g << 8 | r) >>> 0;
   }
 
-  /** The picture of a mesh: Uint32 pixels, transparent where nothing is. */
-  function rasterize(vertices, look, size, pixels) {
+  /**
+   * The picture of a mesh: Uint32 pixels, transparent where nothing is. With colours, n * n for each face, a face shows
+   * in cell [p, q] the colour where the weights of its second and third corner are from p / n and q / n on.
+   */
+  function rasterize(vertices, colours, look, size, pixels) {
+    const n = colours ? Math.round(Math.sqrt(colours.length / faces.length)) : 0;
     const [s, camera] = project(vertices, look, size);
     const depths = new Float32Array(size * size);  // 1 / depth: linear on the screen, and 0 is infinitely far
     for (let f = 0; f < faces.length; f += 3) {
@@ -57,7 +66,9 @@
       const right = Math.min(size - 1, Math.floor(Math.max(s[i], s[j], s[k]) - 0.5));
       const top = Math.max(0, Math.ceil(Math.min(s[i + 1], s[j + 1], s[k + 1]) - 0.5));
       const bottom = Math.min(size - 1, Math.floor(Math.max(s[i + 1], s[j + 1], s[k + 1]) - 0.5));
-      const color = shade(camera, i, j, k);
+      const [light, back] = shade(camera, i, j, k), first = f * n * n;
+      const plain = backs.checked && back ? RED : colours ? null : CLAY;
+      const color = plain ? pixel(plain, 0, light) : pixel(colours, first, light);
       // Weights of j and k, and how they change with a pixel to the right.
       const jx = (s[k + 1] - s[i + 1]) / area, kx = (s[i + 1] - s[j + 1]) / area;
       for (let y = top; y <= bottom; y++) {
@@ -69,6 +80,11 @@
           if (depth > depths[at]) {
             depths[at] = depth;
             pixels[at] = color;
+            if (n > 1 && !plain) {  // weights as in space, not on the screen
+              const p = Math.max(0, Math.min(n - 1, Math.floor(n * wj * s[j + 2] / depth)));
+              const q = Math.max(0, Math.min(n - 1, Math.floor(n * wk * s[k + 2] / depth)));
+              pixels[at] = pixel(colours, first + 3 * (p * n + q), light);
+            }
           }
         }
       }
@@ -83,7 +99,7 @@
     const large = side * OVERSAMPLING;
     buffer.width = buffer.height = large;
     const pen = buffer.getContext("2d"), picture = pen.createImageData(large, large);
-    rasterize(item.vertices, item.look, large, new Uint32Array(picture.data.buffer));
+    rasterize(item.vertices, item.colours, item.look, large, new Uint32Array(picture.data.buffer));
     pen.putImageData(picture, 0, 0);
     item.canvas.width = item.canvas.height = side;  // which also clears it
     item.canvas.getContext("2d").drawImage(buffer, 0, 0, side, side);
@@ -163,6 +179,7 @@
       if (isIntersecting) {
         item.vertices ??= Float32Array.from(new Int16Array(bytes(target.dataset.vertices)),
           (value) => value * target.dataset.scale / 32767);
+        if (target.dataset.colours) item.colours ??= new Uint8Array(bytes(target.dataset.colours));
         schedule(item);
       } else {
         target.width = target.height = 0;  // the browser's memory for others
@@ -171,7 +188,7 @@
   }, {rootMargin: "300px"});
 
   for (const canvas of document.querySelectorAll("canvas")) {
-    const item = {canvas, look: {...START}, visible: false, waiting: false, vertices: null};
+    const item = {canvas, look: {...START}, visible: false, waiting: false, vertices: null, colours: null};
     canvas.dataset.number = items.push(item) - 1;
     listen(item);
     watcher.observe(canvas);
