@@ -179,6 +179,8 @@ def unread(options, given):
         if name in synthetic.SHAPES and options.mode == "make_dataset" and options.mesh_dir:
             return (f"--{name} is for the built-in shapes; --mesh_dir uses all its meshes, split 70/10/20 into train, "
                     "val and test, in their own colours")
+        if name == "colors" and not options.mesh_dir:
+            return "--colors is for --mesh_dir; the built-in shapes have --palette"
         if not trains:
             continue
         if modes and options.data_dir and not options.resume:

@@ -15,6 +15,7 @@ from readers.base import SHAPENET, VOXEL_GRID, Batch, Dataset, apart, check_fold
 from readers.cache import open_npz
 from readers.nips17 import NIPS17
 from readers.pascal3d import Pascal3D
+from readers.points import open_points
 from readers.r2n2 import R2N2
 from readers.writers import write_cvpr18
 
@@ -108,6 +109,10 @@ class CVPR18(Dataset):
         return range(cls.num_views)
 
     @classmethod
+    def plane_named(cls, plane):
+        return f"the upright plane that mirrors view 0 into view {plane}"
+
+    @classmethod
     def mirrored(cls, cameras, plane):
         return (plane - cameras) % cls.num_views
 
@@ -125,6 +130,7 @@ class CVPR18(Dataset):
                  say=print):
         self.class_ids, self.split = list(class_ids), split
         self._images, self._kept, self._voxels = [], [], []
+        self._place = data_dir, cache_dir, say
         check_folder(data_dir, "files like 02958343_train_images.npz")
         missing = [c for c in self.class_ids if not os.path.exists(
             os.path.join(data_dir, f"{c}_{split}_images.npz"))]
@@ -170,6 +176,9 @@ class CVPR18(Dataset):
         views = torch.from_numpy(rows["view"].copy())
         objects = torch.from_numpy(self._first_object[rows["class_number"]] + rows["object"])
         return Batch(torch.from_numpy(pixels), None, views, self.pose_bins(views), objects)
+
+    def points(self, c):
+        return open_points(self._place, f"{self.class_ids[c]}_{self.split}", len(self._voxels[c]))
 
     @classmethod
     def pose_bins(cls, views):

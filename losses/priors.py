@@ -5,6 +5,7 @@ B = batch, V = vertices, F = faces, K = pose bins, M = training images, S = side
 """
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d
 
@@ -185,17 +186,20 @@ def nearest_of_step(step, silhouette_loss):
 MIRROR_FIT = 0.9  # least similarity of silhouettes and mirrored ones; real airplanes, cars, chairs have 0.95 to 0.98
 
 
-def find_mirror(data, at_once=4096):
+def find_mirror(data, at_once=4096, numbers=None):
     """Find the plane of `data.mirror_planes()` in which the objects of a training split are symmetric, from their
     silhouettes. Returns (plane, fit), or (None, 0.0) without candidates.
+
+    numbers : images to look at; None for all.
 
     If the objects are symmetric, the flipped mean silhouette of a pose bin equals that of the bin which looks from the
     other side of the plane. The fit is sum of min / sum of max of the two, averaged over all images.
     """
-    poses, cameras = data.all_poses(), []
+    numbers = np.arange(len(data)) if numbers is None else np.asarray(numbers)
+    poses, cameras = data.all_poses()[numbers], []
     sums, counts = None, torch.bincount(poses, minlength=data.num_poses)
-    for start in range(0, len(data), at_once):
-        part = data.read(range(start, min(start + at_once, len(data))))
+    for start in range(0, len(numbers), at_once):
+        part = data.read(numbers[start:start + at_once].tolist())
         silhouettes = (part.images[:, 3] if part.silhouettes is None else part.silhouettes).float() / 255
         if sums is None:
             sums = silhouettes.new_zeros(data.num_poses, *silhouettes.shape[1:])
@@ -226,8 +230,8 @@ def open_mirror(options, data, device, say=print):
         raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: the training objects are not symmetric in any "
                          f"plane; the best similarity of silhouettes and mirrored ones is {fit:.3f}, at least "
                          f"{MIRROR_FIT} is needed")
-    say(f"--lambda_mirror: of {len(planes)} possible mirror planes {plane} fits best; the similarity of silhouettes "
-        f"and mirrored ones is {fit:.3f}")
+    say(f"--lambda_mirror: the mirror plane is {data.plane_named(plane)}; the similarity of silhouettes and mirrored "
+        f"ones is {fit:.3f}")
     return plane
 
 

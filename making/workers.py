@@ -2,7 +2,6 @@
 import collections
 import concurrent.futures
 import hashlib
-import io
 import multiprocessing
 import os
 import pickle
@@ -11,12 +10,13 @@ import struct
 import threading
 import zlib
 
-import numpy as np
 import torch
 
 from errors import DeviceError, WriteError
 
 PER_WORKER = 16  # least number of objects for which starting a process pays off
+# The fork server imports these once for all processes. Only installed packages: it may not find this program's own.
+PRELOADED = ["torch", "scipy.sparse", "skimage.measure", "PIL.Image", "neural_renderer"]
 
 
 def cores():
@@ -42,8 +42,7 @@ def in_order(function, items, workers=None):
     methods = multiprocessing.get_all_start_methods()  # never fork: this process has threads
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if context.get_start_method() == "forkserver":
-        # torch is imported once, not in each process
-        context.set_forkserver_preload(["readers.writers", "making.workers"])
+        context.set_forkserver_preload(PRELOADED)
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _begin, (pickle.dumps(function),))
     waiting, rest = collections.deque(), iter(items)
     try:
@@ -83,8 +82,8 @@ def _work(item):
 class Journal:
     """Finished records in a file, so that an interrupted program can continue.
 
-    Each record is a dict of arrays. `key` describes everything that the records depend on; if the file has another key,
-    it is replaced. The records end before the first one that is incomplete or damaged.
+    Each record is bytes. `key` describes everything that the records depend on; if the file has another key, it is
+    replaced. The records end before the first one that is incomplete or damaged.
     """
 
     HEAD = struct.Struct("<QI")  # length and CRC-32 of the record
@@ -98,7 +97,7 @@ class Journal:
                 self.file.seek(0)
                 self.file.write(self.stamp)
             else:
-                self.count = sum(1 for _ in self._payloads())
+                self.count = sum(1 for _ in self)
             self.end = len(self.stamp) if not self.count else self.end
             self.file.truncate(self.end)
         except OSError as error:
@@ -108,32 +107,24 @@ class Journal:
         return self.count
 
     def append(self, record):
-        buffer = io.BytesIO()
-        np.savez(buffer, **record)
-        payload = buffer.getvalue()
         try:
             self.file.seek(self.end)
-            self.file.write(self.HEAD.pack(len(payload), zlib.crc32(payload)) + payload)
+            self.file.write(self.HEAD.pack(len(record), zlib.crc32(record)) + record)
             self.file.flush()
         except OSError as error:
             raise WriteError(f"cannot write {self.path}: {error.strerror or error}") from None
         self.end = self.file.tell()
         self.count += 1
 
-    def _payloads(self):
+    def __iter__(self):
         self.file.seek(len(self.stamp))
         while len(head := self.file.read(self.HEAD.size)) == self.HEAD.size:
             length, crc = self.HEAD.unpack(head)
-            payload = self.file.read(min(length, 1 << 32))
-            if len(payload) < length or zlib.crc32(payload) != crc:
+            record = self.file.read(min(length, 1 << 32))
+            if len(record) < length or zlib.crc32(record) != crc:
                 return
             self.end = self.file.tell()
-            yield payload
-
-    def __iter__(self):
-        for payload in self._payloads():
-            with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-                yield dict(arrays)
+            yield record
 
     def close(self):
         self.file.close()

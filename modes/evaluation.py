@@ -9,7 +9,8 @@ from engine.monitor import Progress
 from errors import InputError
 from inference import load_run, need_model, open_model, open_split
 from metrics import measures
-from scoring import COLUMNS, MMD, MORE, mean_shapes, mmd_codes, number, protocol_of, score, undefined
+from metrics.surfaces import ASKED, PER_OBJECT
+from scoring import (COLUMNS, MMD, MORE, SURFACES, mean_shapes, mmd_codes, number, protocol_of, score, undefined)
 
 
 def run(options, device):
@@ -38,8 +39,9 @@ def run(options, device):
         results.append(evaluate_run(options, path, load(path)))
     merged = {"protocol": {**results[0]["protocol"], "runs": parts,
                            "objects": {k: v for r in results for k, v in r["protocol"]["objects"].items()}}}
-    for key in [key for key, value in results[0].items() if isinstance(value, dict) and key != "protocol"]:
-        merged[key] = {k: v for r in results for k, v in r[key].items()}
+    for key in dict.fromkeys(key for r in results for key, value in r.items() if isinstance(value, dict)):
+        if key != "protocol":  # a class without points lacks what others have
+            merged[key] = {c: r.get(key, {}).get(c, float("nan")) for r in results for c in r["iou"]}
     merged["protocol"]["undefined"] = undefined(merged)
     merged["mean_iou"] = float(np.mean(list(merged["iou"].values())))
     if distributed.main():
@@ -64,12 +66,13 @@ def evaluate_run(options, folder, model, class_ids=None):
     with distributed.main_first():
         data = open_split(model, options, class_ids=class_ids)
         train = open_split(model, options, "train", class_ids=class_ids, only_voxels=True)
+        points = [data.points(c) for c in range(len(data.class_ids))]
         if distributed.main():
             disk.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
     progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
     figures = score(model, data, full=True, mean_grids=mean_shapes(train),
                     progress=progress.update if distributed.main() else None,
-                    mmd_codes=mmd_codes(options), seed=options.seed)
+                    mmd_codes=mmd_codes(options), seed=options.seed, points=points)
     result = {
         "protocol": {
             **protocol_of(options, model, data), "model": model.source, "step": model.step,
@@ -84,6 +87,12 @@ def evaluate_run(options, folder, model, class_ids=None):
                         "more than half covered",
             "new_view": "the same from one random other view of the object",
             "inside_out": "share of the drawn pixels that show the back of a face, each shape from a random direction",
+            "self_intersecting": "share of the faces that cross another face; one prediction of each object",
+            **({"surfaces": f"{PER_OBJECT} points on each surface, uniform by area; distances of {ASKED} of them to "
+                            "the nearest point of the other surface. chamfer_l1 in tenths of the longest side of the "
+                            "true object (Mescheder et al. 2019), fscore_1 and fscore_2 at 1 % and 2 % of it "
+                            "(Tatarchenko et al. 2019), normal_consistency without sign; wrong object: each "
+                            "prediction against one other object of its class"} if "chamfer_l1" in figures else {}),
             "pose_probe": "share of poses that a new two-layer network predicts from codes of objects that it was not "
                           f"trained on, two-fold, seed {options.seed}; pose_chance: the best constant guess",
             "pose_degrees": "mean angular error of that network",
@@ -106,7 +115,7 @@ def print_table(result, data):
           f"{protocol['split']} of {protocol['data_dir']}, every view, voxels 32^3 by the published rule")
     if protocol["mmd_codes"] is not None:
         print(f"MMD: {protocol['mmd']}")
-    for columns in (COLUMNS, MORE):
+    for columns in (COLUMNS, MORE, *((SURFACES[:6], SURFACES[6:]) if "chamfer_l1" in result else ())):
         print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in columns))
         for class_id, count in protocol["objects"].items():
             print(f"{data.class_label(class_id):<22}{count:>8}"

@@ -13,11 +13,13 @@ def run(options, _device):
         synthetic.make_from_meshes(folder, options.mesh_dir, options.up, options.data_seed, options.train_views,
                                    options.layout, options.skip_bad, options.class_ids, options.front,
                                    options.split_file,
-                                   options.grid_surface, options.voxels, options.workers)
+                                   options.grid_surface, options.voxels, options.workers, options.colors,
+                                   options.light, options.background)
     else:
         synthetic.make_synthetic(folder, options.class_ids or list(synthetic.MAIN_CLASSES), options.n_train,
                                  options.n_val, options.n_test, options.train_views, options.palette,
-                                 options.data_seed, options.layout, options.workers)
+                                 options.data_seed, options.layout, options.workers, options.light,
+                                 options.background)
     return 0
 
 
@@ -34,7 +36,10 @@ MODE = Mode(run, "writes a dataset in a published layout, from built-in shapes o
     "voxels": dict(choices=("given", "surface"), help=(
         "voxels of objects that are grids of 32^3 cells: given: the grid itself; surface: its surface, voxelised like "
         f"a mesh (default: given; in other layouts than {DEFAULT}: surface)")),
+    "colors": dict(choices=("own", "grey"), default="own", help=(
+        "own: meshes have the colours of their materials, pictures, vertices and faces; grey: all are grey")),
     "workers": dict(type=integer(1), metavar="N", help="number of processes (default: one per core)"),
     "layout": dict(choices=[name for name, dataset in DATASETS.items() if dataset.writer], default=DEFAULT,
                    help="layout of the files"),
+    **synthetic.AROUND,
     **synthetic.EMBEDDED})

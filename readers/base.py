@@ -200,6 +200,11 @@ class Dataset(Conventions):
         return [(vertices * scale, faces) for (vertices, faces), scale in
                 zip(map(self.voxel_mesh, self.voxels(objects)), self.grid_scales(objects).tolist())]
 
+    def points(self, c):
+        """The surface points of the objects of the c-th class: an array, or `Rows`, of (10000, 6) per object, points
+        and unit normals in the renderer's frame (see readers/points.py). None if the files have none."""
+        return None
+
     def _count_objects(self, sizes):
         """Number the objects of classes with these sizes across all classes."""
         self.object_class = np.repeat(np.arange(len(sizes)), sizes)   # (objects,)

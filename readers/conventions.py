@@ -27,6 +27,8 @@ class Conventions(abc.ABC):
     mirrors = True                       # whether its cameras mirror a right-handed scene
     grid_rule = None                     # how coordinates become voxels, in words
     class_names = {}
+    shows_grounds = True                 # what is behind the objects is a part of the images that it reads
+    light_frame = "renderer"             # in which our pictures have one light: the renderer's or the viewer's
 
     @classmethod
     @abc.abstractmethod
@@ -52,6 +54,11 @@ class Conventions(abc.ABC):
     def mirror_planes(cls):
         """Candidate planes of symmetry, as `mirrored` takes them. A single one is known to be the plane of symmetry."""
         return ()
+
+    @classmethod
+    def plane_named(cls, plane):
+        """One of `mirror_planes` in words."""
+        return "the plane z = 0"
 
     @classmethod
     def mirrored(cls, cameras, plane):

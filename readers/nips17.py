@@ -10,6 +10,7 @@ from errors import InputError
 
 from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table, tell_left_out
 from .nips17_files import FILES, ClassReader, objects_of_split, read_splits
+from .points import points_of_names
 from .writers import write_nips17
 
 
@@ -88,6 +89,10 @@ class NIPS17(Dataset):
         return range(0, 360, 15)
 
     @classmethod
+    def plane_named(cls, plane):
+        return f"the upright plane through azimuth {plane / 2:g} degrees"
+
+    @classmethod
     def mirrored(cls, cameras, plane):
         azimuth, *rest = cameras.unbind(-1)
         return torch.stack([(plane - azimuth + 180) % 360 - 180, *rest], -1)
@@ -139,7 +144,7 @@ class NIPS17(Dataset):
         self.class_ids, self.split, self.img_size = list(class_ids), split, img_size
         self.wAzimuth, self.wElevation = wAzimuth, wElevation
         self.num_poses = self.count_poses({"wAzimuth": wAzimuth, "wElevation": wElevation})
-        views = self.count_of_views
+        self._place, views = (data_dir, cache_dir, say), self.count_of_views
         if split == "train" and trainViews is not None:
             if not 1 <= trainViews <= views:
                 raise InputError(f"--trainViews={trainViews}: objects of NIPS17 have {views} views")
@@ -166,6 +171,9 @@ class NIPS17(Dataset):
         self._count_objects([len(v) for v in self._voxels])
         self.rows, self._cameras = np.concatenate(rows), torch.from_numpy(np.concatenate(cameras))
         tell_left_out(problems, say)
+
+    def points(self, c):
+        return points_of_names(self._place, self.class_ids[c], self.split, self.names[c])
 
     def read(self, indices, step=None, part=slice(None)):
         indices = np.asarray(indices)[part]

@@ -10,6 +10,7 @@ from errors import InputError
 from . import pascal3d_files as files
 from .base import SKIP_BAD, Batch, Dataset, Rows, check_folder, table, tell_left_out
 from .pascal3d_cameras import MARGIN, euler_bins, mirrored, turntable_rotations
+from .points import open_points
 from .writers import write_pascal3d
 
 JITTER = 0.15  # largest shift of each side of the crop in training, as a fraction of the box
@@ -51,6 +52,7 @@ class Pascal3D(Dataset):
                      symmetric=True)
     reads = ("img_size", "skip_bad", "published_flip")
     augments = True
+    light_frame = "viewer"
     mirrors = False
     grid_rule = "(coordinates + 1) / 2, grid axes 1 and 2 swapped, all three reversed"
     files = "<name>_train.npz, <name>_imagenet.npz and <name>_val.npz"
@@ -158,14 +160,14 @@ class Pascal3D(Dataset):
                  say=print, img_size=224, skip_bad=False, published_flip=False):
         check_folder(data_dir, self.files)
         self.class_ids, self.split, self.img_size = list(class_ids), split, img_size
-        self.seed, self.published_flip = seed, published_flip
+        self.seed, self.published_flip, self._place = seed, published_flip, (data_dir, cache_dir, say)
         if trainViews not in (None, 1):
             raise InputError(f"--trainViews={trainViews}: objects of Pascal3D have one view each")
         for class_id in self.class_ids:
             if not os.path.exists(self.path(data_dir, class_id, split)):
                 raise InputError(f"there is no {self.path(data_dir, class_id, split)}; classes there: "
                                  f"{', '.join(self.available(data_dir)) or 'none'}")
-        self._parts, self._voxels, rows, problems = [], [], [], []
+        self._parts, self._parts_of, self._voxels, rows, problems = [], [0], [], [], []
         for c, class_id in enumerate(self.class_ids):
             mine, count = [], 0
             for path in self._files(data_dir, class_id, split, say):
@@ -183,6 +185,7 @@ class Pascal3D(Dataset):
                 raise InputError(f"{self.path(data_dir, class_id, split)} has no " + (
                     f"intact images; the first problem: {problems[0]}" if problems else "images"))
             self._voxels.append(Rows(mine))
+            self._parts_of.append(len(self._parts))
         self._count_objects([len(v) for v in self._voxels])
         self.rows = np.concatenate(rows)
         self._cameras = torch.from_numpy(np.concatenate(
@@ -227,6 +230,14 @@ class Pascal3D(Dataset):
 
     def all_poses(self):
         return self._poses
+
+    def points(self, c):
+        """The rows of the file are in the order of the train file, then of the imagenet file."""
+        rows = self.rows[self.rows["class_number"] == c]
+        first = np.cumsum([0] + [len(part["rotations"]) for part in self._parts])
+        before, after = first[self._parts_of[c]], first[self._parts_of[c + 1]]
+        found = open_points(self._place, f"{self.class_name(self.class_ids[c])}_{self.split}", int(after - before))
+        return None if found is None else Rows([(found, first[rows["part"]] - before + rows["place"])])
 
     def read(self, indices, step=None, part=slice(None)):
         indices = np.asarray(indices)

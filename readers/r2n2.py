@@ -11,6 +11,7 @@ from errors import InputError
 from .base import (SHAPENET, SKIP_BAD, SPLIT_FILE, VOXEL_GRID, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table,
                    tell_left_out)
 from .r2n2_files import FILES, RENDERING, VOX, ClassReader, classes_of, folders_of, objects_to_read
+from .points import points_of_names
 from .writers import write_r2n2
 
 FOCAL = 35 / 16  # focal length in half pictures: lens 35 mm, sensor 32 mm; half the field of view is 24.567 degrees
@@ -45,6 +46,7 @@ class R2N2(Dataset):
     img_sizes = (64, 128)
     tsne_split = "test"
     count_of_views = 24
+    shows_grounds = False                # transparent ground is black
     mirrors = False
     published = dict(img_size=64, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0, decay_batch=40000, wAzimuth=15.0)
     reads = ("img_size", "wAzimuth", "split_file", "skip_bad")
@@ -147,7 +149,7 @@ class R2N2(Dataset):
                  say=print, img_size=64, wAzimuth=15.0, split_file=None, skip_bad=False):
         self.class_ids, self.split, self.img_size, self.wAzimuth = list(class_ids), split, img_size, wAzimuth
         self.num_poses = self.count_poses({"wAzimuth": wAzimuth})
-        views = self.count_of_views
+        self._place, views = (data_dir, cache_dir, say), self.count_of_views
         if split == "train" and trainViews is not None:
             if not 1 <= trainViews <= views:
                 raise InputError(f"--trainViews={trainViews}: objects of R2N2 have {views} views")
@@ -178,6 +180,9 @@ class R2N2(Dataset):
 
     def grid_scales(self, objects):
         return self._scales[torch.as_tensor(objects)]
+
+    def points(self, c):
+        return points_of_names(self._place, self.class_ids[c], self.split, self.names[c])
 
     def read(self, indices, step=None, part=slice(None)):
         indices = np.asarray(indices)[part]

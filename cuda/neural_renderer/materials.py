@@ -1,4 +1,4 @@
-"""Read the materials of OBJ files: Kd and map_Kd of MTL libraries, and find the pictures that they name."""
+"""Read the materials of OBJ files: Kd, map_Kd and map_d of MTL libraries, and find the pictures that they name."""
 import os
 import warnings
 
@@ -12,7 +12,7 @@ OPTIONS = {b"-blendu": 1, b"-blendv": 1, b"-bm": 1, b"-boost": 1, b"-cc": 1, b"-
 
 
 class Material:
-    """One material of an MTL file: its Kd and map_Kd.
+    """One material of an MTL file: its Kd, map_Kd and map_d.
 
     Attributes
     ----------
@@ -22,12 +22,13 @@ class Material:
     scale, offset : (2,) numbers; the picture is sampled at uv * scale + offset
     base, gain : the picture's values become base + gain * value
     clamp : bool. Outside of [0, 1]^2 the edge of the picture continues; otherwise the picture repeats.
+    opacity : name of the picture of map_d in the bytes of the file, or None
     """
 
     def __init__(self, source):
         self.source, self.colour, self.image = source, None, None
         self.scale, self.offset = np.ones(2), np.zeros(2)
-        self.base, self.gain, self.clamp = 0.0, 1.0, False
+        self.base, self.gain, self.clamp, self.opacity = 0.0, 1.0, False, None
 
     def read_colour(self, words):
         words = words * 3 if len(words) == 1 else words  # one number alone is a grey
@@ -87,16 +88,24 @@ def read_mtl(filename):
         try:
             if keyword == b"newmtl":
                 material = materials[text[6:].strip()] = Material(filename)
-            elif keyword in (b"kd", b"map_kd"):
+            elif keyword in (b"kd", b"map_kd", b"map_d"):
                 if material is None:
                     raise Damaged("it comes before the first newmtl")
                 if keyword == b"kd":
                     material.read_colour(words[1:])
-                else:
+                elif keyword == b"map_kd":
                     material.read_map(text[6:].strip())
+                else:
+                    opacity = Material(filename)
+                    opacity.read_map(text[5:].strip())
+                    material.opacity = opacity.image
         except Damaged as error:
             raise line_error(filename, number, text, error) from None
     return materials
+
+
+class Outside(ValueError):
+    """A file is named that does not lie where files may be read."""
 
 
 def named_file(name, source, root):
@@ -113,8 +122,7 @@ def named_file(name, source, root):
              for text in dict.fromkeys((os.fsdecode(some), some.decode("latin-1")))]
     for path in paths + [other for path in paths for other in _in_another_case(path)]:
         if written[0][1:2] == b":" or os.path.commonpath([top, os.path.realpath(path)]) != top:
-            raise ValueError(f"{source} names {shown(name)!r}, which is outside {os.path.abspath(root)}; if you trust "
-                             "the file, give load_obj a texture_root that holds both")
+            raise Outside(f"{source} names {shown(name)!r}, which is outside {os.path.abspath(root)}")
         if os.path.isfile(path):
             return path
     raise FileNotFoundError(f"{source} names {shown(readings(name)[-1])!r}, but there is no file "
@@ -130,10 +138,11 @@ def _in_another_case(path):
     return [os.path.join(folder, found[0])] if len(found) == 1 else []
 
 
-def materials_of(geometry, root=None):
+def materials_of(geometry, root=None, missing=None):
     """The materials that the faces of a `wavefront.Geometry` use.
 
-    Faces that name no material get the only one, if there is just one. A warning names each missing material.
+    Faces that name no material get the only one, if there is just one. A warning names each missing material. A library
+    that is missing or `Outside` raises an error; if `missing` is given, it is called with the error instead.
 
     Returns
     -------
@@ -143,7 +152,14 @@ def materials_of(geometry, root=None):
     there = {}
     for name in geometry.libraries:
         for part in _libraries(name, geometry.filename):
-            there.update(read_mtl(named_file(part, geometry.filename, root)))
+            try:
+                path = named_file(part, geometry.filename, root)
+            except (FileNotFoundError, Outside) as error:
+                if missing is None:
+                    raise
+                missing(error)
+                continue
+            there.update(read_mtl(path))
     used, index = [], np.full(len(geometry.names) + 1, -1)  # the last entry is for faces that name none
     for k, name in enumerate(geometry.names):
         material = _called(name, there)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from . import textures as cubes
-from .materials import materials_of, named_file
+from .materials import Outside, materials_of, named_file
 from .wavefront import read_obj
 
 GREY = 0.5        # the colour of faces without a material, as in the original
@@ -97,8 +97,11 @@ def load_obj(filename_obj, normalization=True, texture_size=4, load_texture=Fals
             raise ValueError(f"{filename} has no colours of vertices (v x y z r g b)")
         if not by_vertex and not obj.libraries:
             raise ValueError(f"{filename} names no material library (mtllib), so it has no textures to load")
-        tensors.append(_vertex_colours(obj) if by_vertex else _load_textures(
-            obj, int(texture_size), texture_wrapping, use_bilinear, texture_root))
+        try:
+            tensors.append(_vertex_colours(obj) if by_vertex else _load_textures(
+                obj, int(texture_size), texture_wrapping, use_bilinear, texture_root))
+        except Outside as error:
+            raise ValueError(f"{error}; if you trust the file, give load_obj a texture_root that holds both") from None
     return tuple(torch.from_numpy(array).to(device) for array in tensors)
 
 

@@ -26,8 +26,10 @@ def pillow():
     return Image
 
 
-def read_image(path):
-    """Read a picture as uint8 (H, W, 3), row 0 at the top; transparency is dropped.
+def read_image(path, file=None, alpha=False):
+    """Read a picture as uint8 (H, W, 3), row 0 at the top; transparency is dropped, or the fourth channel with `alpha`.
+
+    `file`, an open binary file, is read instead of the path, which then only names it in messages.
 
     Raises
     ------
@@ -37,11 +39,10 @@ def read_image(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path if file is None else file, formats=FORMATS) as image:
                 if image.mode.startswith("I"):  # Pillow would clip 16-bit values to 255
-                    grey = np.clip(np.asarray(image, np.int64) // 256, 0, 255)
-                    return np.repeat(grey[..., None], 3, 2).astype(np.uint8)
-                return np.asarray(image.convert("RGB"))
+                    image = Image.fromarray(np.clip(np.asarray(image, np.int64) // 256, 0, 255).astype(np.uint8))
+                return np.asarray(image.convert("RGBA" if alpha else "RGB"))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(f"{path} has more pixels than PIL.Image.MAX_IMAGE_PIXELS, {Image.MAX_IMAGE_PIXELS}; "
                          "raise that if you trust the file") from None
@@ -67,26 +68,29 @@ def _wrapped(index, size, wrapping):
 
 
 def sample(image, uv, wrapping, bilinear):
-    """Sample a picture, uint8 (H, W, 3), at uv (N, 2): colours (N, 3) in [0, 1].
+    """Sample a picture, uint8 (H, W, C), at uv (N, 2): values (N, C) in [0, 1].
 
     The convention is OpenGL's: (0, 0) is the lower left corner of the lower left pixel, (1, 1) the upper
-    right corner of the upper right pixel. The border colour of CLAMP_TO_BORDER is black.
+    right corner of the upper right pixel. `wrapping` is one for both axes, or a pair for u and v. The border colour of
+    CLAMP_TO_BORDER is black.
     """
     size = np.array(image.shape[1::-1])
+    along_u, along_v = (wrapping, wrapping) if isinstance(wrapping, str) else wrapping
     at = np.asarray(uv, np.float64) * size
     if bilinear:
         at = at - 0.5
     cell = np.floor(at)
     fraction = at - cell
     cell = cell.astype(np.int64)
-    out = np.zeros((len(cell), 3))
+    out = np.zeros((len(cell), image.shape[2]))
     for right, up in ((0, 0), (1, 0), (0, 1), (1, 1)) if bilinear else ((0, 0),):
         x, y = cell[:, 0] + right, cell[:, 1] + up
         weight = (abs(1 - right - fraction[:, 0]) * abs(1 - up - fraction[:, 1])) if bilinear else 1.0
-        if wrapping == "CLAMP_TO_BORDER":
-            weight = weight * ((x >= 0) & (x < size[0]) & (y >= 0) & (y < size[1]))
-        row = size[1] - 1 - _wrapped(y, size[1], wrapping)
-        colour = image[row, _wrapped(x, size[0], wrapping)]
+        for place, most, how in ((x, size[0], along_u), (y, size[1], along_v)):
+            if how == "CLAMP_TO_BORDER":
+                weight = weight * ((place >= 0) & (place < most))
+        row = size[1] - 1 - _wrapped(y, size[1], along_v)
+        colour = image[row, _wrapped(x, size[0], along_u)]
         out += np.broadcast_to(weight, len(cell))[:, None] * colour
     return out / 255
 

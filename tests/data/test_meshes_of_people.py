@@ -41,9 +41,10 @@ def test_concave_polygons_keep_their_area(kind, first, tmp_path):
     assert area(*read_mesh(str(path))[:2]) == pytest.approx(3.5)
 
 
-def test_colours_of_vertices_become_those_of_faces(tmp_path):
+def test_colours_of_vertices_become_those_of_corners(tmp_path):
     (tmp_path / "a.obj").write_text("v 0 0 0 1 0 0\nv 1 0 0 0 1 0\nv 0 1 0 0 0 .5\nv 1 1 0\nf 1 2 3\nf 2 3 4\n")
-    assert read_mesh(str(tmp_path / "a.obj"))[2].tolist() == [pytest.approx([1 / 3, 1 / 3, 1 / 6]), [.7] * 3]
+    colours = read_mesh(str(tmp_path / "a.obj"))[2].colours
+    np.testing.assert_allclose(colours, [[[1, 0, 0], [0, 1, 0], [0, 0, .5]], [[.7] * 3] * 3], atol=1e-6)
 
 
 # ---- glTF -------------------------------------------------------------------------------------------------------
