@@ -85,7 +85,7 @@ def _spread(pixels):
 
 # ---- Wavefront OBJ ------------------------------------------------------------------------------------------------
 
-FARTHEST = 2e9  # texture coordinates beyond are no places on a picture
+FARTHEST = 2e9  # larger texture coordinates are treated as not finite
 
 
 def of_obj(mesh, root, report):
