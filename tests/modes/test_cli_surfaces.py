@@ -113,7 +113,7 @@ def test_score_of_the_truth_itself_is_the_best_there_is(tmp_path):
     area = np.linalg.norm(corners, axis=1).sum() / 2 / np.ptp(vertices, axis=0).max() ** 2
     for signs, best in (((1, 1, -1), True), ((1, 1, 1), False)):  # the renderer's frame negates z
         shape = torch.tensor(vertices * signs).float()
-        model = SimpleNamespace(device=torch.device("cpu"), options={"latent_dim": 3},
+        model = SimpleNamespace(device=torch.device("cpu"), options={"latent_dim": 3}, texture=None,
                                 predict=lambda images: SimpleNamespace(
                                     vertices=shape.expand(len(images), -1, -1), faces=torch.tensor(faces),
                                     codes=torch.rand(len(images), 3), outward=1))
