@@ -183,6 +183,8 @@ def unread(options, given):
                     "val and test, in their own colours")
         if name == "colors" and not options.mesh_dir:
             return "--colors is for --mesh_dir; the built-in shapes have --palette"
+        if name in ("up", "front", "grid_surface", "voxels") and modes and not options.mesh_dir:
+            return f"--{name} is for the files of --mesh_dir, which is not given"
         if not trains:
             continue
         if modes and options.data_dir and not options.resume:

@@ -17,9 +17,9 @@ from engine import checkpoints
 from errors import InputError
 
 KINDS = {"E": "an encoder", "G": "a mesh decoder", "T": "a texture decoder", "D": "a discriminator"}
-UNUSED = ("muLayer.", "logvarLayer.")  # of a variational encoder, which no published run uses
-# The published program's names that are not ours, {its prefix: ours}; None is what no forward pass reads: it takes the
-# ResNet's features in front of `fc`.
+UNUSED = ("muLayer.", "logvarLayer.")  # layers of a variational encoder, which no published run uses
+# {prefix in the published program: our prefix}, for names that differ. None: the weight is not used, because the
+# published program takes the ResNet's features before `fc`.
 PUBLISHED = {"E": {"model.fc.": None, "model.": ""}, "G": {}, "T": {},
              "D": {"model.": "convBlocks.", "adv_layer.0.": "digit_layer."}}
 
@@ -53,7 +53,7 @@ def read(path, part):
 
 
 def _in_our_names(state, part):
-    """A bare state dict with the published program's names of a ResNet, or of VPL's discriminator, in ours."""
+    """Convert names in a bare state dict of a ResNet or of VPL's discriminator from the published program to ours."""
     renamed = {}
     for key, value in state.items():
         prefix = next((prefix for prefix in PUBLISHED[part] if key.startswith(prefix)), None)
@@ -65,7 +65,7 @@ def _in_our_names(state, part):
 
 
 def _published_name(name, own, part):
-    """The published program's name of a weight of a network with the weights `own`."""
+    """The name in the published program of the weight `name` of a network with the weights `own`."""
     if part == "E" and "conv1.weight" in own:
         return "model." + name
     if part == "D" and "convBlocks.0.weight" in own:
@@ -138,7 +138,7 @@ def put_into(module, weights, option, part):
         if name not in given:
             published = _published_name(name, own, part)
             missing = f"{name} is missing" if published == name else \
-                f"{name} is missing, and so is {published}, the published program's name of it"
+                f"{name} is missing, and so is {published}, its name in the published program"
             raise InputError(f"{option} does not fit {KINDS[part]} of this kind: {missing}; it has {_some(weights)}")
     for name, value in given.items():
         if name not in own:

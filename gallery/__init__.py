@@ -60,7 +60,7 @@ def _item(item):
     links = " ".join(f'<a href="{_url(file)}" download>{_text(label)}</a>' for label, file in item.links.items())
     return (f'<figure><div><img alt="{name}" src="data:image/png;base64,{_base64(pixels.getvalue())}">'
             f'<canvas tabindex="0" role="application" aria-label="3D view of {name}; arrow keys turn it, plus and '
-            f'minus zoom, 0 sets it back" data-scale="{scale:.6g}" data-vertices="{_base64(packed.tobytes())}"'
+            f'minus zoom, 0 resets it" data-scale="{scale:.6g}" data-vertices="{_base64(packed.tobytes())}"'
             f'{colours}>'
             f'</canvas></div><figcaption><b title="{name}">{name}</b> <span>{links}</span></figcaption></figure>')
 

@@ -1,21 +1,21 @@
 "use strict";
-// Turns meshes in canvases. A z-buffer in plain JavaScript draws them: a predicted mesh of 1280 faces takes
-// a few milliseconds, any number of views share one buffer, and it works where WebGL is absent. Only what is
-// on the screen is decoded and drawn.
+// Shows meshes that the user can turn, each in a canvas. A z-buffer in plain JavaScript draws them: a predicted
+// mesh of 1280 faces takes a few milliseconds, all views share one buffer, and no WebGL is needed. Only meshes
+// on the screen are decoded and drawn.
 (() => {
   const DISTANCE = 2.732, HALF_WIDTH = Math.tan(Math.PI / 12);  // the camera of the CVPR18 images
   const START = {azimuth: Math.PI / 6, elevation: Math.PI / 6, zoom: 1.3};
   const CLAY = [219, 168, 115], RED = [230, 40, 40];
-  const LIGHT = [0.37, 0.56, 0.74];  // towards it, unit length, seen by the camera: right, up, back
+  const LIGHT = [0.37, 0.56, 0.74];  // unit direction to the light in camera coordinates: right, up, towards the viewer
   const OVERSAMPLING = 2;
 
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const faces = new Uint32Array(bytes(document.querySelector("main").dataset.faces));
   const together = document.getElementById("together"), backs = document.getElementById("backs");
-  const buffer = document.createElement("canvas");  // the one that all views share
+  const buffer = document.createElement("canvas");  // shared by all views
   const items = [];
 
-  /** Vertices as seen: rows of (x in pixels, y in pixels, 1 / depth) and of camera coordinates. */
+  /** Transforms vertices: rows of (x in pixels, y in pixels, 1 / depth), and rows of camera coordinates. */
   function project(vertices, look, size) {
     const ca = Math.cos(look.azimuth), sa = Math.sin(look.azimuth);
     const ce = Math.cos(look.elevation), se = Math.sin(look.elevation);
@@ -33,7 +33,7 @@
     return [screen, camera];
   }
 
-  /** Light on a face, both sides lit, and whether its back is seen. Faces are counterclockwise from outside. */
+  /** The light on a face, on both sides, and whether the back is seen. Faces are counterclockwise from outside. */
   function shade(c, i, j, k) {
     const ux = c[j] - c[i], uy = c[j + 1] - c[i + 1], uz = c[j + 2] - c[i + 2];
     const vx = c[k] - c[i], vy = c[k + 1] - c[i + 1], vz = c[k + 2] - c[i + 2];
@@ -51,13 +51,13 @@
   }
 
   /**
-   * The picture of a mesh: Uint32 pixels, transparent where nothing is. With colours, n * n for each face, a face shows
+   * Draws a mesh: Uint32 pixels, transparent where there is no face. With colours, n * n for each face, a face shows
    * in cell [p, q] the colour where the weights of its second and third corner are from p / n and q / n on.
    */
   function rasterize(vertices, colours, look, size, pixels) {
     const n = colours ? Math.round(Math.sqrt(colours.length / faces.length)) : 0;
     const [s, camera] = project(vertices, look, size);
-    const depths = new Float32Array(size * size);  // 1 / depth: linear on the screen, and 0 is infinitely far
+    const depths = new Float32Array(size * size);  // 1 / depth is linear on the screen; 0 is infinitely far
     for (let f = 0; f < faces.length; f += 3) {
       const i = 3 * faces[f], j = 3 * faces[f + 1], k = 3 * faces[f + 2];
       const area = (s[j] - s[i]) * (s[k + 1] - s[i + 1]) - (s[j + 1] - s[i + 1]) * (s[k] - s[i]);
@@ -69,7 +69,7 @@
       const [light, back] = shade(camera, i, j, k), first = f * n * n;
       const plain = backs.checked && back ? RED : colours ? null : CLAY;
       const color = plain ? pixel(plain, 0, light) : pixel(colours, first, light);
-      // Weights of j and k, and how they change with a pixel to the right.
+      // Changes of the weights of j and k per pixel to the right.
       const jx = (s[k + 1] - s[i + 1]) / area, kx = (s[i + 1] - s[j + 1]) / area;
       for (let y = top; y <= bottom; y++) {
         const dx = left + 0.5 - s[i], dy = y + 0.5 - s[i + 1];
@@ -101,7 +101,7 @@
     const pen = buffer.getContext("2d"), picture = pen.createImageData(large, large);
     rasterize(item.vertices, item.colours, item.look, large, new Uint32Array(picture.data.buffer));
     pen.putImageData(picture, 0, 0);
-    item.canvas.width = item.canvas.height = side;  // which also clears it
+    item.canvas.width = item.canvas.height = side;  // setting the size clears the canvas
     item.canvas.getContext("2d").drawImage(buffer, 0, 0, side, side);
   }
 
@@ -111,7 +111,7 @@
     requestAnimationFrame(() => draw(item));
   }
 
-  /** Turn by radians and zoom by a factor; all views, where that is wanted. */
+  /** Turns a view by radians and zooms it by a factor; all views if "Turn all together" is checked. */
   function move(item, right, down, factor) {
     const look = item.look;
     look.azimuth += right;
@@ -141,7 +141,7 @@
       const before = fingers.get(event.pointerId);
       if (!before) return;
       const apart = fingers.size === 2 ? spread() : 0;
-      const turn = Math.PI / canvas.clientWidth;  // half a turn for its whole width
+      const turn = Math.PI / canvas.clientWidth;  // dragging over the whole width is half a turn
       const dx = event.clientX - before.x, dy = event.clientY - before.y;
       fingers.set(event.pointerId, {x: event.clientX, y: event.clientY});
       if (apart) move(item, 0, 0, spread() / apart);
@@ -151,7 +151,7 @@
       canvas.addEventListener(end, (event) => fingers.delete(event.pointerId));
     }
     canvas.addEventListener("wheel", (event) => {
-      // Over a view that was not chosen the wheel scrolls the page; a pinch on a touchpad comes with ctrl.
+      // The wheel scrolls the page unless the view has focus. A pinch on a touchpad arrives as wheel with ctrl.
       if (document.activeElement !== canvas && !event.ctrlKey) return;
       event.preventDefault();
       move(item, 0, 0, Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)));
@@ -182,7 +182,7 @@
         if (target.dataset.colours) item.colours ??= new Uint8Array(bytes(target.dataset.colours));
         schedule(item);
       } else {
-        target.width = target.height = 0;  // the browser's memory for others
+        target.width = target.height = 0;  // frees the memory of canvases off the screen
       }
     }
   }, {rootMargin: "300px"});

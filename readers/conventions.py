@@ -58,7 +58,7 @@ class Conventions(abc.ABC):
 
     @classmethod
     def plane_named(cls, plane):
-        """One of `mirror_planes` in words."""
+        """Describe one of `mirror_planes` in words."""
         return "the plane z = 0"
 
     @classmethod
