@@ -118,13 +118,14 @@ def measure(mode, folder, steps, warmup=2):
 
 
 def in_colours(folder, steps, warmup=2):
-    """Seconds of the processor that featGAN's steps take without colours and with each kind, which take turns: mean over
-    its own two turns of the quickest step of each. Also in steps without colours."""
+    """Seconds of the processor that featGAN's steps take without colours and with each kind, one after the other: mean
+    over the two turns of the quickest step of each. Also in steps without colours."""
     data = CVPR18.open({"data_dir": folder, "class_ids": ["02958343"]}, "train")
     kinds = {"none": {}, "faces": {"texture": "faces"}, "faces, to the shape": {
         "texture": "faces", "texture_to_shape": True}, "cubes": {"texture": "cubes", "texture_size": 2}}
     trainers = {name: Trainer(options(**more), torch.device("cpu"), data) for name, more in kinds.items()}
-    sampler, spent = Sampler(len(data), trainers["none"].options.batch_size, 0), {name: [[], []] for name in kinds}
+    sampler = Sampler(len(data), trainers["none"].options.batch_size, 0)
+    spent = {name: [[], []] for name in kinds}
     for step in range(1, steps + warmup + 1):
         batch = data.gather(sampler.batch(step), step)
         for name, trainer in trainers.items():
