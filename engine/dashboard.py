@@ -6,12 +6,10 @@ run can be shown later, and what an absent, dead or hung server missed is sent w
 """
 import contextlib
 import html
-import importlib.util
 import math
 import os
 import sys
 import threading
-import urllib.parse
 from array import array
 
 import numpy as np
@@ -19,16 +17,10 @@ from PIL import Image
 
 import neural_renderer as nr
 from engine import runs, strict_json
-from engine.arguments import integer
-from errors import InputError
+from engine.visdom_server import Trouble
 
-SERVER = {
-    "visdom_env": dict(metavar="NAME", help="show the run in this visdom environment"),
-    "visdom_server": dict(metavar="URL", default="http://localhost", help="where visdom runs"),
-    "visdom_port": dict(type=integer(1), default=8097, help="its port")}
 POINTS = 1000  # of a window: twice its width in pixels; visdom copies a window as a whole, so each one costs
 SIZE = {"width": 460, "height": 330}
-TIMEOUT = 3    # seconds that the server may take for one request
 PATIENCE = 5   # seconds that the end of training waits for the last records to arrive
 
 # What a record holds besides losses: the window it is drawn in, and its name there.
@@ -38,17 +30,6 @@ PLACES = {"val_iou": ("validation", "IoU"), "val_mmd": ("validation", "MMD"),
 CURVES = ("losses", "validation", "learning rate", "images/s")
 # In the order they are sent; 'save' is the request to keep them on the server's disk.
 EVERYTHING = ("options", *CURVES, "picture", "mesh", "save")
-
-
-def check(env, port):
-    """Refuse names that visdom would change (it takes '/' for a path and writes '_') or cannot store."""
-    if not env.strip() or not env.isprintable() or set("/\\") & set(env) or len(env.encode()) > 200:
-        raise InputError(f"--visdom_env={env!r} cannot name a dashboard: it takes 1 to 200 letters, digits or "
-                         "signs, but no slash")
-    if port > 65535:
-        raise InputError(f"--visdom_port={port} is above 65535")
-    if importlib.util.find_spec("visdom") is None:
-        raise InputError("--visdom_env needs visdom, which is not installed: pip install -r requirements.txt")
 
 
 class Curve:
@@ -71,40 +52,12 @@ class Curve:
         return np.array(self.steps)[index], np.array(self.values)[index]
 
 
-def _client(env, server, port):
-    """A `visdom.Visdom` that raises ConnectionError, prints nothing and waits at most TIMEOUT.
-
-    As it comes, visdom has no timeout, takes an error page for success, and posts while it is constructed:
-    so it is constructed offline, and gets a `_handle_post` (which is there to be overridden) of its own.
-    """
-    import requests
-    import visdom
-    session = requests.Session()
-    if _is_loopback(server):
-        session.trust_env = False  # a proxy would look for it on its own machine
-
-    def post(url, data=None):
-        reply = session.post(url, data=data, timeout=TIMEOUT)
-        client.answered = "" if reply.ok else f"{reply.status_code} {reply.reason}"
-        reply.raise_for_status()
-        return reply.text
-    client = visdom.Visdom(server, port=port, env=env, raise_exceptions=True, use_incoming_socket=False,
-                           offline=True, log_to_filename=os.devnull)
-    client.offline, client.log_to_filename, client._handle_post = False, None, post
-    return client
-
-
-def _is_loopback(server):
-    host = urllib.parse.urlsplit(server if "//" in server else "//" + server).hostname or ""
-    return host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")
-
-
 class Follower:
     """Shows the run in `ckpt_dir`, whose pictures and meshes are in `sample_dir`, as it grows.
 
     Parameters
     ----------
-    env, server, port : where it is shown.
+    env, server : where it is shown, the environment and its `VisdomServer`.
     every : seconds between two looks at the file, and so between two updates of a window.
 
     Notes
@@ -113,10 +66,9 @@ class Follower:
     what the server was seen to accept. A server that failed may have forgotten everything: then all are.
     """
 
-    def __init__(self, ckpt_dir, sample_dir, env, server="http://localhost", port=8097, every=5.0):
-        check(env, port)
-        self.folder, self.sample_dir, self.env, self.every = ckpt_dir, sample_dir, env, every
-        self.server, self.port, self.url = server, port, f"{server}:{port}"
+    def __init__(self, ckpt_dir, sample_dir, env, server, every=5.0):
+        server.check(env)
+        self.folder, self.sample_dir, self.env, self.every, self.server = ckpt_dir, sample_dir, env, every, server
         self.client = None
         self.offset, self.inode = 0, None
         self.curves = {window: {} for window in CURVES}
@@ -168,9 +120,9 @@ class Follower:
     # ---- to the server --------------------------------------------------------------------------
 
     def push(self):
-        """Send the pending windows; ConnectionError leaves those that the server did not accept pending."""
+        """Send the pending windows; `Trouble` leaves those that the server did not accept pending."""
         if self.client is None:
-            self.client = _client(self.env, self.server, self.port)
+            self.client = self.server.client(self.env)
         for window in EVERYTHING:
             if window in self.pending:
                 if window in CURVES:
@@ -235,15 +187,13 @@ class Follower:
             self.push()
         except Exception as error:  # the dashboard must not cost a run, whatever is wrong with it
             if not self.lost:
-                answered = getattr(self.client, "answered", "")
-                reason = f"answers {answered}" if answered and isinstance(error, ConnectionError) else \
-                    "does not answer" if isinstance(error, ConnectionError) else \
-                    f"cannot be used ({type(error).__name__}: {error})"
-                _say(f"warning: the visdom server {self.url} {reason}; what it misses is sent when it is back")
-            self.lost, self.pending = True, set(EVERYTHING)
+                reason = error if isinstance(error, Trouble) else f"cannot be used ({type(error).__name__}: {error})"
+                _say(f"warning: the visdom server {self.server.url} {reason}; what it misses is sent when it is back")
+            # A server that began anew knows no login.
+            self.lost, self.pending, self.client = True, set(EVERYTHING), None
         else:
             if self.lost:
-                _say(f"the visdom server {self.url} is back and up to date")
+                _say(f"the visdom server {self.server.url} is back and up to date")
                 # Once more: what had waited in a server that hung may have come after what is newer.
                 self.lost, self.pending = False, set(EVERYTHING)
 
@@ -271,13 +221,13 @@ def _say(line):
 
 
 @contextlib.contextmanager
-def shown(ckpt_dir, sample_dir, env, server, port):
-    """Training inside this context is shown in the visdom environment `env`, unless that is None; the training never
-    waits for it."""
+def shown(ckpt_dir, sample_dir, env, server):
+    """Training inside this context is shown in the environment `env` of a `VisdomServer`, unless that is None; the
+    training never waits for it."""
     if env is None:
         yield
         return
-    follower = Follower(ckpt_dir, sample_dir, env, server, port)
+    follower = Follower(ckpt_dir, sample_dir, env, server)
     follower.start_in_background()
     patience = PATIENCE
     try:

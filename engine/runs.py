@@ -22,7 +22,8 @@ OPTIONS, METRICS = "options.json", "metrics.jsonl"
 # Options that may change when a run is resumed.
 MAY_CHANGE = {"n_iters", "log_step", "ckpt_step", "sample_step", "sample_dir", "device", "device_id",
               "resume", "data_dir", "cache_dir", "ckpt_dir", "threads", "visdom_env", "visdom_server",
-              "visdom_port", "follow", "prefix", "batches_done", "keep_last", "on_nan", "data_on", "cuda_graph"}
+              "visdom_port", "visdom_base_url", "visdom_user", "follow", "prefix", "batches_done", "keep_last",
+              "on_nan", "data_on", "cuda_graph"}
 
 
 def versions():

@@ -7,9 +7,10 @@ import torch
 
 import synthetic
 from datasets import DATASETS, DEFAULT
-from engine import checkpoints, dashboard, distributed, lock, runs, weights
+from engine import checkpoints, distributed, lock, runs, weights
 from engine.arguments import Mode, integer, need, number
 from engine.interruption import Interruption
+from engine.visdom_server import SERVER, VisdomServer
 from errors import InputError
 from inference import Model
 from loop import Loop
@@ -163,7 +164,7 @@ def _check(options, dataset):
     if options.lambda_mirror and not dataset.mirror_planes():
         raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: {options.dataset} knows no mirrored cameras")
     if options.visdom_env is not None:
-        dashboard.check(options.visdom_env, options.visdom_port)
+        VisdomServer.of(options).check(options.visdom_env)
     METHODS[options.mode].check(options, dataset, dataset.count_poses(vars(options)))
     if options.batch_size % distributed.size():
         raise InputError(f"--batch_size={options.batch_size} cannot be divided equally among {distributed.size()} "
@@ -192,5 +193,5 @@ def _check_pairs(options, data):
                              "objects have one")
 
 
-MODE = Mode(run, None, options=synthetic.EMBEDDED, taken_by_all={**TRAINING, **dashboard.SERVER},
+MODE = Mode(run, None, options=synthetic.EMBEDDED, taken_by_all={**TRAINING, **SERVER},
             several_processes=True)
