@@ -1,5 +1,5 @@
 """`--mode=check_data`: lists the content of a dataset's folder, finds missing and broken files, and tests the axes of
-its voxels and cameras."""
+its voxels and cameras, and whether voxels and images are of the same objects."""
 import itertools
 import os
 
@@ -13,12 +13,12 @@ from engine.arguments import Mode, need
 from errors import InputError
 from pictures import on_paper, to_image
 
-MARGIN = 0.02   # another orientation must overlap better by this much; objects are nearly symmetric
+MARGIN = 0.02   # another orientation or object must overlap better by this much; objects are nearly symmetric
 LEAST = 0.4     # least overlap of voxels and mask; intact files reach 0.7 to 0.95. Thin objects overlap less, for wings
                 # are fat at 32^3; they are sound if
 COVER = 0.8     # their voxels cover this much of the mask
 BETTER = 1.25   # and overlap this much better than in the middle one of the 48 orientations
-MEASURED, SHOWN = 24, 8  # samples per class
+MEASURED, SHOWN, FEW = 24, 8, 6  # samples per class: objects, of these in the picture, and images where objects are few
 
 
 def run(options, _device):
@@ -53,7 +53,8 @@ def run(options, _device):
     for (class_id, split), data in opened.items():
         name = f"{dataset.class_label(class_id)}, {split}"
         batch, meshes = _samples(data, MEASURED)
-        verdict, overlaps = _orientation(data, batch, meshes)
+        overlaps, covers = _overlaps(data, batch, meshes)
+        verdict, overlaps = _verdict(overlaps, covers) or _order(data, batch, meshes), overlaps[0]
         if verdict:
             wrong.append(f"{name}: {verdict}")
         print(f"{name}: voxels and masks overlap by {overlaps.mean():.3f}"
@@ -72,8 +73,14 @@ def run(options, _device):
 
 
 def _samples(data, count):
-    """`Batch` of images of evenly spread objects, and the mesh of each object's voxels."""
+    """`Batch` of images of evenly spread objects, at most `count`, and of several views where these are FEW; and the
+    mesh of each image's voxels."""
     objects, chosen = data.spread(count)
+    owners = data.all_objects().numpy()
+    views = int(np.bincount(owners).min())
+    for turn in range(1, min(FEW // len(objects), views)):
+        more, others = data.spread(count, first=turn)
+        objects, chosen = np.concatenate([objects, more]), chosen + others
     return data.gather(chosen), data.voxel_meshes(objects)
 
 
@@ -89,33 +96,63 @@ def _silhouettes(data, batch, meshes):
                       for k, (vertices, faces) in enumerate(meshes)])
 
 
-def _orientation(data, batch, meshes):
-    """Try all 48 ways to exchange and reverse the axes; none may overlap better than the stated one. Returns (message
-    or None, overlap of each sample in the stated orientation)."""
-    ways = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
+WAYS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
+
+
+def _overlaps(data, batch, meshes):
+    """Overlap (intersection over union) of voxels and mask, and share of the mask that the voxels cover: both (48, N),
+    of N samples with the axes exchanged and reversed in each of the WAYS, of which the first is the stated one."""
     size = batch.silhouettes.shape[-1]
-    overlaps, covers = np.zeros((len(ways), len(meshes))), np.zeros(len(meshes))
+    overlaps, covers = np.zeros((2, len(WAYS), len(meshes)))
     for k, (vertices, faces) in enumerate(meshes):
         centred = data.to_grid(vertices[0]) - 0.5
-        turned = torch.stack([centred[:, list(axes)] * centred.new_tensor(signs) for axes, signs in ways])
-        cameras = batch.cameras[k:k + 1].expand(len(ways), *batch.cameras.shape[1:])
+        turned = torch.stack([centred[:, list(axes)] * centred.new_tensor(signs) for axes, signs in WAYS])
+        cameras = batch.cameras[k:k + 1].expand(len(WAYS), *batch.cameras.shape[1:])
         drawn = _draw(data, data.from_grid(turned + 0.5), faces, cameras, size) > 0.5
         mask = batch.silhouettes[k] > 0.5
-        union = (drawn | mask).flatten(1).sum(1).clamp_min(1)
         both = (drawn & mask).flatten(1).sum(1)
-        overlaps[:, k] = both / union
-        covers[k] = both[0] / mask.sum().clamp_min(1)
-    stated, best = overlaps.mean(1)[0], int(overlaps.mean(1).argmax())
-    if overlaps[best].mean() > stated + MARGIN:
-        axes, signs = ways[best]
+        overlaps[:, k] = both / (drawn | mask).flatten(1).sum(1).clamp_min(1)
+        covers[:, k] = both / mask.sum().clamp_min(1)
+    return overlaps, covers
+
+
+def _verdict(overlaps, covers, stated=0):
+    """What is wrong with voxels in the stated one of the WAYS, in words, or None."""
+    overlaps, covers = overlaps.mean(1), covers.mean(1)
+    best, own = int(overlaps.argmax()), overlaps[stated]
+
+    def fits(way):
+        thin = covers[way] >= COVER and overlaps[way] >= BETTER * np.median(overlaps)
+        return overlaps[way] >= LEAST or thin
+    if overlaps[best] > own + MARGIN and (fits(best) or fits(stated)):
+        axes, signs = WAYS[best]
         found = ", ".join(("-" if s < 0 else "") + "xyz"[a] for a, s in zip(axes, signs))
-        return (f"voxels overlap better ({overlaps[best].mean():.3f} against {stated:.3f}) with the renderer's "
-                f"axes taken as ({found}): an axis of the voxels or of the camera is not as published"), overlaps[0]
-    thin = covers.mean() >= COVER and stated >= BETTER * np.median(overlaps.mean(1))
-    if stated < LEAST and not thin:
-        return (f"voxels and masks overlap by {stated:.3f} only, in any orientation, and the voxels cover "
-                f"{covers.mean():.3f} of the masks: they are not of the same objects"), overlaps[0]
-    return None, overlaps[0]
+        return (f"voxels overlap better ({overlaps[best]:.3f} against {own:.3f}) with the renderer's axes taken as "
+                f"({found}): an axis of the voxels or of the camera is not as published")
+    if not fits(stated):
+        return (f"voxels and masks overlap by {overlaps[best]:.3f} only, in any orientation, and the voxels cover "
+                f"{covers[best]:.3f} of the masks: they are not of the same objects")
+    return None
+
+
+def _order(data, batch, meshes):
+    """Whether the voxels of samples are those of other samples' objects, in words, or None. Their own must overlap with
+    a mask better than the mean of the others does, by as much as the best one can."""
+    objects, first = np.unique(batch.objects.numpy(), return_index=True)
+    if len(objects) < 2:
+        return None
+    size, masks = batch.silhouettes.shape[-1], batch.silhouettes > 0.5
+    overlaps = np.zeros((len(masks), len(objects)))
+    for k, (vertices, faces) in enumerate(meshes[i] for i in first):
+        drawn = _draw(data, vertices.expand(len(masks), -1, -1), faces, batch.cameras, size) > 0.5
+        overlaps[:, k] = (drawn & masks).flatten(1).sum(1) / (drawn | masks).flatten(1).sum(1).clamp_min(1)
+    own = overlaps[np.arange(len(masks)), np.searchsorted(objects, batch.objects.numpy())]
+    others = (overlaps.sum(1) - own).mean() / (len(objects) - 1)
+    own, best = own.mean(), overlaps.max(1).mean()
+    if best - own > max(MARGIN, own - others):
+        return (f"voxels overlap with the masks of their own images by {own:.3f}, with those of other objects by "
+                f"{others:.3f}, and at best by {best:.3f}: objects of voxels and images are not in one order")
+    return None
 
 
 def _sheet(classes, size=96, blocks=2, head=24):
