@@ -316,9 +316,10 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
         make = FromFiles(paths, up, front, grid_surface, keep, fingerprint([], files))
         DATASETS[layout].writer(folder, class_id, _sizes(layout, *map(len, paths.values())), make, train_views, seed,
                                 class_id, workers)
-        names = {**paths, **({"left_out": list(bad)} if bad else {})}
-        disk.write_json(_list_of(folder, class_id),
-                        {s: [os.path.relpath(path, mesh_dir) for path in paths] for s, paths in names.items()})
+        listed = {s: [os.path.relpath(path, mesh_dir) for path in paths] for s, paths in paths.items()}
+        if bad:
+            listed["left_out"] = {os.path.relpath(path, mesh_dir): said for path, said in bad.items()}
+        disk.write_json(_list_of(folder, class_id), listed)
         done.append(class_id)
         _describe(folder, settings, done)
     if not done:

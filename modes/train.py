@@ -102,7 +102,7 @@ def run(options, device, defaults=None):
             with distributed.main_first():
                 if main:
                     resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen,
-                                         defaults)
+                                         defaults, {part.split: part.left_out for part in (data, validation)})
                 else:
                     resumed = checkpoints.load_last(options.ckpt_dir) if begun else None
             loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)

@@ -96,6 +96,7 @@ class Dataset(Conventions):
     rows : `table` of the M images, object by object. The columns `class_number` (index into class_ids) and `object`
         (number within its class) are used here; others are the dataset's own.
     object_class : (objects,) int, the class number of each object, counted through all classes.
+    left_out : list of str, a sentence for each object that skip_bad left out. Results have it in their JSON.
     """
 
     # The dataset's own.
@@ -113,6 +114,7 @@ class Dataset(Conventions):
     writer = None                        # makes files of a class from meshes (see readers/writers.py), if it can
 
     class_ids = split = img_size = num_poses = rows = object_class = None
+    left_out = ()
 
     def pose_angle(self, a, b):
         """(B,) degrees between pose bins (B,) and (B,), NaN where it is not known."""
@@ -200,6 +202,11 @@ class Dataset(Conventions):
         return [(vertices * scale, faces) for (vertices, faces), scale in
                 zip(map(self.voxel_mesh, self.voxels(objects)), self.grid_scales(objects).tolist())]
 
+    def _leave_out(self, problems, say):
+        """Keep, and list, a sentence for each broken object."""
+        self.left_out = [*self.left_out, *problems]
+        tell_left_out(problems, say)
+
     def _count_objects(self, sizes):
         """Number the objects of classes of these sizes through."""
         self.object_class = np.repeat(np.arange(len(sizes)), sizes)   # (objects,)
@@ -235,6 +242,13 @@ def apart(degrees):
 def check_folder(data_dir, example):
     if not os.path.isdir(data_dir):
         raise InputError(f"--data_dir={data_dir} is not a folder; expected one with {example}")
+
+
+def read_text(path):
+    """Text of a file as any editor wrote it: UTF-8, or UTF-16 where a byte order mark says so; else ValueError."""
+    with open(path, "rb") as file:
+        content = file.read()
+    return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
 def is_of_a_system(name):

@@ -108,7 +108,7 @@ def _objects_of(folders, class_id):
 def objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, say):
     """Names of the objects of a class and split: as --split_file says, or splits.json beside the files; else, in the
     order of their names, 70, 10 and 20 percent of them train, validate and test (at least one each; of one or two
-    objects the last is in several)."""
+    objects the last is in several). And with skip_bad a sentence for each that the file names and the folder lacks."""
     there = _objects_of(folders, class_id)
     if not there:
         raise InputError(f"{data_dir} has no objects of class {class_id} in {RENDERING}; classes there: "
@@ -122,7 +122,7 @@ def objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, sa
             else {"train": there[:1], "val": there[-1:], "test": there[-1:]}
         say(f"note: no --split_file; of {len(there)} objects of {class_id}, sorted by name, "
             f"{', '.join(f'{len(parts[s])} {s}' for s in SPLITS)}")
-        return parts[split]
+        return parts[split], []
     named = objects_of_split(data_dir, [class_id], split, path)[class_id]
     missing = sorted(set(named) - set(there))
     if missing:
@@ -135,7 +135,7 @@ def objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, sa
         named = [name for name in named if name not in gone]
         if not named:
             raise InputError(f"{told}: none is left")
-    return named
+    return named, [f"{class_id}/{name}: {data_dir} lacks it, and {path} names it" for name in missing]
 
 
 # ---- archives -------------------------------------------------------------------------------------
