@@ -108,6 +108,10 @@ class CVPR18(Dataset):
         return range(cls.num_views)
 
     @classmethod
+    def plane_named(cls, plane):
+        return f"the upright plane that mirrors view 0 into view {plane}"
+
+    @classmethod
     def mirrored(cls, cameras, plane):
         return (plane - cameras) % cls.num_views
 

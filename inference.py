@@ -59,6 +59,7 @@ class Model:
             self.decoder = decoder(template, options["latent_dim"])
         except ValueError as error:
             raise InputError(f"--obj_dir={options.get('obj_dir')} with --symmetric: {error}") from None
+        self.outward = orientation(template, self.faces)  # -1: the faces are clockwise seen from outside
         self.step = 0
         self.source = None
 
@@ -83,7 +84,7 @@ class Model:
         vertices = self.decode(codes, batch_size)
         if not torch.isfinite(vertices).all():
             raise Divergence(f"the model of step {self.step} predicts vertices that are not finite")
-        return Prediction(vertices, self.faces, codes, orientation(self.decoder.template, self.faces))
+        return Prediction(vertices, self.faces, codes, self.outward)
 
     @torch.no_grad()
     def decode(self, codes, batch_size=256):

@@ -4,9 +4,13 @@
     python benchmarks/claim.py --data_dir DIR --list       prints one command a line, for any scheduler
     python benchmarks/claim.py --collect                   gathers: results/claim.json, .md, .png and claim_runs.jsonl
 
-DIR holds a dataset in CVPR18's layout, of the classes asked for. A run is one of the command line, in RUNS/<name>; one
-that was stopped goes on. When it is finished, its figures become one line of results/claim_runs.jsonl, after which it
-is never run again. Checkpoints are chosen by validation; the test set is measured once, of the best and of the last.
+DIR holds a dataset in CVPR18's layout, of the classes asked for. The committed figures are of voxel grids of ShapeNet,
+32 cells a side, which `3D-GAN.py --mode=make_dataset --mesh_dir=GRIDS --split_file=SPLIT --front=+x --voxels=surface
+--data_dir=DIR` turned into one: truth and prediction are surfaces, voxelised by the same rule.
+
+A run is one of the command line, in RUNS/<name>; one that was stopped goes on. When it is finished, its figures become
+one line of results/claim_runs.jsonl, after which it is never run again. Checkpoints are chosen by validation; the test
+set is measured once, of the best and of the last.
 """
 import argparse
 import concurrent.futures
@@ -33,6 +37,7 @@ ARMS = {  # options of each, beside those of the setting
     "best": "--mode=train --preset=best",
     "pairs2": "--mode=train --lambda_adv=0 --pairs=2",
     "pairs2+pressure": "--mode=train --lambda_adv=0 --pairs=2 --lambda_pressure=1e-4"}
+NARROW = {"VPL": "--disc_width=32"}  # as the encoder, where that is narrow; by published widths VPL takes hours
 FIVE_SEEDS = "featGAN", "best", "pairs2+pressure"  # the others have three
 SMALL = "--enc_width=16 --batch_size=32 --lr=1e-3 --lr_schedule=cosine --lambda_Gprior=0 --ckpt_step=500"
 SETTINGS = {  # the budgets: all arms of a setting have the same
@@ -57,9 +62,10 @@ class Run:
         self.folder = os.path.join(args.runs, self.name)
         class_id = CLASSES.get(class_name, class_name)
         self.device = [f"--device={args.device}", "--threads=1"]
-        self.training = [*ARMS[arm].split(), *SETTINGS[setting].split(), *QUIET.split(), f"--seed={seed}",
-                         "--class_ids", class_id, f"--data_dir={args.data_dir}", f"--ckpt_dir={self.folder}",
-                         *self.device]
+        narrow = NARROW.get(arm, "") if setting != "published" else ""
+        self.training = [*ARMS[arm].split(), *SETTINGS[setting].split(), *narrow.split(), *QUIET.split(),
+                         f"--seed={seed}", "--class_ids", class_id, f"--data_dir={args.data_dir}",
+                         f"--ckpt_dir={self.folder}", *self.device]
 
     def commands(self):
         """Training, gone on with where it stopped, and measuring: lists of arguments. Both know when they are done."""

@@ -33,7 +33,8 @@ def page(title, about, items, faces):
     ----------
     title, about : str, a line each.
     items : list of Item.
-    faces : (F, 3) int, of every item.
+    faces : (F, 3) int, of every item, counterclockwise seen from outside. On a switch, the page shows in red what is
+        seen from inside.
 
     Notes
     -----

@@ -5,13 +5,13 @@
 (() => {
   const DISTANCE = 2.732, HALF_WIDTH = Math.tan(Math.PI / 12);  // the camera of the CVPR18 images
   const START = {azimuth: Math.PI / 6, elevation: Math.PI / 6, zoom: 1.3};
-  const CLAY = [219, 168, 115];
+  const CLAY = [219, 168, 115], RED = [230, 40, 40];
   const LIGHT = [0.37, 0.56, 0.74];  // towards it, unit length, seen by the camera: right, up, back
   const OVERSAMPLING = 2;
 
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const faces = new Uint32Array(bytes(document.querySelector("main").dataset.faces));
-  const together = document.getElementById("together");
+  const together = document.getElementById("together"), backs = document.getElementById("backs");
   const buffer = document.createElement("canvas");  // the one that all views share
   const items = [];
 
@@ -33,7 +33,7 @@
     return [screen, camera];
   }
 
-  /** Colour of a face, both sides lit, as a little-endian RGBA pixel. */
+  /** Colour of a face, both sides lit, as a little-endian RGBA pixel. Faces are counterclockwise from outside. */
   function shade(c, i, j, k) {
     const ux = c[j] - c[i], uy = c[j + 1] - c[i + 1], uz = c[j + 2] - c[i + 2];
     const vx = c[k] - c[i], vy = c[k + 1] - c[i + 1], vz = c[k + 2] - c[i + 2];
@@ -41,7 +41,7 @@
     const towards = n[0] * -c[i] + n[1] * -c[i + 1] + n[2] * (DISTANCE - c[i + 2]) < 0 ? -1 : 1;
     const cosine = towards * (n[0] * LIGHT[0] + n[1] * LIGHT[1] + n[2] * LIGHT[2]) / (Math.hypot(...n) || 1);
     const light = 0.4 + 0.65 * Math.max(0, cosine);
-    const [r, g, b] = CLAY.map((value) => Math.min(255, value * light));
+    const [r, g, b] = (backs.checked && towards < 0 ? RED : CLAY).map((value) => Math.min(255, value * light));
     return (255 << 24 | b << 16 | g << 8 | r) >>> 0;
   }
 
@@ -177,5 +177,6 @@
     watcher.observe(canvas);
   }
   together.addEventListener("change", () => items.length && together.checked && share(items[0]));
+  backs.addEventListener("change", () => items.forEach(schedule));
   window.addEventListener("resize", () => items.forEach(schedule));
 })();

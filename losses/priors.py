@@ -5,6 +5,7 @@ B = batch, V = vertices, F = faces, K = pose bins, M = training images, S = side
 """
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d
 
@@ -184,17 +185,20 @@ def nearest_of_step(step, silhouette_loss):
 MIRROR_FIT = 0.9  # how alike silhouettes and mirrored silhouettes must be; real airplanes, cars, chairs: 0.95 to 0.98
 
 
-def find_mirror(data, at_once=4096):
+def find_mirror(data, at_once=4096, numbers=None):
     """(plane, fit): which of `data.mirror_planes()` the objects of a training split are symmetric in, from their
     silhouettes alone, and how well: None and 0 without candidates.
+
+    numbers : images to look at; None for all.
 
     The mean silhouette of a pose bin, flipped, should be that of the bin that looks from the other side of the plane.
     The fit is sum of min / sum of max of the two, mean over all images.
     """
-    poses, cameras = data.all_poses(), []
+    numbers = np.arange(len(data)) if numbers is None else np.asarray(numbers)
+    poses, cameras = data.all_poses()[numbers], []
     sums, counts = None, torch.bincount(poses, minlength=data.num_poses)
-    for start in range(0, len(data), at_once):
-        part = data.read(range(start, min(start + at_once, len(data))))
+    for start in range(0, len(numbers), at_once):
+        part = data.read(numbers[start:start + at_once].tolist())
         silhouettes = (part.images[:, 3] if part.silhouettes is None else part.silhouettes).float() / 255
         if sums is None:
             sums = silhouettes.new_zeros(data.num_poses, *silhouettes.shape[1:])
@@ -225,8 +229,8 @@ def open_mirror(options, data, device, say=print):
         raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: no plane is found in which the training objects "
                          f"are symmetric; silhouettes and mirrored ones are alike by {fit:.3f} at best, at least "
                          f"{MIRROR_FIT} is needed")
-    say(f"--lambda_mirror: view 0 is mirrored in {plane} of {len(planes)} possible ones; silhouettes and mirrored ones "
-        f"are alike by {fit:.3f}")
+    say(f"--lambda_mirror: the mirror plane is {data.plane_named(plane)}; silhouettes and mirrored ones are alike by "
+        f"{fit:.3f}")
     return plane
 
 

@@ -11,6 +11,7 @@ from datasets import DATASETS
 from engine import disk
 from engine.arguments import Mode, need
 from errors import InputError
+from losses.priors import MIRROR_FIT, find_mirror
 from pictures import on_paper, to_image
 
 MARGIN = 0.02   # another orientation or object must overlap better by this much; objects are nearly symmetric
@@ -19,6 +20,7 @@ LEAST = 0.4     # least overlap of voxels and mask; intact files reach 0.7 to 0.
 COVER = 0.8     # their voxels cover this much of the mask
 BETTER = 1.25   # and overlap this much better than in the middle one of the 48 orientations
 MEASURED, SHOWN, FEW = 24, 8, 6  # samples per class: objects, of these in the picture, and images where objects are few
+SYMMETRIC = 100          # objects that tell the mirror plane of a class
 
 
 def run(options, _device):
@@ -59,6 +61,8 @@ def run(options, _device):
             wrong.append(f"{name}: {verdict}")
         print(f"{name}: voxels and masks overlap by {overlaps.mean():.3f}"
               + (f"; WRONG: {verdict}" if verdict else ""))
+        if split == "train" and data.mirror_planes():
+            print(f"  {_symmetry(data)}")
         rows.append((name, batch, _silhouettes(data, batch, meshes), overlaps))
     if rows:
         disk.make_folder(folder, "--sample_dir")
@@ -82,6 +86,19 @@ def _samples(data, count):
         more, others = data.spread(count, first=turn)
         objects, chosen = np.concatenate([objects, more]), chosen + others
     return data.gather(chosen), data.voxel_meshes(objects)
+
+
+def _symmetry(data):
+    """What --lambda_mirror would find, from all images of some objects."""
+    objects = np.linspace(0, data.num_objects - 1, min(SYMMETRIC, data.num_objects)).astype(int)
+    planes = data.mirror_planes()
+    plane, fit = find_mirror(data, numbers=np.flatnonzero(np.isin(data.all_objects().numpy(), objects)))
+    alike = f"silhouettes and mirrored ones are alike by {fit:.3f}"
+    if len(planes) == 1:
+        return f"mirror plane: {data.plane_named(planes[0])}, as the dataset says; {alike}"
+    if fit < MIRROR_FIT:
+        return f"mirror plane: none is found; {alike} at best"
+    return f"mirror plane: {data.plane_named(plane)}, found from the images; {alike}"
 
 
 def _draw(data, vertices, faces, cameras, size):

@@ -138,7 +138,7 @@ def _page(folder, flag, model, names, stems, images, meshes):
     items = [gallery.Item(name, to_image(straight(image)), people_mesh(model.dataset, vertices, model.faces)[0],
                           {label: f"{stem}_out.{ending}" for label, ending in labels.items()})
              for name, stem, image, vertices in zip(names, stems, images, meshes)]
-    faces = people_mesh(model.dataset, meshes[0], model.faces)[1]
+    faces = people_mesh(model.dataset, meshes[0], model.faces)[1][:, ::model.outward]
     run = os.path.basename(os.path.normpath(model.source))
     told = f"Step {model.step}, {flag} checkpoint." if model.step is not None else ""
     text = gallery.page(f"Reconstructions by {run}", f"{len(items)} images. {told}", items, faces)

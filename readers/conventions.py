@@ -54,6 +54,11 @@ class Conventions(abc.ABC):
         return ()
 
     @classmethod
+    def plane_named(cls, plane):
+        """One of `mirror_planes` in words."""
+        return "the plane z = 0"
+
+    @classmethod
     def mirrored(cls, cameras, plane):
         """Cameras (B, ...) from which an object that is symmetric in a plane looks like the flipped images of what the
         given ones see. It runs inside CUDA graphs."""

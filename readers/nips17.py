@@ -88,6 +88,10 @@ class NIPS17(Dataset):
         return range(0, 360, 15)
 
     @classmethod
+    def plane_named(cls, plane):
+        return f"the upright plane through azimuth {plane / 2:g} degrees"
+
+    @classmethod
     def mirrored(cls, cameras, plane):
         azimuth, *rest = cameras.unbind(-1)
         return torch.stack([(plane - azimuth + 180) % 360 - 180, *rest], -1)

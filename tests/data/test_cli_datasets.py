@@ -242,6 +242,7 @@ def test_check_data_of_sound_files(files, tmp_path, capsys, layout):
                 tmp_path) == 0
     said = capsys.readouterr().out
     assert "all that is there is sound" in said and "https://github.com/" in said and "overlap by 0." in said
+    assert ("the plane z = 0, as the dataset says" if layout == "Pascal3D" else "mirror plane: ") in said
     assert (tmp_path / f"check_{layout}.png").exists()
 
 

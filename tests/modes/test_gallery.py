@@ -113,6 +113,14 @@ def seen(browser, number=0):
         return np.asarray(picture.convert("RGBA"))[..., 3] > 127
 
 
+def colours(browser, number=0):
+    """(N, 3) uint8 of the pixels that a view's mesh fills."""
+    text = browser.run(f"document.querySelectorAll('canvas')[{number}].toDataURL()")
+    with Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2]))) as picture:
+        pixels = np.asarray(picture.convert("RGBA"))
+    return pixels[pixels[..., 3] > 250][:, :3]
+
+
 def rendered(side, azimuth, elevation, zoom):
     """The same by the differentiable renderer, which knows nothing of the page; degrees."""
     import neural_renderer as nr
@@ -163,6 +171,26 @@ def test_zoom_keys_and_together(browser, tmp_path):
     browser.run("document.getElementById('together').click()")
     browser.key("ArrowUp")
     assert (seen(browser) == seen(browser, 1)).all() and (seen(browser, 1) != at_start).any()
+
+
+def test_backs_are_red_on_a_switch(browser, tmp_path):
+    """The first mesh shows its outside everywhere, the second, a mirror image with the same faces, its inside."""
+    right, wrong = items(["right", "inside out"])
+    wrong.vertices = wrong.vertices * [-1, 1, 1]
+    (tmp_path / "page.html").write_text(page("run", "", [right, wrong], arm()[1]), encoding="utf-8")
+    browser.open((tmp_path / "page.html").as_uri())
+    browser.frame()
+
+    def red(number):
+        r, g, b = colours(browser, number).T.astype(int)
+        return float((r - np.maximum(g, b) > 60).mean())
+    assert red(0) == red(1) == 0
+    browser.run("document.getElementById('backs').click()")
+    browser.frame()
+    assert red(0) == 0 and red(1) > 0.9
+    browser.run("document.getElementById('backs').click()")
+    browser.frame()
+    assert red(0) == red(1) == 0
 
 
 def test_two_fingers_zoom(browser, tmp_path):

@@ -218,6 +218,9 @@ def test_the_plane_is_found_from_silhouettes(data, views):
     few = CVPR18(data, [CAR], "train", data / ".cache", trainViews=views)
     plane, fit = priors.find_mirror(few, at_once=7)
     assert fit > .5 and (views or (plane == 0 and fit > priors.MIRROR_FIT))
+    two = np.flatnonzero(few.all_objects().numpy() < 2)
+    _, of_two = priors.find_mirror(few, numbers=two)
+    assert (of_two != fit or not views) and priors.find_mirror(few, numbers=two[::-1].copy())[1] == pytest.approx(of_two)
 
 
 def test_without_a_plane_mirror_is_refused(cars, monkeypatch):
