@@ -76,12 +76,12 @@ def parser():
     g.add_argument("--resume", action="store_true", help="continue the run in CKPT_DIR exactly where it stopped")
     g.add_argument("--eval_flag", type=checkpoint_name, default="last", metavar="WHICH",
                    help="checkpoint to use: last, best, or the step of one that KEEP_LAST kept")
-    g.add_argument("--prefix", metavar="TEXT", help="passed over: the published program takes it and does not use it")
+    g.add_argument("--prefix", metavar="TEXT", help="ignored; the published program takes it but does not use it")
     g.add_argument("--seed", type=integer(0), default=0, help="seed of the weights and of the order of the images")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     g.add_argument("--device_id", type=integer(0), metavar="N", help="published name of --device=cuda:N")
     g.add_argument("--deterministic", action="store_true",
-                   help="make runs repeat to the bit on CUDA too, with slower algorithms; on the CPU they always do")
+                   help="repeat runs bit for bit on CUDA too, by slower algorithms; a CPU always repeats them")
     g.add_argument("--tf32", action="store_true", help="CUDA: multiply float32 on tensor cores, with 10 bits of "
                                                        "mantissa")
     g.add_argument("--threads", type=integer(1), help="CPU threads (default: torch's choice)")
@@ -154,7 +154,7 @@ def checkpoint_name(text):
 
 
 def parse(arguments=None):
-    """The options, settled."""
+    """Parse the command line; returns the options with all defaults filled in (`settled`)."""
     p, arguments = parser(), list(sys.argv[1:] if arguments is None else arguments)
     for i, argument in enumerate(arguments[:-1]):
         if argument in ("--up", "--front"):  # argparse would read -z as an option
@@ -179,6 +179,8 @@ def unread(options, given):
         if name in synthetic.SHAPES and options.mode == "make_dataset" and options.mesh_dir:
             return (f"--{name} is for the built-in shapes; --mesh_dir uses all its meshes, split 70/10/20 into train, "
                     "val and test, in their own colours")
+        if name == "colors" and not options.mesh_dir:
+            return "--colors is for --mesh_dir; the built-in shapes have --palette"
         if not trains:
             continue
         if modes and options.data_dir and not options.resume:
@@ -198,14 +200,14 @@ def unread(options, given):
     if options.preset == "best" and not trains:
         return f"--preset is an option of --mode={' and '.join(METHODS)}, not of {options.mode}"
     if options.preset == "best" and options.confusion == "log2" and "confusion" in given:
-        return "--preset=best excludes --confusion=log2, which throws standardised codes to infinity; leave it out"
+        return "--preset=best excludes --confusion=log2, with which standardised codes diverge; leave it out"
     if options.preset == "best" and options.lambda_adv == 0:
-        return ("--preset=best excludes --lambda_adv=0: it is a method's with its adversary; give the losses of the "
-                "plain autoencoder one by one, such as --lambda_pressure=1e-4")
+        return ("--preset=best excludes --lambda_adv=0: the preset is for a method with its adversary; give the losses "
+                "of the plain autoencoder one by one, such as --lambda_pressure=1e-4")
     if options.lr_schedule == "cosine" and trains:
         for name in ("decay_batch", "decay_every", "decay_order"):
             if name in given:
-                return f"--{name} is of --lr_schedule=constant; cosine falls to nothing at --n_iters by itself"
+                return f"--{name} belongs to --lr_schedule=constant; cosine falls to 0 at --n_iters"
     return None
 
 
@@ -251,7 +253,7 @@ def run(options):
     try:
         with distributed.joined(options.mode, SEVERAL), devices.failures_told(options, trains):
             if options.prefix is not None and distributed.main():
-                print(f"note: --prefix={options.prefix} is passed over; the published program does not use it either")
+                print(f"note: --prefix={options.prefix} is ignored; the published program does not use it either")
             return mode.run(options, devices.resolve(options, trains), **more)
     except (InputError, Divergence, WriteError, DeviceError) as error:
         if distributed.first_to_tell():

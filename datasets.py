@@ -1,6 +1,6 @@
-"""The datasets: CVPR18 here, the others in `readers`; `DATASETS` names them all.
+"""The dataset CVPR18, and `DATASETS`, the table of all datasets; the others are in `readers`.
 
-A dataset of one's own is one class, as `readers.base.Dataset` describes it, and one line in `DATASETS`.
+To add a dataset, write one class, as `readers.base.Dataset` describes, and add one line to `DATASETS`.
 """
 import functools
 import glob
@@ -15,25 +15,26 @@ from readers.base import SHAPENET, VOXEL_GRID, Batch, Dataset, apart, check_fold
 from readers.cache import open_npz
 from readers.nips17 import NIPS17
 from readers.pascal3d import Pascal3D
+from readers.points import open_points
 from readers.r2n2 import R2N2
 from readers.writers import write_cvpr18
 
 
 class CVPR18(Dataset):
-    """Kato et al.: ShapeNet objects, each from 24 views around it.
+    """The dataset of Kato et al. (2018): ShapeNet objects, each seen from the same 24 views.
 
     Files: `<class>_<split>_images.npz`, uint8 (N, 24, 4, 64, 64), RGBA, and
-    `<class>_<split>_voxels.npz`, bool or uint8 (N, 32, 32, 32); one array `arr_0` in each. A training
-    set with fewer views of each object, (N, v, 4, 64, 64), names them in `<class>_train_views.npz`,
-    integer (N, v).
+    `<class>_<split>_voxels.npz`, bool or uint8 (N, 32, 32, 32), each with one array `arr_0`. A training
+    set may have fewer views of each object, (N, v, 4, 64, 64); `<class>_train_views.npz`, integer (N, v),
+    then contains their numbers.
 
     Camera of view i: azimuth -15 i degrees, elevation 30 degrees, distance 2.732, looking at the
-    origin; the half-width of the frustum is tan(15 degrees). Poses are the 24 views.
+    origin; half the field of view is 15 degrees. The pose bins are the 24 views.
 
-    Voxels of a mesh in the renderer's frame: coordinates * 31/32 + 0.5, published rule at 32^3, then
-    grid axes 0 and 1 swapped and axis 2 reversed. That is grid[y, x, z] of the mesh people made.
+    Voxels of a mesh in the renderer's frame: coordinates * 31/32 + 0.5, the published rule at 32^3, then
+    swap grid axes 0 and 1 and reverse axis 2. The result is grid[y, x, z] of the mesh in the people frame.
 
-    `trainViews` of each object are drawn by `seed`; None keeps all.
+    A training set has `trainViews` random views of each object, drawn with `seed`; None keeps all.
     """
 
     name = "CVPR18"
@@ -54,7 +55,7 @@ class CVPR18(Dataset):
 
     @classmethod
     def azimuth(cls, views):
-        """Degrees; views (B,) int or float, so that one may look from between two of them."""
+        """Azimuths in degrees of views (B,), int, or float for cameras between two views."""
         return -360.0 / cls.num_views * views
 
     @classmethod
@@ -84,7 +85,7 @@ class CVPR18(Dataset):
 
     @classmethod
     def turntable(cls, count):
-        """Views of one turn around an object, the first being view 0: (count,) float."""
+        """Views (count,) float of one turn around an object, from view 0 on."""
         return torch.arange(count) * (cls.num_views / count)
 
     @classmethod
@@ -93,7 +94,7 @@ class CVPR18(Dataset):
 
     @classmethod
     def other_views(cls, cameras, poses):
-        """Any of the other views."""
+        """A random other view for each camera."""
         turn = torch.randint(1, cls.num_views, (len(cameras),)).to(cameras.device, non_blocking=True)
         others = (cameras + turn) % cls.num_views
         return others, others
@@ -104,7 +105,7 @@ class CVPR18(Dataset):
 
     @classmethod
     def mirror_planes(cls):
-        """Sums of the numbers of two views that see an object from both sides of its plane."""
+        """A plane is the sum of the numbers of two views that mirror each other in it."""
         return range(cls.num_views)
 
     @classmethod
@@ -129,6 +130,7 @@ class CVPR18(Dataset):
                  say=print):
         self.class_ids, self.split = list(class_ids), split
         self._images, self._kept, self._voxels = [], [], []
+        self._place = data_dir, cache_dir, say
         check_folder(data_dir, "files like 02958343_train_images.npz")
         missing = [c for c in self.class_ids if not os.path.exists(
             os.path.join(data_dir, f"{c}_{split}_images.npz"))]
@@ -144,15 +146,15 @@ class CVPR18(Dataset):
             keep = np.broadcast_to(np.arange(images.shape[1]), images.shape[:2])
             if split == "train" and trainViews is not None:
                 if not 1 <= trainViews <= images.shape[1]:
-                    raise InputError(f"--trainViews={trainViews} of {class_id}, whose objects have "
-                                     f"{images.shape[1]} views in {data_dir}")
+                    raise InputError(f"--trainViews={trainViews}: the objects of {class_id} in {data_dir} have "
+                                     f"{images.shape[1]} views")
                 rng = np.random.default_rng([seed, int(class_id) if class_id.isdigit() else 0])
                 keep = np.sort(rng.permuted(keep, axis=1)[:, :trainViews], axis=1)
             self._images.append(images)
             self._voxels.append(voxels)
             self._kept.append((keep, np.take_along_axis(shown, keep, 1)))
         self._count_objects([len(v) for v in self._voxels])
-        rows = []  # of each image: its place among the images of its object in the file, and its view
+        rows = []  # for each image: its position among the images of its object in the file, and its view
         for c, (keep, shown) in enumerate(self._kept):
             n, v = keep.shape
             rows.append(table(class_number=np.full(n * v, c), object=np.repeat(np.arange(n), v),
@@ -175,6 +177,9 @@ class CVPR18(Dataset):
         objects = torch.from_numpy(self._first_object[rows["class_number"]] + rows["object"])
         return Batch(torch.from_numpy(pixels), None, views, self.pose_bins(views), objects)
 
+    def points(self, c):
+        return open_points(self._place, f"{self.class_ids[c]}_{self.split}", len(self._voxels[c]))
+
     @classmethod
     def pose_bins(cls, views):
         return views
@@ -184,7 +189,7 @@ class CVPR18(Dataset):
         return self.pose_bins(torch.from_numpy(self.rows["view"].copy()))
 
     def _views_shown(self, data_dir, cache_dir, class_id, images, say):
-        """(N, v) which of the 24 views each stored image is."""
+        """(N, v) the number of the view, 0 to 23, of each stored image."""
         if self.split == "train" and images.shape[1] != self.num_views:
             views = self._open(data_dir, cache_dir, f"{class_id}_train_views", say)
             if views.shape != images.shape[:2] or views.dtype.kind not in "iu" or (
@@ -217,6 +222,6 @@ class CVPR18(Dataset):
 
 
 DATASETS = {"CVPR18": CVPR18, "NIPS17": NIPS17, "Pascal3D": Pascal3D, "R2N2": R2N2}
-DEFAULT = "CVPR18"  # the dataset where none is given, and the layout of the embedded shapes
+DEFAULT = "CVPR18"  # default of --dataset, and the layout of the built-in shapes
 
 

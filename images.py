@@ -1,4 +1,4 @@
-"""Pictures that people have of objects, as the networks take them."""
+"""Load photographs and other pictures of objects as input of the networks."""
 import os
 import sys
 import warnings
@@ -15,13 +15,13 @@ MAX_PIXELS = 64_000_000
 
 
 def load_image(path, size, mask_path=None):
-    """Any picture of one object as (4, size, size) float in [0, 1]: square, on black.
+    """Load a picture of one object as (4, size, size) float in [0, 1]: square, on black.
 
-    The object is where `mask_path` (white on black) says; without one, where alpha says; where alpha says
-    (nearly) nothing, where the picture differs from the one colour of its border. Colours are multiplied by the
-    mask, as in the training images, and everything is resized with anti-aliasing.
+    The mask of the object is `mask_path` (white on black) if given, else the alpha channel. If alpha is (nearly)
+    uniform, the mask is where the picture differs from the uniform colour of its border. Colours are multiplied by
+    the mask, as in the training images, and everything is resized with anti-aliasing.
 
-    Raises InputError, naming the file, if it cannot be read or no object can be told from its ground.
+    Raises InputError, naming the file, if it cannot be read or no object can be separated from its background.
     """
     image = _open_image(path)
     has_alpha = "A" in image.getbands() or "transparency" in image.info
@@ -34,8 +34,8 @@ def load_image(path, size, mask_path=None):
     if alpha.max() < 0.5:
         raise InputError(f"{path} shows no object: its {shown_by} is empty")
     if all((side >= 0.5).any() for side in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])):
-        print(f"warning: in {path} the object touches all four borders, by its {shown_by}: it may be cut off, or the "
-              "whole picture be taken for it", file=sys.stderr)
+        print(f"warning: in {path} the object touches all four borders, according to its {shown_by}: it may be cut "
+              "off, or the whole picture may have been taken for the object", file=sys.stderr)
     premultiplied = np.concatenate([rgb * alpha[..., None], alpha[..., None]], 2)
     height, width = alpha.shape
     side = max(height, width)
@@ -50,11 +50,11 @@ def load_image(path, size, mask_path=None):
 
 
 def load_photo(path, size, mask_path=None, margin=0.15):
-    """Any picture of one object as (3, size, size) float in [0, 1], its ground left as it is.
+    """Load a picture of one object as (3, size, size) float in [0, 1], with its background.
 
-    Where alpha or `mask_path` (white on black) says where the object is, its box and `margin` of it on each
-    side is taken, clipped to the picture; otherwise the whole picture. What is transparent becomes black.
-    Resized with anti-aliasing, as boxes of training images are, whatever their proportions.
+    If `mask_path` (white on black) or alpha shows the object, the picture is cropped to the object's box, widened by
+    `margin` times its size on each side and clipped to the picture. Transparent parts become black. The crop is
+    resized to a square with anti-aliasing, whatever its proportions, like the training images.
     """
     image = _open_image(path)
     rgba = _unit_rgba(image)
@@ -76,18 +76,18 @@ def _widened(first, end, margin):
 
 
 def load_input(path, size, channels, mask_path=None):
-    """A picture as networks of so many channels take it: cut out, its mask the fourth, or a photo."""
+    """Load a picture for a network with 4 channels (`load_image`) or 3 (`load_photo`)."""
     return load_image(path, size, mask_path) if channels == 4 else load_photo(path, size, mask_path)
 
 
 def load_pair(first, second, size, channels, masks=(None, None)):
-    """Two pictures as `load_input` takes them, (2, channels, size, size). Cut-out ones must be of one size: an
-    object fills a part of its frame that says how large it is, and two frames would not compare."""
+    """Load two pictures with `load_input`, (2, channels, size, size). With 4 channels they must have the same size:
+    the part of the frame that an object fills shows its size, so different frames could not be compared."""
     if channels == 4:
         sizes = ["{}x{}".format(*_open_image(path).size) for path in (first, second)]
         if sizes[0] != sizes[1]:
             raise InputError(f"--load_im={first} is {sizes[0]} and --load_im1={second} is {sizes[1]}: bring both to "
-                             "one size, the objects framed as in training")
+                             "the same size, with the objects framed as in training")
     return torch.stack([load_input(path, size, channels, mask) for path, mask in zip((first, second), masks)])
 
 
@@ -97,25 +97,25 @@ def _mask_of(mask_path, image, path):
         raise InputError(f"--mask={mask_path} is {mask.size[0]}x{mask.size[1]}, the image {path} is "
                          f"{image.size[0]}x{image.size[1]}")
     rgba = _unit_rgba(mask)
-    return rgba[..., :3].mean(2) * rgba[..., 3]  # white everywhere, the object in its alpha, is a mask too
+    return rgba[..., :3].mean(2) * rgba[..., 3]  # a white picture with the object in alpha is a mask too
 
 
 def _says_something(alpha, least=0.002):
-    """Whether alpha tells an object from its ground: not if it is (nearly) the same everywhere, nor if all but a few
-    pixels are opaque. Zero everywhere says that there is none."""
+    """Whether alpha shows an object. It does not if it is (nearly) uniform, or if all but a few pixels are opaque. But
+    alpha that is zero everywhere shows that there is no object."""
     return alpha.max() < 0.02 or alpha.max() - alpha.min() > 0.02 and (alpha < 0.5).mean() >= least
 
 
 def _open_image(path):
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the lower limit
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower
             image = Image.open(path)
         if image.width * image.height > MAX_PIXELS:
             raise InputError(f"{path} has {image.width}x{image.height} pixels; at most "
                              f"{MAX_PIXELS // 1_000_000} million are read")
         image.load()
-        return ImageOps.exif_transpose(image)  # a phone's photo is stored as the sensor lay
+        return ImageOps.exif_transpose(image)  # phones store photos unrotated
     except FileNotFoundError:
         raise InputError(f"there is no image {path}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -123,7 +123,7 @@ def _open_image(path):
 
 
 def _unit_rgba(image):
-    """(H, W, 4) float32 in [0, 1] of an image of any mode; Pillow alone would clip 16 bits to 8."""
+    """An image of any mode as (H, W, 4) float32 in [0, 1]. Pillow itself would clip 16-bit values to 8 bits."""
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float32) / 65535
         return np.stack([grey, grey, grey, np.ones_like(grey)], 2).clip(0, 1)
@@ -131,7 +131,7 @@ def _unit_rgba(image):
 
 
 def _ground(rgb, path, tolerance=0.06):
-    """Mask of what differs from a uniform border."""
+    """Mask of the pixels that differ from a uniform border."""
     border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
     ground = np.median(border, 0)
     if np.quantile(np.abs(border - ground).max(1), 0.9) > tolerance:
@@ -146,7 +146,7 @@ def list_images(path):
         names = os.listdir(path)
         of_systems = [name for name in names if is_of_a_system(name)]
         if of_systems:
-            print(f"passed over in {path}: {len(of_systems)} hidden files and files of systems ({min(of_systems)}"
+            print(f"ignored in {path}: {len(of_systems)} hidden or system files ({min(of_systems)}"
                   f"{', ...' if len(of_systems) > 1 else ''})")
         found = sorted(f for f in names if f.lower().endswith(IMAGE_ENDINGS) and not is_of_a_system(f))
         if not found:

@@ -34,7 +34,7 @@ class Prediction:
 
 
 def load_template(path=None):
-    """(vertices, faces) of the template mesh: an OBJ file as it is, or the icosphere."""
+    """(vertices, faces) of the template mesh: an OBJ file, not normalised, or the icosphere."""
     if path is None:
         return icosphere(3)
     try:
@@ -78,8 +78,8 @@ class Model:
         return {"E": self.encoder, "G": self.decoder}
 
     def predict(self, images, batch_size=256):
-        """`Prediction` from images (B, C, H, W), float in [0, 1], of the size trained on: C = 4, RGBA, but for
-        Pascal3D 3, RGB."""
+        """`Prediction` from images (B, C, H, W), float in [0, 1], of the training's size. C is 4, RGBA; for Pascal3D
+        it is 3, RGB."""
         codes = self.encode(images, batch_size)
         vertices = self.decode(codes, batch_size)
         if not torch.isfinite(vertices).all():
@@ -88,7 +88,7 @@ class Model:
 
     @torch.no_grad()
     def decode(self, codes, batch_size=256):
-        """Vertices (B, V, 3), renderer's frame, of shape codes (B, latent_dim)."""
+        """Vertices (B, V, 3) in the renderer's frame from shape codes (B, latent_dim)."""
         was_training = self.decoder.training
         self.decoder.eval()
         vertices = [self.decoder(part) for part in codes.to(self.device).split(batch_size)]
@@ -97,7 +97,7 @@ class Model:
 
     @torch.no_grad()
     def encode(self, images, batch_size=256):
-        """Shape codes (B, latent_dim) of images as `predict` takes them."""
+        """Shape codes (B, latent_dim) from images, as in `predict`."""
         side = self.options["img_size"]
         if not isinstance(images, torch.Tensor) or images.dim() != 4 or \
                 images.shape[1:] != (self.dataset.channels, side, side) or not images.is_floating_point():
@@ -132,7 +132,7 @@ def load_run(folder, flag="last", device="cpu", settings=None):
     try:
         model = Model(state["options"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the checkpoint in {folder} has options that make no model: "
+        raise InputError(f"the options in the checkpoint of {folder} do not give a model: "
                          f"{type(error).__name__}: {error}") from None
     refuse_other_dataset(settings or {}, model, f"the run in {folder}")
     for name, module in model.modules().items():
@@ -148,8 +148,8 @@ def load_run(folder, flag="last", device="cpu", settings=None):
 def refuse_other_dataset(settings, model, source):
     """Raise InputError if --dataset is not the dataset of the training."""
     if settings.get("dataset") not in (None, model.dataset.name):
-        raise InputError(f"--dataset={settings['dataset']}: {source} was trained on {model.dataset.name}, whose "
-                         "cameras and files it goes with; leave --dataset out")
+        raise InputError(f"--dataset={settings['dataset']}: {source} was trained on {model.dataset.name} and "
+                         "needs its cameras and files; leave --dataset out")
 
 
 def split_of(options, dataset):
@@ -188,12 +188,12 @@ def load_weights(load_E, load_G=None, device="cpu", settings=None):
     known["obj_dir"] = settings.get("obj_dir") or other_run.get("options", {}).get("obj_dir")
     takes = decoder["fclayers.0.weight"].shape[1:] if "fclayers.0.weight" in decoder else ()
     if takes and takes[0] != known["latent_dim"]:
-        raise InputError(f"--load_E={load_E} gives codes of {known['latent_dim']} numbers, --load_G={load_G} "
-                         f"takes {takes[0]}: they are not of one run")
+        raise InputError(f"--load_E={load_E} gives codes of {known['latent_dim']} numbers, but --load_G={load_G} "
+                         f"takes {takes[0]}: they are from different runs")
     try:
         model = Model(known)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"--load_E={load_E} has options that make no model: {type(error).__name__}: "
+        raise InputError(f"the options in --load_E={load_E} do not give a model: {type(error).__name__}: "
                          f"{error}") from None
     refuse_other_dataset(settings, model, f"--load_E={load_E}")
     weights.put_into(model.encoder, encoder, f"--load_E={load_E}", "E")
@@ -235,8 +235,8 @@ def open_runs(options, device):
     for model, name in zip(models, names):
         if model.options["latent_dim"] != models[0].options["latent_dim"]:
             raise InputError(f"{names[0]} and {name} have codes of different --latent_dim, "
-                             f"{models[0].options['latent_dim']} and {model.options['latent_dim']}, whose figures "
-                             "cannot be compared: give them one by one")
+                             f"{models[0].options['latent_dim']} and {model.options['latent_dim']}, so their "
+                             "figures cannot be compared: give them one by one")
     return [(name, model, open_split(model, options)) for name, model in zip(names, models)]
 
 

@@ -1,4 +1,4 @@
-"""The loop of a training run: batches in order, records, pictures, checkpoints, and ending well."""
+"""The loop of a training run: it feeds batches to the trainer, and writes records, pictures and checkpoints."""
 import contextlib
 import math
 import os
@@ -20,14 +20,14 @@ from training import learning_rate
 
 
 class Sampler:
-    """Image numbers of step 1, 2, ...: one endless run of shuffled epochs, cut into batches.
+    """The image numbers of each step: an endless sequence of shuffled epochs, cut into batches.
 
-    A pure function of the seed and the step, so that a resumed run sees what it would have seen.
+    They depend only on the seed and the step, so that a resumed run gets the same batches.
     """
 
     def __init__(self, count, batch_size, seed, objects=None):
-        """objects : (count,) int, of the images: then each image is followed by another of the same object, and an
-        object's images are all taken before one of them comes again, except that an odd one goes with the first."""
+        """objects : (count,) int, the object of each image, or None. If given, batches consist of pairs of images of
+        one object. An epoch has every image once; if an object has an odd number, one of its images comes twice."""
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.groups = None
         if objects is not None:
@@ -68,8 +68,8 @@ class Loop:
 
     Parameters
     ----------
-    constant : what every checkpoint of the run says besides weights.
-    resumed : checkpoint to go on from, or None.
+    constant : entries that are the same in every checkpoint of the run.
+    resumed : the checkpoint to resume from, or None.
     """
 
     def __init__(self, trainer, data, validation, constant, resumed):
@@ -83,9 +83,9 @@ class Loop:
                 runs.set_rng_state(resumed["rng"])
                 self.first, self.best = resumed["step"], resumed["best"]
                 elapsed, skipped = resumed["elapsed"], resumed["skipped"]
-                unrecorded = {k: float(v) for k, v in resumed.get("losses", {}).items()}  # older ones have none
+                unrecorded = {k: float(v) for k, v in resumed.get("losses", {}).items()}  # absent in older checkpoints
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                raise InputError(f"the checkpoint in {self.folder} cannot be gone on from: "
+                raise InputError(f"cannot resume from the checkpoint in {self.folder}: "
                                  f"{type(error).__name__}: {str(error).splitlines()[0]}") from None
         self.saved = bool(resumed)
         self.watch = Watch(self.options.on_nan, skipped, unrecorded)
@@ -106,10 +106,10 @@ class Loop:
                          f"{self.trainer.device}")
 
     def run(self, interruption):
-        """From the first step to the last, or to the end of the one in which a signal comes."""
+        """Train to the last step, or to the end of the step in which a signal comes. Returns the exit code."""
         o = self.options
         if self.first >= o.n_iters:
-            self.monitor.say(f"the run has its {self.first} iterations already; a higher --n_iters goes on")
+            self.monitor.say(f"the run already has {self.first} iterations; to continue it, give a higher --n_iters")
             return 0
         sampler = Sampler(len(self.data), o.batch_size, o.seed,
                           self.data.all_objects().numpy() if o.pairs == 2 else None)
@@ -125,7 +125,7 @@ class Loop:
                 last = step == o.n_iters
                 try:
                     self.watch.add(step, *self.trainer.step(step, feed.batch(step)))
-                    stop = distributed.highest(int(interruption.wanted or 0))  # all of them, or none
+                    stop = distributed.highest(int(interruption.wanted or 0))  # all processes stop, or none
                     self._after(step, last, sheet, stop)
                 except Divergence as error:
                     saved = self.saved or self.best > -math.inf
@@ -134,7 +134,7 @@ class Loop:
                         else "there was no checkpoint yet")) from None
                 if stop and not last:
                     self.scribe.wait()
-                    self.monitor.say(f"{signal.Signals(stop).name}: stopped and saved after step {step}; go on "
+                    self.monitor.say(f"{signal.Signals(stop).name}: stopped and saved after step {step}; continue "
                                      "with --resume")
                     return 75
         skipped = f"; {self.watch.skipped} steps skipped, not finite" if self.watch.skipped else ""
@@ -142,7 +142,7 @@ class Loop:
         return 0
 
     def _after(self, step, last, sheet, stop):
-        """What is due after a step: look at its losses, record, draw, validate, save."""
+        """After a step, do what is due: check the losses, record, draw, validate, save."""
         o, record, state, shapes, better = self.options, {}, None, None, False
         log, draw, check = (last or step % every == 0 for every in (o.log_step, o.sample_step, o.ckpt_step))
         if log or draw or check or stop or self.trainer.device.type == "cpu":
@@ -163,7 +163,7 @@ class Loop:
         if (record or state or shapes) and self.main:
             self.scribe.do(self._write, step, self.monitor.elapsed, record, sheet, shapes, state, better)
         if check:
-            self.mark = self.monitor.elapsed, step  # the rate is that of training alone
+            self.mark = self.monitor.elapsed, step  # images_per_s does not count the time of validation
             self.monitor.progress(step, {"loss": losses_now["silhouette"], "val IoU": record["val_iou"],
                                          "val MMD": record["val_mmd"], "inside out": record["val_inside_out"]})
         elif step % (10 * o.log_step) == 0 and not stop:
@@ -175,7 +175,7 @@ class Loop:
         return (step - before) * self.options.batch_size / max(now - time, 1e-9)
 
     def _state(self, step):
-        """A checkpoint: all that the steps to come depend on."""
+        """A checkpoint: everything on which later steps depend."""
         distributed.average_statistics(self.trainer.modules.values())
         self.trainer.check_finite()
         return self.scribe.copied({"step": step, **self.constant, "best": self.best, "elapsed": self.monitor.elapsed,
@@ -183,7 +183,7 @@ class Loop:
                 **self.trainer.state()})
 
     def _validate(self, step, record):
-        """(checkpoint, whether it is the best so far); its figures come into the record."""
+        """Validate and add the figures to the record. Returns (checkpoint, whether it is the best so far)."""
         state = self._state(step)
         scores = score(self.trainer.model, self.validation)
         record.update(val_iou=float(np.mean(list(scores["iou"].values()))),
@@ -193,15 +193,15 @@ class Loop:
             if spread < measures.COLLAPSED and self.main:
                 name = self.validation.class_name(class_id)
                 self.monitor.say(f"step {step}: collapsed: all validation images of {name} "
-                                 "give one code and one shape; an MMD of nearly 0 is no merit then")
+                                 "have the same code and shape, so an MMD near 0 means nothing")
         better = record["val_iou"] > self.best
         self.best = state["best"] = max(record["val_iou"], self.best)
         return state, better
 
     def _write(self, step, time, record, sheet, shapes, state, better):
-        """Pictures, a record and a checkpoint, each if there is one, in the order in which one may rely on another:
-        a record that praises a checkpoint as the best finds it there as such, and a checkpoint becomes the last one
-        when all records up to its step are on the disk."""
+        """Write the pictures, the record and the checkpoint, if there are any. The order matters: when a record names a
+        checkpoint as the best, that file is there; and a checkpoint is named the last one only after all records up to
+        its step are on the disk."""
         if shapes:
             record.update(_write_samples(self.trainer.dataset, self.options.sample_dir, step, sheet, shapes))
         if state:
@@ -216,7 +216,7 @@ class Loop:
 
 
 def _write_samples(dataset, folder, step, batch, prediction):
-    """Picture and mesh of the moment; a disk that is full costs the picture, not the run."""
+    """Write a picture and a mesh of the current shapes. If that fails, print a warning: the run goes on."""
     names = {"picture": f"{step:05d}.png", "mesh": f"{step:05d}.obj"}
     try:
         training_sheet(dataset, batch, prediction).save(os.path.join(folder, names["picture"]))

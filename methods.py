@@ -1,7 +1,7 @@
-"""The methods: what learning adds to the losses of `losses.LOSSES`, and `METHODS`, the table of them by --mode.
+"""The training methods: what each adds to the losses of `losses.LOSSES`, and `METHODS`, the table of methods by --mode.
 
-To add a method: write its class here and its line in `METHODS`. The command line, the loop, the devices and the
-tests take it from there.
+To add a method, write its class here and add its line to `METHODS`. The command line, the loop, the devices and the
+tests read this table.
 """
 import abc
 
@@ -13,22 +13,22 @@ from models import PoseDiscriminator, ViewDiscriminator
 
 
 class Method(abc.ABC):
-    """What a way to train consists of.
+    """A training method.
 
-    The iterations take turns: in those of the encoder the networks that make shapes learn from LOSSES and from
-    `encoder_losses`, with the discriminator held; in the others they learn from LOSSES alone, and the
+    The iterations take turns. In the encoder's turns, encoder and decoder learn from LOSSES and from `encoder_losses`,
+    and the discriminator is frozen. In the other turns, encoder and decoder learn from LOSSES only, and the
     discriminator learns from `discriminator_losses`.
 
     Attributes
     ----------
-    title : in messages.
-    help : of its mode, in a line.
-    options : {name: keywords of argparse's add_argument} of those that are this method's own. Other methods, whose
-        runs would not look at them, refuse them.
+    title : its name in messages.
+    help : one line of help for its mode.
+    options : {name: keywords of argparse's add_argument} of the options that only this method has. Other methods
+        refuse them.
     best : {option: value} of --preset=best.
-    has_prior : whether the code's Gaussian prior is among its losses.
-    wants_other_views : whether the shapes of a step are drawn from random other cameras, too: `step.views[title]`.
-    discriminator : nn.Module, or None: then every iteration learns from LOSSES alone.
+    has_prior : whether the Gaussian prior of the codes is among its losses.
+    wants_other_views : whether the shapes of a step are also drawn from random other cameras, as `step.views[title]`.
+    discriminator : nn.Module, or None; without one, every iteration learns from LOSSES only.
     """
 
     title = help = None
@@ -43,27 +43,28 @@ class Method(abc.ABC):
 
     @classmethod
     def check(cls, options, dataset, num_poses):
-        """Refuse, with an InputError, options that this method cannot train with.
+        """Raise InputError for options with which this method cannot train.
 
-        num_poses : None as long as the files have not told.
+        num_poses : the number of pose bins; None if it depends on files that have not been read yet.
         """
 
     @classmethod
     def weight(cls, loss, options):
-        """The weight of a row of LOSSES."""
+        """The weight of a row of LOSSES in this method."""
         return 0.0 if loss.name == "prior" and not cls.has_prior else loss.weight(options)
 
     @abc.abstractmethod
     def encoder_losses(self, step):
-        """{name: scalar tensor}, each weighted by lambda_adv, of a `losses.Step`."""
+        """The losses {name: scalar tensor} of a `losses.Step` for encoder and decoder; lambda_adv weights each."""
 
     @abc.abstractmethod
     def discriminator_losses(self, step):
-        """{name: scalar tensor} of a `losses.Step`; they must not reach the networks that make the shapes."""
+        """The losses {name: scalar tensor} of a `losses.Step` for the discriminator. They must not have gradients in
+        the encoder and decoder."""
 
 
 class AutoEncoder(Method):
-    """AE: every iteration learns from LOSSES alone. Each mode is this with --lambda_adv=0."""
+    """AE: every iteration learns from LOSSES only. Each mode trains this method if --lambda_adv=0."""
 
     title = "AE"
     help = "the plain autoencoder"
@@ -76,8 +77,8 @@ class AutoEncoder(Method):
 
 
 class FeatGAN(Method):
-    """Adversarial domain confusion (Peng et al. 2020): a discriminator tells the pose bin from the code, and the
-    encoder learns to leave nothing in the code that tells it."""
+    """Adversarial domain confusion (Peng et al. 2020): a discriminator predicts the pose bin from the code, and the
+    encoder learns codes that do not reveal it."""
 
     title = "featGAN"
     help = "the model (featGAN; with --lambda_adv=0 the plain autoencoder)"
@@ -85,11 +86,11 @@ class FeatGAN(Method):
         "confusion": dict(choices=("log2", "ce"), default="log2",
                           help="log2: as published; ce: cross-entropy to the uniform distribution"),
         "standardize_code": dict(action="store_true",
-                                 help="standardise the code before the discriminator, which then learns"),
+                                 help="standardise the code before the discriminator, which can then learn"),
         "replay": dict(type=integer(0), default=0, metavar="N",
                        help="the discriminator also learns from the codes of its last N batches")}
 
-    # What promised most in first trials on ShapeNet's shapes; benchmarks/claim.py is to decide it.
+    # The most promising values of first trials on ShapeNet's shapes; benchmarks/claim.py measures them.
     best = {"lambda_pressure": 1e-4, "lambda_near": 0.5, "lambda_mirror": 0.5, "lambda_edge": 0.01,
             "lambda_front": 10.0, "lambda_Gprior": 0.0, "confusion": "ce", "standardize_code": True, "lr_D": 1e-3,
             "replay": 8, "D_always": True}
@@ -111,16 +112,16 @@ class FeatGAN(Method):
 
 
 class ViewPriorLearning(Method):
-    """VPL (Kato & Harada, CVPR 2019): a discriminator tells silhouettes from the input's own view from those of
-    random other views, and encoder and decoder learn to make the others pass. It is told the view as its pose bin,
-    which is the view itself where views are numbered."""
+    """VPL (Kato & Harada, CVPR 2019): a discriminator learns to distinguish silhouettes from the view of the input
+    image and silhouettes from random other views. Encoder and decoder learn shapes whose other silhouettes look like
+    the first kind. The discriminator is given the view as its pose bin; numbered views are their own bins."""
 
     title = "VPL"
     help = "View Prior Learning (VPL), the compared method"
     has_prior = False
-    best = {"lambda_pressure": 1e-4}  # its paper has it; the program of Peng et al. leaves it out
+    best = {"lambda_pressure": 1e-4}  # in the paper of VPL, but not in the program of Peng et al.
     options = {"disc_width": dict(type=integer(1), default=128,
-                                  help="channels of the first layer of VPL's discriminator; all others scale along")}
+                                  help="channels of the first layer of VPL's discriminator; the others scale with it")}
     wants_other_views = True
 
     def __init__(self, options, num_poses, silhouette_size):
@@ -129,11 +130,11 @@ class ViewPriorLearning(Method):
     @classmethod
     def check(cls, options, dataset, num_poses):
         if num_poses is not None and options.channels not in (None, 1 + num_poses):
-            raise InputError(f"--channels={options.channels}: VPL's discriminator sees a silhouette and a plane for "
+            raise InputError(f"--channels={options.channels}: VPL's discriminator takes a silhouette and one plane for "
                              f"each of the {num_poses} views of {dataset.name}, {1 + num_poses} in all")
         if dataset.num_views is None and options.batch_size < 2:
-            raise InputError(f"--batch_size={options.batch_size}: the other views that VPL needs are those of other "
-                             f"images of the batch, for {dataset.name} has no numbered views; give 2 or more")
+            raise InputError(f"--batch_size={options.batch_size}: {dataset.name} has no numbered views, so VPL takes "
+                             "other views from the other images of the batch; give 2 or more")
 
     def encoder_losses(self, step):
         other = step.views[self.title]
@@ -141,7 +142,7 @@ class ViewPriorLearning(Method):
 
     def discriminator_losses(self, step):
         other = step.views[self.title]
-        # In the published order, which the running statistics of its batch normalisation depend on.
+        # In the published order: the running statistics of the batch normalisation depend on it.
         fake = self.discriminator(other.rendered.detach(), other.poses)
         real = self.discriminator(step.rendered.detach(), step.poses)
         return {"discriminator": (losses.real_or_fake(fake, False) + losses.real_or_fake(real, True)) / 2}
@@ -151,9 +152,9 @@ METHODS = {"train": FeatGAN, "trainCVPR19": ViewPriorLearning}
 
 
 def refused(options, name):
-    """A sentence if the option of this name, which was given, is another method's own; else None."""
+    """An error message if the given option `name` belongs to another method, else None."""
     own = METHODS[options.mode]
     owners = [mode for mode, method in METHODS.items() if name in method.options]
     if owners and name not in own.options:
-        return f"--{name} is of --mode={' and '.join(owners)}: {own.title} has no such thing"
+        return f"--{name} belongs to --mode={' and '.join(owners)}: {own.title} has no such option"
     return None

@@ -1,6 +1,6 @@
-"""The networks of the method. B = batch, K = pose bins, V = template vertices.
+"""The networks of all methods. B = batch, K = pose bins, V = template vertices.
 
-Parameter names are those of the published program, so that its weights load.
+Parameters have the names of the published program, so that its weights can be loaded.
 """
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def _channels_last(module):
-    """Convolutions that keep images pixel by pixel, all channels of one together: a sixth faster on a CPU."""
+    """Store images in channels-last memory format, which makes convolutions a sixth faster on a CPU."""
     return module.to(memory_format=torch.channels_last)
 
 
@@ -38,13 +38,13 @@ class Encoder(nn.Module):
         return self.shapeLayer(self.FC(self.convBlocks(images).flatten(1)))
 
 
-RESNET_SIZE = 224  # px, of the images that the published program gives a ResNet
+RESNET_SIZE = 224  # image size in pixels for which the published program uses a ResNet
 
 
 class ResNetEncoder(nn.Module):
     """RGB image (B, 3, S, S) in [0, 1] to shape code (B, 8 width): ResNet-18 (He et al. 2016) up to its
-    global average pooling. Parameters have torchvision's names; the input is normalised inside, as
-    torchvision's weights want it. `width` (64) scales all channels.
+    global average pooling. Parameters have torchvision's names. The forward pass normalises the input
+    as torchvision's weights expect. `width` (64) scales all channels.
     """
 
     def __init__(self, width=64):
@@ -60,7 +60,7 @@ class ResNetEncoder(nn.Module):
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
-        # Not channels last: on a CPU, torch 2.13 then ends with a segmentation fault in its gradient.
+        # Not channels-last: the backward pass of torch 2.13 then crashes on a CPU (segmentation fault).
 
     def forward(self, images):
         x = torch.relu(self.bn1(self.conv1((images - self.mean) / self.std)))
@@ -70,8 +70,8 @@ class ResNetEncoder(nn.Module):
         return x.mean((2, 3))
 
     def load_torchvision(self, state):
-        """Take torchvision's `resnet18` state dict; its classifier `fc` is left out. ValueError names the
-        first parameter that is missing, unknown or of another shape."""
+        """Load torchvision's `resnet18` state dict without its classifier `fc`. A ValueError names the first
+        parameter that is missing, unknown or of another shape."""
         own = self.state_dict()
         given = {k: v for k, v in state.items() if not k.startswith("fc.")}
         counts = {k for k in own if k.endswith("num_batches_tracked")}  # older files lack them
@@ -104,7 +104,7 @@ class _BasicBlock(nn.Module):
 
 
 def make_encoder(img_size, channels, latent_dim=512, width=64):
-    """The encoder that the published program has for images of a size."""
+    """The encoder of the published program for images of size img_size."""
     if img_size == RESNET_SIZE:
         if channels != 3 or latent_dim != 8 * width:
             raise ValueError(f"a ResNet takes 3 channels and gives a code of {8 * width}, got {channels} and "
@@ -130,10 +130,10 @@ class MeshDecoder(nn.Module):
 
 
 class SymmetricMeshDecoder(nn.Module):
-    """Shape code (B, latent_dim) to vertices (B, V, 3), mirror images of each other in the plane z = 0.
+    """Shape code (B, latent_dim) to vertices (B, V, 3) of shapes that are symmetric in the plane z = 0.
 
-    The last layer gives the offsets (x, y) of the template's P vertices on the plane and then (x, y, z) of
-    the Q beyond it, z > 0: 2P + 3Q numbers, 979 for the icosphere of 642 vertices.
+    The last layer gives the offsets (x, y) of the template's P vertices on the plane, then (x, y, z) of its
+    Q vertices with z > 0: 2P + 3Q numbers, 979 for the icosphere of 642 vertices.
     """
 
     def __init__(self, template, latent_dim=512, tolerance=1e-5):
@@ -172,10 +172,10 @@ class SymmetricMeshDecoder(nn.Module):
 class PoseDiscriminator(nn.Module):
     """Shape code (B, latent_dim) to log-probabilities of the pose bins (B, K).
 
-    `standardize` takes each component's batch mean and deviation away first: the Gaussian prior
-    shrinks the codes so much that the published discriminator hardly learns (README, settings).
-    `gathered` gives, where several processes share a batch, the codes of all of them. `replay` (N, B) keeps what
-    `loss` saw in its last N batches of B: it is part of the state, so that a resumed run has the same.
+    `standardize` first subtracts the batch mean of each component and divides by its standard deviation:
+    the Gaussian prior makes codes so small that the published discriminator hardly learns (docs/published.md).
+    `gathered(codes)` returns the codes of all processes, if several share a batch. `replay` (N, B) keeps the codes and
+    poses of the last N batches of B that `loss` was given; they are part of the state, so a resumed run has them too.
     """
 
     def __init__(self, num_poses, latent_dim=512, standardize=False, gathered=lambda codes: codes, replay=(0, 0)):
@@ -194,11 +194,11 @@ class PoseDiscriminator(nn.Module):
         return self._told(self._standardized(codes))
 
     def loss(self, codes, poses):
-        """Negative log-likelihood of the true pose bins (B,), the mean over this batch and those kept."""
+        """Negative log-likelihood of the true pose bins (B,), averaged over this batch and the kept ones."""
         codes = self._standardized(codes)
         if not self.replays:
             return nn.functional.nll_loss(self._told(codes), poses)
-        # Copied, as what is kept changes before the gradient is taken.
+        # Clone the kept batches: they change below, before the backward pass reads them.
         weights = torch.cat([self.replayed.new_ones(1), self.replayed])
         own = nn.functional.nll_loss(self._told(codes), poses)
         kept = self._told(self.replayed_codes.flatten(0, 1).clone())
@@ -223,10 +223,10 @@ class PoseDiscriminator(nn.Module):
 
 
 class ViewDiscriminator(nn.Module):
-    """Silhouette (B, S, S) and view number (B,) to the logit (B,) of "seen from the input's view".
+    """Silhouette (B, S, S) and view number (B,) to the logit (B,) of "seen from the view of the input image".
 
-    View Prior Learning (Kato & Harada 2019): the view enters as K constant planes, one-hot, beside
-    the silhouette. The published sigmoid is left to the loss. `width` (128) scales all channels.
+    View Prior Learning (Kato & Harada 2019). The input channels are the silhouette and K constant planes,
+    the one-hot view. The sigmoid of the published network is in the loss. `width` (128) scales all channels.
     """
 
     def __init__(self, num_views, img_size=64, width=128):
@@ -250,9 +250,9 @@ class ViewDiscriminator(nn.Module):
 
 
 def icosphere(subdivisions=3):
-    """Unit icosphere: (vertices (V, 3) float32, faces (F, 3) int64), outward, right-handed.
+    """Unit icosphere: (vertices (V, 3) float32, faces (F, 3) int64), counterclockwise seen from outside.
 
-    Each subdivision splits every face in four: 3 give 642 vertices and 1280 faces.
+    Each subdivision splits every face into four: 3 subdivisions give 642 vertices and 1280 faces.
     """
     t = (1 + 5 ** 0.5) / 2
     vertices = np.array([[-1, t, 0], [1, t, 0], [-1, -t, 0], [1, -t, 0], [0, -1, t], [0, 1, t],

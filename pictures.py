@@ -1,4 +1,4 @@
-"""Pictures and meshes for people."""
+"""Draw predicted shapes, and write pictures and mesh files."""
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -11,21 +11,22 @@ from neural_renderer.ops import rasterize
 
 # Options of the modes that make meshes from images.
 IMAGE = {"load_im": dict(metavar="PATH", help="an image, or a folder of them")}
-OUTPUT = {"mask": dict(metavar="PNG", help="where the object is, for an image without alpha"),
+OUTPUT = {"mask": dict(metavar="PNG", help="mask of the object, for an image without alpha"),
           "obj_frame": dict(choices=("people", "renderer"), default="people", help=(
-              "people: right-handed, as photographs show it; renderer: as predicted (mirrored)"))}
+              "frame of written meshes; people: right-handed, as the photograph shows the object; renderer: as "
+              "predicted (mirrored)"))}
 PAPER = (1.0, 1.0, 1.0)
 RED = (1.3, 0.2, 0.15)
 CLAY = (0.86, 0.66, 0.45)
-# Towards the light, in the renderer's frame: from above, a little from the right and the front.
+# Direction to the light in the renderer's frame: above, slightly to the right and to the front.
 LIGHT = (0.45, 0.75, -0.5)
 
 
 def draw(dataset, vertices, faces, cameras, size=128, color=CLAY):
     """Shaded pictures (B, 3, size, size) in [0, 1] of meshes (B, V, 3) in the renderer's frame."""
     corners = vertices_to_faces(vertices, faces)
-    # Both sides catch the light, softly: predicted meshes fold, and must not turn black where they do. The
-    # light's normals are those of a mirroring camera; seen by another, outsides face the other way.
+    # Both sides of a face are lit softly, so that predicted meshes do not look black where they fold. face_light
+    # expects a camera that mirrors; for a camera that does not, the direction is reversed.
     direction = LIGHT if dataset.mirrors else tuple(-x for x in LIGHT)
     light = face_light(corners, 0.55, 0.5, direction=direction)
     texture = torch.as_tensor(color, dtype=vertices.dtype, device=vertices.device)
@@ -38,9 +39,9 @@ def draw(dataset, vertices, faces, cameras, size=128, color=CLAY):
 
 
 def draw_backs(dataset, vertices, faces, cameras, size=128, outward=1):
-    """`draw`, red where what is seen first is the inside of the surface.
+    """`draw`, with pixels in red whose nearest face shows the inside of the surface.
 
-    outward : 1, or -1 if the faces are clockwise seen from outside.
+    outward : 1 if the faces are counterclockwise seen from outside, -1 if they are clockwise.
     """
     fine = 2 * size
     fronts, backs = fronts_and_backs(dataset.for_pictures(vertices, cameras), faces, fine,
@@ -58,7 +59,7 @@ def to_image(tensor):
 
 
 def on_paper(rgba, size):
-    """An input image (3 or 4, H, W) as a (3, size, size) picture, its empty parts white."""
+    """An input image (3 or 4, H, W) as a (3, size, size) picture on white."""
     image = rgba[:3] + (1 - _alpha(rgba))
     return torch.nn.functional.interpolate(image[None], size=(size, size), mode="bilinear",
                                            antialias=True)[0].clamp(0, 1)
@@ -80,7 +81,7 @@ def sheet(rows, titles=None, pad=4):
 
 
 def straight(rgba):
-    """An input image (3 or 4, H, W) as people have pictures: RGBA, colours not multiplied by alpha."""
+    """An input image (3 or 4, H, W) as RGBA with straight alpha: colours not multiplied by alpha."""
     alpha = _alpha(rgba)
     return torch.cat([rgba[:3] / alpha.clamp_min(1 / 255), alpha]).clamp(0, 1)
 
@@ -90,7 +91,8 @@ def _alpha(image):
 
 
 def training_sheet(dataset, batch, prediction, size=96, turns=(0.25, 0.5, 0.75)):
-    """Input, target silhouette, predicted silhouette and mesh from its own and from new views."""
+    """A sheet with one row per image: input, target silhouette, predicted silhouette, and the mesh from the view of the
+    image and from new views."""
     cameras = batch.cameras.to(prediction.vertices.device)
     screen = dataset.project(prediction.vertices, cameras)
     silhouettes = dataset.renderer(size).render_silhouettes(screen, prediction.faces).cpu()
@@ -106,10 +108,10 @@ def training_sheet(dataset, batch, prediction, size=96, turns=(0.25, 0.5, 0.75))
 
 
 def people_mesh(dataset, vertices, faces, frame="people"):
-    """Mesh (V, 3), (F, 3) as arrays for a file.
+    """A mesh, vertices (V, 3) and faces (F, 3), as arrays for a file.
 
-    frame 'people': right-handed, y up, as photographs show the object (z negated, winding reversed so
-    that faces look outwards); 'renderer': as predicted.
+    frame 'people': right-handed, y up, as photographs show the object. If the dataset's cameras mirror, z is
+    negated and faces are reversed, so that they still face outwards. 'renderer': as predicted.
     """
     if frame == "people":
         vertices, faces = dataset.flip_handedness(vertices), dataset.people_faces(faces)
@@ -133,7 +135,7 @@ def write_glb(path, dataset, vertices, faces, frame="people"):
 
 
 def write_turntable(path, dataset, vertices, faces, frames=36, size=160):
-    """An endless GIF of one turn around a mesh (V, 3)."""
+    """Write a GIF of one turn around a mesh (V, 3), which repeats endlessly."""
     views = dataset.turntable(frames).to(vertices)
     write_gif(path, draw(dataset, vertices.expand(frames, -1, -1), faces, views, size))
 

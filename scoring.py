@@ -1,4 +1,4 @@
-"""What a trained model is measured by: the figures of a split, their protocol, and what may be compared."""
+"""Measure a trained model: the figures of a split, their protocol, and a check that figures can be compared."""
 import math
 import os
 
@@ -10,34 +10,44 @@ from engine.arguments import integer
 from engine.monitor import Progress
 from errors import InputError
 from inference import label
-from metrics import mean_shape, measures, pairwise_iou, pose_mmd, shared_bins, voxel_iou
+from making.grids import surface
+from metrics import mean_shape, measures, pairwise_iou, pose_mmd, shared_bins, surfaces, voxel_iou
+from metrics.crossings import self_intersecting
+from readers.base import VOXEL_GRID
 
 MMD = {"mmd_batches": dict(type=integer(1), metavar="N", help=(
-    "MMD of the first N batches of BATCH_SIZE codes of each class, object by object; the published program took 96 of "
-    "128, of one class on CVPR18 512 objects x 24 views (default: all codes)"))}
+    "compute MMD from the first N batches of BATCH_SIZE codes of each class, in the order of objects; the published "
+    "program took 96 batches of 128, on CVPR18 512 objects x 24 views (default: all codes)"))}
 COLUMNS = (("iou", "IoU"), ("mean_shape_iou", "mean shape"), ("iou_wrong_object", "wrong object"),
            ("view_agreement", "agreement"), ("mmd", "MMD"), ("mmd_shuffled", "MMD shuffled"))
-# What evaluations of before lack.
+# Columns that evaluations by older versions do not have.
 MORE = (("own_view", "own view"), ("new_view", "new view"), ("inside_out", "inside out"), ("pose_probe", "pose probe"),
-        ("pose_chance", "by chance"), ("pose_degrees", "degrees off"))
+        ("pose_chance", "by chance"), ("pose_degrees", "degrees off"), ("self_intersecting", "crossing"))
+# For datasets with surface points: each figure, that of the mean shape, and that with a wrong object.
+SURFACES = tuple((form.format(name), title + of) for name, title in zip(
+    surfaces.NAMES, ("Chamfer", "F@1%", "F@2%", "normals"))
+    for form, of in (("{}", ""), ("mean_shape_{}", " mean"), ("{}_wrong_object", " wrong")))
 _FEW_POSES = "fewer than two poses show two objects or more"
 UNDEFINED = {"iou_wrong_object": "there is one object", "view_agreement": "each object has one view",
              "mmd": _FEW_POSES, "mmd_shuffled": _FEW_POSES, "new_view": "each object has one view",
              "inside_out": "nothing is drawn", "pose_probe": "there is one pose or one object",
-             "pose_chance": "there is one pose or one object", "pose_degrees": "angles between poses are not known"}
+             "pose_chance": "there is one pose or one object", "pose_degrees": "angles between poses are not known",
+             **{key: "the set has no points of it" + (", or one object" if "wrong" in key else "")
+                for key, _ in SURFACES}}
 
 
 def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None, mmd_codes=None,
-          seed=0):
+          seed=0, points=None):
     """Measure a model on every view of every object of a split.
 
     Parameters
     ----------
     data : a dataset whose objects have all their views.
-    full : also the controls (below), which the validation during training leaves out.
+    full : also compute the controls (below). The validation during training does not.
     mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
-    mmd_codes : int. MMD is taken of the first so many codes of a class, object by object; None takes all.
-    seed : permutes the pose labels of `mmd_shuffled`; also of directions, other views and the probe.
+    mmd_codes : int. MMD is computed from the first `mmd_codes` codes of a class, in the order of objects; None: all.
+    seed : seed of the permuted labels of `mmd_shuffled`, of directions, of other views, of the probe and of points.
+    points : with `full`: a list of `data.points(c)` for each class, None for a class without points.
 
     Returns
     -------
@@ -47,20 +57,26 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     `iou_wrong_object` (each prediction against up to 20 other objects of its class),
     `view_agreement` (IoU of the shapes predicted from any two views of one object), `mean_shape_iou`,
     `mmd_shuffled` (pose labels permuted), `own_view` and `new_view` (IoU of drawn and real silhouettes, the input's
-    view and from another one of the object), and `pose_probe`, `pose_degrees`, `pose_chance` (`measures.pose_probe`).
+    view and from another one of the object), `pose_probe`, `pose_degrees`, `pose_chance` (`measures.pose_probe`) and
+    `self_intersecting` (share of the faces that cross others, of one prediction per object). If any class has points,
+    also the figures in `surfaces.NAMES`, means over all views; `<name>_wrong_object` (each prediction against one other
+    object of its class, up to 20 of them in turn); and `mean_shape_<name>` (the surface of the mean grid).
     """
+    points = points or [None] * len(data.class_ids)
     result = {key: {} for key in ("iou", "mmd", "inside_out", "code_spread") + (
         ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled", "own_view", "new_view", "pose_probe",
-         "pose_degrees", "pose_chance") if full else ())}
+         "pose_degrees", "pose_chance", "self_intersecting") if full else ()) + (
+        tuple(key for key, _ in SURFACES) if any(p is not None for p in points) else ())}
     done = 0
     for c, class_id in enumerate(data.class_ids):
         numbers = data.images_of_class(c)
         objects = np.flatnonzero(data.object_class == c)
         views = len(numbers) // len(objects)
         truth = data.voxels(objects).to(model.device)
-        # In order, and added up in order, whichever process has measured what.
-        figures = torch.zeros(len(objects), 7, dtype=torch.float64, device=model.device)
+        # One row per object, so that sums have the same order whichever process measured which object.
+        figures = torch.zeros(len(objects), 16, dtype=torch.float64, device=model.device)
         codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
+        true = points[c] is not None and surfaces.Surfaces(points[c], model.device)
         poses, shown = data.all_poses()[numbers], data.all_objects()[numbers]
         for k, first in enumerate(range(0, len(objects), objects_at_once)):
             places = slice(first * views, (first + objects_at_once) * views)
@@ -76,13 +92,18 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
                 here = slice(first, first + len(batch.images) // views)
                 shapes, faces, count = prediction.vertices, prediction.faces, here.stop - here.start
                 size = batch.silhouettes.shape[-1]
-                turns = torch.Generator().manual_seed(seed * 1000003 + first)  # whichever process draws
+                turns = torch.Generator().manual_seed(seed * 1000003 + first)  # the same in every process
                 every = 1 if full else views
                 figures[here, 3:5] = measures.inside_out(data, shapes[::every], faces, batch.cameras[::every], size,
                                                          prediction.outward, turns).view(count, -1, 2).sum(1)
                 if full:
-                    figures[here, 5:] = measures.seen_views(data, data.renderer(size), shapes, faces, batch, count,
-                                                            turns).view(count, -1, 2).mean(1)
+                    figures[here, 5:7] = measures.seen_views(data, data.renderer(size), shapes, faces, batch, count,
+                                                             turns).view(count, -1, 2).mean(1)
+                    every_view = torch.arange(count, device=shapes.device)
+                    one = shapes.view(count, views, *shapes.shape[1:])[every_view, (first + every_view) % views]
+                    figures[here, 7] = self_intersecting(one, faces)
+                if true:
+                    figures[here, 8:] = _surface_figures(true, shapes, faces, np.arange(first, first + count), seed)
             done += len(numbers[places])
             if progress:
                 progress(done)
@@ -96,18 +117,48 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         result["mmd"][class_id] = pose_mmd(codes, poses, bins)[1]
         if full:
             result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:3]
-            result["own_view"][class_id], result["new_view"][class_id] = mean[5:]
+            for key, value in zip(("own_view", "new_view", "self_intersecting"), mean[5:8]):
+                result[key][class_id] = value
             probe = measures.pose_probe(codes, poses, shown, data.pose_angle, seed)
             result["pose_probe"][class_id], result["pose_degrees"][class_id] = probe["accuracy"], probe["degrees"]
             result["pose_chance"][class_id] = probe["chance"]
             result["mean_shape_iou"][class_id] = float(
                 voxel_iou(truth, mean_grids[class_id][None].to(truth.device)).mean())
             result["mmd_shuffled"][class_id] = pose_mmd(codes, poses, bins, seed)[1]
+        if SURFACES[0][0] in result:
+            values = (_mean_shape_figures(true, data, objects, mean_grids[class_id], seed) if true
+                      else torch.full((4,), float("nan"))).tolist()
+            values = zip(*(mean[8:12], values, mean[12:]) if true else (values,) * 3)
+            for (key, _), value in zip(SURFACES, sum(values, ())):
+                result[key][class_id] = value
     return result
 
 
+def _surface_figures(true, vertices, faces, objects, seed):
+    """(objects, 8): the mean figures of the surfaces of shapes (B, V, 3), then those with wrong objects, one for each
+    shape. The shapes are in the order of the objects, equally many of each. NaN if there is one object."""
+    views, others = len(vertices) // len(objects), min(len(true) - 1, 20)
+    own, view = np.repeat(objects, views), np.tile(np.arange(views), len(objects))
+    numbers = own[:, None] if not others else np.stack([own, (own + 1 + view % others) % len(true)], 1)
+    found = true.figures(*surfaces.draw_points(vertices, faces, seed=seed), numbers, parts=view)
+    if not others:
+        found = torch.cat([found, torch.full_like(found, float("nan"))], 1)
+    return found.flatten(1).view(len(objects), views, 8).mean(1)
+
+
+def _mean_shape_figures(true, data, objects, grid, seed):
+    """(4,) figures of the surface of a class's mean grid, scaled to each object's own grid."""
+    if not grid.any():
+        return torch.full((4,), float("nan"))
+    vertices, faces = surface(data.mesh_axes(grid.cpu()).numpy())
+    vertices = data.from_grid(torch.from_numpy(vertices)[None] / VOXEL_GRID)
+    points, normals = surfaces.draw_points(vertices, torch.from_numpy(faces.copy()), seed=seed)
+    scales = data.grid_scales(objects).tolist()
+    return torch.cat([true.figures(points * scale, normals, [[o]])[0] for o, scale in enumerate(scales)]).mean(0)
+
+
 def _controls(shapes, truth, o):
-    """IoU of the shapes (views, n, n, n) predicted for object o with others of its class, and with each other."""
+    """Mean IoU of the shapes (views, n, n, n) predicted for object o with other objects, and with each other."""
     others = [(o + shift) % len(truth) for shift in range(1, min(len(truth), 21))]
     agreement = pairwise_iou(shapes, shapes)
     wrong = pairwise_iou(shapes, truth[others]).mean() if others else agreement.new_full((), float("nan"))
@@ -134,12 +185,13 @@ def codes_of(name, model, data, numbers):
 
 
 def mmd_codes(options):
-    """How many codes of each class MMD is taken of, None for all of them."""
+    """The number of codes of each class from which MMD is computed; None for all."""
     return options.mmd_batches and options.mmd_batches * options.batch_size
 
 
 def protocol_of(options, model, data):
-    """What figures of a split are of and how its MMD is taken: here and in --mode=MMD, which gives the same."""
+    """The protocol of the figures of a split: which data they are from and how MMD is computed. --mode=evaluation and
+    --mode=MMD have the same protocol and give the same MMD."""
     objects = {c: int((data.object_class == i).sum()) for i, c in enumerate(data.class_ids)}
     views = sorted({len(data.images_of_class(i)) // n for i, n in enumerate(objects.values())})
     taken = "all objects of the split" if options.mmd_batches is None else (
@@ -158,7 +210,7 @@ def protocol_of(options, model, data):
 
 def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "objects", "voxel_rule",
                                              "mmd_codes")):
-    """Refuse figures of different things side by side."""
+    """Raise InputError if evaluations have different protocols, since their figures cannot be compared."""
     first = protocols[0]
     for folder, protocol in zip(folders, protocols):
         for key in keys:
@@ -168,9 +220,9 @@ def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "obj
 
 
 def undefined(figures):
-    """Why some figures, {name: {class_id: number}}, are not numbers: a sentence for each reason."""
+    """Sentences that say why some of the figures, {name: {class_id: number}}, are undefined."""
     found = {}
-    for key, title in COLUMNS + MORE:
+    for key, title in COLUMNS + MORE + SURFACES:
         classes = tuple(c for c, value in figures.get(key, {}).items() if not math.isfinite(value))
         if classes:
             found.setdefault((classes, UNDEFINED.get(key, "not finite")), []).append(title)
@@ -178,10 +230,10 @@ def undefined(figures):
 
 
 def number(value, digits=4):
-    """As tables have it; `undefined` tells why there is none."""
+    """A figure as tables print it; '-' if it is undefined (see `undefined`)."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def step_of(step):
-    """A step as tables have it: a state dict does not tell its own."""
+    """A step as tables print it; '?' for a state dict, which does not contain its step."""
     return "?" if step is None else step

@@ -1,6 +1,6 @@
-# Sourced by train.sh and tests/run.sh: makes the virtual environment if there is none, installs what
-# is missing, builds cuda/, and leaves the interpreter in $PYTHON. Done once; the second time it only
-# compares a checksum. VENV=DIR uses (or makes) another environment; a torch of yours in it is kept.
+# train.sh and tests/run.sh source this file. It makes a virtual environment if there is none, installs
+# missing packages, builds cuda/, and sets $PYTHON to the interpreter. Later calls only compare a checksum.
+# VENV=DIR uses (or makes) another environment; if torch is installed in it, that torch is kept.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=${VENV:-$root/.venv}
 
@@ -31,7 +31,7 @@ if [ ! -e "$stamp" ]; then
     2>/dev/null && sed -i.bak '/^torch==/d' "$work/requirements.txt"
   PIP_CONSTRAINT=$work/build.txt PIP_BUILD_CONSTRAINT=$work/build.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
     "$PYTHON" -m pip install --quiet -r "$work/requirements.txt" || die "pip could not install requirements.txt"
-  # From a copy, so that the tree stays as it was and two checkouts do not meet.
+  # Build from a copy, so that the checkout does not change and two builds do not disturb each other.
   cp -r "$root/cuda" "$work/cuda"
   rm -rf "$work/cuda/build" "$work"/cuda/*/_kernels*.so
   "$PYTHON" -m pip uninstall --quiet --yes neural-renderer-kernels 2>/dev/null  # its name before 2.0.0

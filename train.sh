@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The demo, or the published runs.
 #
-#   bash train.sh                      embedded data, AE and featGAN, evaluation, pictures: results/demo
+#   bash train.sh                      trains AE and featGAN on built-in data, evaluates them, and draws
+#                                      pictures in results/demo
 #   DATASET=CVPR18 DATA_DIR=/data/cvpr18 CLASS_IDS="02691156 02958343" bash train.sh
-#                                      the published settings, each class in turn, into CKPT_DIR
-#                                      (default runs/CVPR18); interrupted runs go on where they stopped;
-#                                      the same with DATASET=NIPS17, Pascal3D and R2N2
+#                                      trains the published settings, one class after another, in CKPT_DIR
+#                                      (default runs/CVPR18) and resumes interrupted runs; DATASET can also
+#                                      be NIPS17, Pascal3D or R2N2
 #
-# Further options go to every training command: bash train.sh --amp --n_iters 5000
+# Other options are passed to every training command: bash train.sh --amp --n_iters 5000
 set -euo pipefail
 if [ -n "${DATASET:-}" ]; then  # before anything is installed
   refuse() { echo "error: $*" >&2; exit 2; }

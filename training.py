@@ -16,9 +16,9 @@ from methods import METHODS, AutoEncoder
 
 
 def learning_rate(step, options, base):
-    """The rate of iteration `step`, the first being 1. When decay_batch iterations are done, and after every
-    decay_every more, it is multiplied by decay_order; or half a cosine from the first iteration to nothing after the
-    last (Loshchilov & Hutter 2017)."""
+    """The learning rate of iteration `step`, counted from 1. By default it is multiplied by decay_order after
+    decay_batch iterations, and again after every decay_every more. With lr_schedule 'cosine' it falls along half a
+    cosine from `base` to 0 after the last iteration (Loshchilov & Hutter 2017)."""
     done = step - 1
     if options.lr_schedule == "cosine":
         return base * (1 + math.cos(math.pi * done / options.n_iters)) / 2
@@ -30,16 +30,17 @@ def learning_rate(step, options, base):
 def use_graphs(options, device):
     """Whether steps are recorded as CUDA graphs."""
     if options.cuda_graph == "on" and (device.type != "cuda" or distributed.size() > 1):
-        raise InputError(f"--cuda_graph=on: steps are recorded on one GPU, by one process; here on {device}, by "
-                         f"{distributed.size()}; give auto or off")
+        raise InputError(f"--cuda_graph=on needs one process on one GPU, but this run has {distributed.size()} on "
+                         f"{device}; give auto or off")
     return options.cuda_graph != "off" and device.type == "cuda" and distributed.size() == 1
 
 
 class Trainer:
-    """Networks, optimisers and the step. Of files it reads the template mesh alone."""
+    """Networks, optimisers and the training step. The only file it reads is the template mesh."""
 
     def __init__(self, options, device, data=None):
-        """data : the training split; needed where the files tell the pose bins, and by losses that prepare."""
+        """data : the training split. It is needed if the number of pose bins depends on the files, and by losses with
+        `prepare`."""
         self.options, self.device = options, device
         self.model = Model(vars(options)).to(device)
         self.dataset = self.model.dataset
@@ -59,25 +60,25 @@ class Trainer:
         weighted = [(loss, chosen.weight(loss, options)) for loss in losses.LOSSES]
         self.losses = [(loss, weight) for loss, weight in weighted if weight or loss.always]
         self.prepared = {loss.name: loss.prepare(options, data, device) for loss, _ in self.losses if loss.prepare}
-        # Who wants other cameras beside those of the images, and whether silhouettes from these are to be drawn.
+        # {name of a loss or method: (function that returns other cameras, whether to draw their silhouettes)}
         self.views = {loss.name: (loss.views, loss.silhouettes) for loss, _ in self.losses if loss.views}
         if self.method.wants_other_views:
             self.views[self.method.title] = _other_views, True
         if options.pairs == 2:
             self.views[losses.PAIR] = _views_of_pairs, True
-        # Weights of losses that begin later change where a graph reads them.
+        # Weights of losses that begin later are tensors, so that a CUDA graph reads their current values.
         self.later = {loss.name: torch.zeros((), device=device) for loss, _ in self.losses
                       if loss.begins and getattr(options, loss.begins) > 0}
-        if distributed.size() > 1 and device.type == "cuda":  # on CPUs each process normalises its own part
+        if distributed.size() > 1 and device.type == "cuda":  # on CPUs each process normalises only its part
             self.modules.update({name: torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
                                  for name, module in self.modules.items()})
         rates = {"E": options.lr, "G": options.lr, "D": options.lr_D or options.lr}
-        on_gpu = device.type == "cuda"  # there a graph reads the rates where they are
+        on_gpu = device.type == "cuda"  # there the rates are tensors, so that CUDA graphs read their current values
         self.optimizers = {name: torch.optim.Adam(
             module.parameters(), lr=torch.tensor(rates[name], device=device) if on_gpu else rates[name],
             fused=True, capturable=on_gpu) for name, module in self.modules.items()}
         self.rates = rates
-        # By whether it is the encoder's turn.
+        # {whether it is the encoder's turn: the function of the turn}
         self._turns = {turn: functools.partial(self._turn, turn) for turn in (False, True)}
         if use_graphs(options, device):
             self._turns = {turn: Captured(function) for turn, function in self._turns.items()}
@@ -85,7 +86,7 @@ class Trainer:
     def step(self, step, batch):
         """One iteration on a `Batch`; returns {loss name: scalar tensor} and {network: norm of its gradient}.
 
-        If one of these is not finite, networks and optimisers are left as they were.
+        If one of these is not finite, networks and optimisers do not change.
         """
         for name, optimizer in self.optimizers.items():
             group, rate = optimizer.param_groups[0], learning_rate(step, self.options, self.rates[name])
@@ -96,7 +97,7 @@ class Trainer:
         return self._turns[self.encoders_turn(step)](*self.inputs(batch))
 
     def encoders_turn(self, step):
-        """Whether an iteration is the encoder's; the others are the discriminator's, if there is one."""
+        """Whether an iteration is the encoder's turn. The other iterations are the discriminator's, if there is one."""
         return "D" in self.modules and step % self.options.G_every == 0
 
     def inputs(self, batch):
@@ -104,29 +105,30 @@ class Trainer:
         batch = batch.to(self.device)
         others = []
         if self.views:
-            whole = [distributed.gathered(t) for t in (batch.cameras, batch.poses)]  # as one process would draw them
+            whole = [distributed.gathered(t) for t in (batch.cameras, batch.poses)]  # all draw alike
             part = distributed.part(len(whole[0]))
             for views, _ in self.views.values():
                 others += [drawn[part] for drawn in views(self.dataset, *whole)]
         return batch.images, batch.silhouettes, batch.cameras, batch.poses, batch.objects, *others
 
     def _turn(self, encoders_turn, *inputs):
-        """The work of a step. Nothing in it goes between the device and the host, so that a graph can record it."""
-        # Of batch normalisation, which the forward pass already changes.
+        """The work of a step. It copies nothing between device and host, so that a CUDA graph can record it."""
+        # Keep the statistics of batch normalisation: the forward pass changes them before the losses are known.
         statistics = [(b, b.clone()) for m in self.modules.values() for b in m.buffers()]
         values, learning = self.learn(self.seen(inputs, *self.predicted(inputs[0])), encoders_turn)
         values = distributed.average(learning.values(), values)
         norms = gradient_norms(learning)
         bad = any_bad(values, norms)
         for name in learning:
-            self.optimizers[name].found_inf = bad  # 1: the fused step changes nothing, without a wait for it
+            self.optimizers[name].found_inf = bad  # if 1, the fused optimiser changes nothing; the host need not wait
             self.optimizers[name].step()
         for statistic, before in statistics:
             statistic.copy_(torch.where(bad > 0, before, statistic))
         return {k: v.detach() for k, v in values.items()}, norms
 
     def learn(self, step, encoders_turn):
-        """Gradients of a `losses.Step`; returns {loss name: value} and {name: network} of those that have them."""
+        """Compute the gradients of a `losses.Step`. Returns {loss name: value} and the networks {name: network} that
+        have gradients."""
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         values, total = self.total(step)
@@ -147,14 +149,14 @@ class Trainer:
         return values, learning
 
     def predicted(self, images):
-        """Codes (B, latent_dim) and vertices (B, V, 3) of images, as learning takes them."""
+        """Codes (B, latent_dim) and vertices (B, V, 3) of images; with --amp the networks compute in bfloat16."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.amp, cache_enabled=False):
             codes = self.model.encoder(images)
             vertices = self.model.decoder(codes)
         return codes.to(images.dtype), vertices.to(images.dtype)
 
     def seen(self, inputs, codes, vertices):
-        """The `losses.Step`, with all its silhouettes drawn in one call."""
+        """The `losses.Step` of the inputs; one call draws all its silhouettes."""
         given, others = inputs[:5], inputs[5:]
         views = {name: losses.View(*others[2 * i:2 * i + 2]) for i, name in enumerate(self.views)}
         step = losses.Step(*given, codes, vertices, self.model.faces, self.topology, self.dataset, self.renderer,
@@ -166,7 +168,7 @@ class Trainer:
         return step
 
     def total(self, step):
-        """({name: value}, weighted sum) of the losses of LOSSES that this run takes."""
+        """({name: value}, weighted sum) of the rows of LOSSES that this run uses."""
         values = {loss.name: loss.function(step) for loss, _ in self.losses}
         terms = [values[loss.name] if loss.option is None else
                  self.later.get(loss.name, weight) * values[loss.name]
@@ -174,14 +176,14 @@ class Trainer:
         return values, functools.reduce(operator.add, terms)
 
     def _backward(self, loss):
-        """Skips a loss that is not finite. Only a single process on a CPU looks: on a GPU the look would wait for
-        it, and of several processes the others would wait for this one's gradients."""
+        """Backward pass, skipped for a loss that is not finite. Only a single process on a CPU checks this: on a GPU
+        the check would wait, and with several processes the others would wait for the gradients of this one."""
         if self.device.type != "cpu" or distributed.size() > 1 or loss.isfinite():
             loss.backward()
 
     def state(self):
         optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-        for state in optimizers.values():  # a number on every device
+        for state in optimizers.values():  # store the rate as a number, whatever the device
             state["param_groups"] = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
         return {"models": {k: m.state_dict() for k, m in self.modules.items()}, "optimizers": optimizers}
 
@@ -189,12 +191,12 @@ class Trainer:
         for name, module in self.modules.items():
             module.load_state_dict(state["models"][name])
             optimizer = self.optimizers[name]
-            own = {key: optimizer.param_groups[0][key] for key in ("lr", "capturable")}  # those of this device
+            own = {key: optimizer.param_groups[0][key] for key in ("lr", "capturable")}  # these depend on the device
             optimizer.load_state_dict(state["optimizers"][name])
             optimizer.param_groups[0].update(own)
             for parameter, kept in optimizer.state.items():
                 for key, value in kept.items():
-                    if value.shape == parameter.shape:  # the fused step goes by memory order, not by index
+                    if value.shape == parameter.shape:  # the fused optimiser needs the parameter's memory layout
                         kept[key] = torch.empty_like(parameter).copy_(value)
 
     def check_finite(self):

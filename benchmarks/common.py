@@ -24,7 +24,7 @@ FIXTURE = os.path.join(HERE, "noisy_predictions.npz")
 
 
 def where():
-    """Commit (or where there is no git what COMMIT in the environment says), versions and processor."""
+    """Commit (without git, the environment variable COMMIT), versions and processor."""
     def git(*command):
         try:
             return subprocess.run(["git", "-C", ROOT, *command], text=True, capture_output=True).stdout.strip()
@@ -55,7 +55,7 @@ def milliseconds(work, repeats=30, warmup=5):
 
 
 def write(name, figures):
-    """Write benchmarks/results/<name>.json; gives its text."""
+    """Write benchmarks/results/<name>.json; returns its text."""
     text = json.dumps({"where": where(), **figures}, indent=2)
     path = os.path.join(HERE, "results", f"{name}.json")
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -65,13 +65,13 @@ def write(name, figures):
 
 
 def keep(name, figures):
-    """Write them and print them."""
+    """Write the figures and print them."""
     print(write(name, figures))
 
 
 def noisy_predictions(batch=128, noise=0.005):
-    """The committed meshes (a trained model's, with seeded noise), their views and target silhouettes:
-    vertices (B, 642, 3), faces (1280, 3), views (B,), targets (B, 64, 64)."""
+    """Predicted meshes of a trained model from a committed file, with seeded noise: vertices (B, 642, 3), faces
+    (1280, 3), views (B,), target silhouettes (B, 64, 64)."""
     from models import icosphere
     with np.load(FIXTURE) as file:
         vertices, views, targets = (torch.from_numpy(file[k]) for k in ("vertices", "views", "targets"))
@@ -83,12 +83,12 @@ def noisy_predictions(batch=128, noise=0.005):
 
 
 def networks_learn(trainer, inputs, encoders_turn):
-    """The networks' part of a step, forward and backward: the loss of the mesh is linear, and targets are in the
-    place of what is rendered. Returns {name: network} of those that have gradients."""
+    """The networks' part of a step, forward and backward: a linear loss replaces the mesh losses, and the targets
+    replace the rendered images. Returns the networks {name: network} that have gradients."""
     from losses import View
     targets, poses = inputs[1], inputs[3]
     codes, vertices = trainer.predicted(inputs[0])
-    drawn = targets.clone().requires_grad_()  # as what is rendered, it wants a gradient
+    drawn = targets.clone().requires_grad_()  # rendered images have a gradient too
     step = SimpleNamespace(codes=codes, vertices=vertices, poses=poses, rendered=drawn,
                            views={name: View(None, poses.roll(1), drawn) for name in trainer.views})
     with mock.patch.object(trainer, "total", lambda step: ({}, step.vertices.mean() + step.codes.mean())):
@@ -96,7 +96,7 @@ def networks_learn(trainer, inputs, encoders_turn):
 
 
 def networks_step(trainer, learning):
-    """Their optimisers, without the watch over what is not finite."""
+    """The optimisers of these networks, without the check for values that are not finite."""
     for name in learning:
         trainer.optimizers[name].found_inf = None
         trainer.optimizers[name].step()
@@ -106,8 +106,8 @@ CLASS = "02958343"
 
 
 def make_files(folder, objects, split):
-    """A CVPR18 split of `objects` objects; random images, and blobs as voxels: what is measured does not depend on
-    them."""
+    """Write a CVPR18 split of `objects` objects with random images and blobs as voxels. The measured times do not
+    depend on the content."""
     from datasets import CVPR18
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (objects, 24, 4, 64, 64), np.uint8)

@@ -1,4 +1,4 @@
-"""Kernels, training steps and evaluation on a GPU.
+"""Measure kernels, training steps and evaluation on a GPU.
 
     python benchmarks/gpu.py            writes benchmarks/results/gpu.json
     python benchmarks/gpu.py --short    every kernel once, small, for compute-sanitizer; writes nothing
@@ -34,7 +34,7 @@ GPU = torch.device("cuda", 0)
 
 
 def microseconds(work, repeats=200, rounds=5):
-    """Of one call, by the GPU's clock: the median of rounds of many calls without a pause."""
+    """The time of one call by the GPU's clock: the median over rounds of many calls without a pause."""
     work()
     times = []
     for _ in range(rounds):
@@ -49,7 +49,7 @@ def microseconds(work, repeats=200, rounds=5):
 
 
 def recorded(work):
-    """The same work as a CUDA graph: what the kernels take without the time to start them."""
+    """The same work as a CUDA graph, to measure the kernels without the time of launching them."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -79,7 +79,7 @@ def kernels(batch=128, meshes=1024):
         with torch.no_grad():
             return renderer.render_silhouettes(screen, faces)
 
-    def there_and_back():  # a leaf of its own: one from another stream could not be recorded
+    def there_and_back():  # a new leaf: a leaf from another stream could not be recorded
         moved = screen.detach().requires_grad_()
         return torch.autograd.grad(renderer.render_silhouettes(moved, faces), moved, cotangent)
 
@@ -105,7 +105,7 @@ def kernels(batch=128, meshes=1024):
 
 
 def every_face(folder, batch=128, size=64):
-    """Our silhouettes against a kernel that tests every sample against every face (every_face.cu), forward alone."""
+    """Compare our silhouettes with a kernel that tests every sample with every face (every_face.cu), forward only."""
     source, library = os.path.join(common.HERE, "every_face.cu"), os.path.join(folder, "every_face.so")
     subprocess.run([find_nvcc(), "-shared", "-Xcompiler", "-fPIC", "-O3", "--fmad=false", "-arch=native", source, "-o",
                     library], check=True)
@@ -115,7 +115,7 @@ def every_face(folder, batch=128, size=64):
     both_sides = torch.cat([faces, faces.flip(1)])
 
     def published(dtype):
-        """Gives (B, size, size) and (B, samples, samples), -1 where nothing is."""
+        """Make the images (B, size, size) and face indices (B, samples, samples), -1 where nothing is drawn."""
         scale = torch.tensor([samples / 2, samples / 2, 1], dtype=torch.float64, device=GPU)
         shift = torch.tensor([(samples - 1) / 2, (samples - 1) / 2, 0], dtype=torch.float64, device=GPU)
         corners = nr.vertices_to_faces((screen.double() * scale + shift).to(dtype), both_sides).contiguous()
@@ -152,7 +152,7 @@ def options(*arguments):
 
 
 def network_alone(trainer, batch):
-    """A turn of each kind without camera, rasteriser and the losses of meshes and pictures."""
+    """One turn of each kind, without camera, rasteriser, mesh losses and image losses."""
     inputs = trainer.inputs(batch)
 
     def pair():
@@ -165,7 +165,7 @@ PRECISIONS = {"float32": [], "tf32": ["--tf32"], "bf16": ["--amp"], "float32, de
 
 
 def steps(data, mode, precision, graph, count=200):
-    """Milliseconds of a step, in a loop as training has it, and of the networks alone."""
+    """Milliseconds of a step in a loop as in training, and of only the networks."""
     chosen = options(f"--mode={mode}", "--device=cuda:0", f"--cuda_graph={graph}", *PRECISIONS[precision])
     resolve(chosen)
     torch.manual_seed(0)
@@ -215,7 +215,7 @@ def short():
         torch.autograd.grad(renderer.render_silhouettes(shown, faces).square().sum(), shown)
         torch.autograd.grad(smoothness_loss(shown, topology), shown)
         place = torch.tensor([0.4, 0.5, -0.5], device=GPU)
-        for size in (32, 5, 64):  # cells in words of eight, and not; the rows of 64 are too many for shared memory
+        for size in (32, 5, 64):  # with and without words of eight cells; 64 needs global memory
             grids = voxelize(nr.vertices_to_faces(shown.detach() * 0.5 + place, faces), size, dtype=torch.bool)
             overlap(grids, grids[:1])
     torch.cuda.synchronize()
@@ -242,7 +242,7 @@ def main():
     failed = []
 
     def measure(place, name, work, *arguments):
-        """What one part has measured is written before the next begins, and one that fails does not end the others."""
+        """Measure one part and write the result before the next part begins. An error does not end the other parts."""
         try:
             place[name] = work(*arguments)
         except Exception as error:

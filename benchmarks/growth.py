@@ -1,4 +1,4 @@
-"""How the cost grows with meshes, faces, pixels, cells and objects, beside the cost of other programs in the same run.
+"""Measure how the cost grows with meshes, faces, pixels, cells and objects, and the cost of other programs.
 
     python benchmarks/growth.py [--device=cuda]      writes benchmarks/results/growth_<device>.json
 
@@ -69,7 +69,7 @@ def voxels(batch, subdivisions, size, device, repeats=7):
 
 
 def objects(count, batch=128):
-    """Of a CVPR18 class with so many objects, 24 views each: opening it the first time and again, and a batch."""
+    """Times for a CVPR18 class with `count` objects of 24 views: the first opening, another opening, and a batch."""
     with tempfile.TemporaryDirectory() as folder:
         opening, seconds = make_files(folder, count, "train"), []
         for _ in range(2):
@@ -83,7 +83,7 @@ def objects(count, batch=128):
 
 
 def peers(size=64, subdivisions=3, repeats=5):
-    """One mesh each, in ms: others beside ours."""
+    """Times of this program and of others for one mesh, in ms."""
     try:
         import trimesh
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Rasteriser and voxeliser on noisy predicted meshes, with trimesh's voxeliser in the same run; a textured
+"""Measure rasteriser and voxeliser on noisy predicted meshes, trimesh's voxeliser in the same run, a textured
 teapot, and the import.
 
     python benchmarks/kernels.py            writes benchmarks/results/kernels.json
@@ -51,7 +51,7 @@ def import_over_torch(repeats=9):
 
 
 def silhouettes(vertices, faces, views, targets):
-    """Anti-aliased ones of 64 px, with the gradient of the loss that trains on them."""
+    """Anti-aliased silhouettes of 64 px, with the gradient of the silhouette loss."""
     renderer = CVPR18.renderer(64)
     screen = CVPR18.project(vertices, views).requires_grad_()
 

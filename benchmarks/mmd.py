@@ -1,4 +1,4 @@
-"""The MMD matrix of the codes of a CVPR18 test split: 24 poses, 800 objects, codes of 512.
+"""Measure the MMD matrix of the codes of a CVPR18 test split: 24 poses, 800 objects, codes of 512.
 
     python benchmarks/mmd.py      writes benchmarks/results/mmd.json
 """

@@ -1,4 +1,4 @@
-"""Reading a 100 MB OBJ of a million faces: this program's reader and trimesh's, each in a process of its own.
+"""Measure reading a 100 MB OBJ of a million faces by this program and by trimesh, each in a separate process.
 
     python benchmarks/obj.py      writes benchmarks/results/obj.json
 """
@@ -29,7 +29,7 @@ print(json.dumps([seconds, (peak - before) / 1024, len(faces)]))
 
 
 def write(path):
-    """A wavy square of v, vt, vn and triangles a/b/c."""
+    """Write a wavy square with v, vt, vn and triangles a/b/c."""
     random = np.random.default_rng(0)
     u, v = np.meshgrid(*[np.arange(SIDE) / SIDE] * 2, indexing="ij")
     points = np.stack([u, v, np.sin(9 * u) * np.cos(7 * v) / 10], -1).reshape(-1, 3)

@@ -80,7 +80,7 @@ def nips17():
 
 
 def write_class(folder, gigabytes, height=375, width=500):
-    """`car_train.npz` with pictures of so many bytes, `car_val.npz` with four."""
+    """Write `car_train.npz` with pictures of this total size, and `car_val.npz` with four pictures."""
     rng = np.random.default_rng(0)
     for part, count in (("val", 4), ("train", int(gigabytes * 1e9 / (3 * height * width)))):
         images = np.empty(count, object)
@@ -96,7 +96,7 @@ def write_class(folder, gigabytes, height=375, width=500):
 
 
 def anonymous_mb(process):
-    """The largest RssAnon of a running process, looked at fifty times a second."""
+    """The largest RssAnon of a running process, sampled fifty times per second."""
     most = 0
     while process.poll() is None:
         try:

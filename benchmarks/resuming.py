@@ -41,7 +41,7 @@ def quickest(pairs):
 
 
 def cost_of_checkpoints(data, folder, repeats=8, every=500):
-    """A checkpoint with validation's best, every time, against the steps between two."""
+    """The time of writing a checkpoint that is also the best one, compared with the steps between two checkpoints."""
     trainer = Trainer(options("train"), torch.device("cpu"))
     sampler = Sampler(len(data), trainer.options.batch_size, 0)
     turns = {turn: [] for turn in range(trainer.options.G_every)}
@@ -67,7 +67,7 @@ def cost_of_checkpoints(data, folder, repeats=8, every=500):
 
 
 class Counted:
-    """CPU seconds that are spent in `Loop.run`; `stops` are steps in which SIGTERM comes."""
+    """Counts the CPU seconds in `Loop.run`; `stops` are the steps in which SIGTERM is sent."""
 
     def __init__(self, stops):
         self.seconds, self.stops = 0.0, stops
@@ -93,7 +93,7 @@ class Counted:
 
 
 def one_run(script, data_dir, folder, stops=()):
-    """(CPU seconds of its steps, of everything) to its end, resumed as often as it takes."""
+    """Run to the end, resumed as often as necessary; returns (CPU seconds of the steps, of everything)."""
     counted, ended = Counted(set(stops)), []
     arguments = ["--mode=train", f"--data_dir={data_dir}", f"--class_ids={CLASS}", f"--ckpt_dir={folder}",
                  "--resume", *SMALL]

@@ -1,4 +1,4 @@
-"""The parts of one training step of the published networks, for featGAN and VPL.
+"""Measure the parts of one training step of the published networks, for featGAN and VPL.
 
     python benchmarks/training_step.py      writes benchmarks/results/training_step.json
 
@@ -34,7 +34,7 @@ def options(mode="train", **changed):
 
 
 class Stopwatch:
-    """Milliseconds by what they were spent on."""
+    """Milliseconds spent on each part."""
 
     def __init__(self):
         self.spent, self.last = {}, time.perf_counter()
@@ -48,7 +48,7 @@ class Stopwatch:
 
 
 def network_alone(trainer, batch, step, watch):
-    """A step of the trainer without camera, rasteriser and the losses of meshes and pictures."""
+    """A step of the trainer without camera, rasteriser, mesh losses and image losses."""
     inputs, encoders_turn = trainer.inputs(batch), trainer.encoders_turn(step)
     watch.start()
     learning = common.networks_learn(trainer, inputs, encoders_turn)
@@ -58,7 +58,7 @@ def network_alone(trainer, batch, step, watch):
 
 
 def pictures_alone(trainer, batch, watch):
-    """The other part of Trainer.step: rendering what the model predicts, and the losses on that."""
+    """The other part of Trainer.step: rendering the predictions, and their losses."""
     inputs = trainer.inputs(batch)
     with torch.no_grad():
         codes, vertices = trainer.predicted(inputs[0])

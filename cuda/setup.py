@@ -1,10 +1,10 @@
-"""Builds the two extension modules: `pip install ./cuda`.
+"""Build the two extension modules: `pip install ./cuda`.
 
-Needs a C++17 compiler (GCC or Clang) and pybind11. Neither torch nor nvcc is needed: the modules take raw
-pointers and link nothing of torch, so they outlive its upgrades. With nvcc they also hold CUDA kernels:
+The build needs a C++17 compiler (GCC or Clang) and pybind11. It needs neither torch nor nvcc: the modules take raw
+pointers and do not link torch, so they keep working when torch is upgraded. With nvcc they also contain CUDA kernels:
 
-    NR_CUDA=auto|0|1     with them where nvcc is found (default), never, or fail without it
-    NR_CUDA_ARCHS=80;90  compute capabilities (default: of the GPUs here, else all current ones, and PTX)
+    NR_CUDA=auto|0|1     auto (default) builds CUDA kernels if nvcc is found, 0 never, 1 fails without nvcc
+    NR_CUDA_ARCHS=80;90  compute capabilities (default: those of the GPUs here, else all current ones, and PTX)
 """
 import os
 import re
@@ -17,18 +17,18 @@ from pathlib import Path
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
-CURRENT = ["75", "80", "90", "100", "120"]  # each serves the later ones of its generation too
+CURRENT = ["75", "80", "90", "100", "120"]  # code for 80 also runs on 86 and 89, and so on
 
-# No contraction to FMA: which pixel is covered must not depend on the processor.
-# -fopenmp-simd only reads the `omp simd` hints; no OpenMP runtime is linked.
+# -ffp-contract=off forbids FMA, because the covered pixels must not depend on the processor.
+# -fopenmp-simd enables the `omp simd` hints only; it links no OpenMP runtime.
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd",
          "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas",
-         "-fno-wrapv"]  # Python's own flags let ints wrap, which costs the voxeliser's loops four per cent
-LIBRARIES = ["-pthread", "-ldl"] if sys.platform == "linux" else []  # in libc itself since glibc 2.34
+         "-fno-wrapv"]  # Python's flags contain -fwrapv, which makes the voxeliser 4 % slower
+LIBRARIES = ["-pthread", "-ldl"] if sys.platform == "linux" else []  # glibc before 2.34 needs these libraries
 
 
 def find_nvcc():
-    """Path of the CUDA compiler: on PATH, under CUDA_HOME, or in NVIDIA's pip packages."""
+    """Path of the CUDA compiler, or None. It may be on PATH, under CUDA_HOME, or in NVIDIA's pip packages."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     packaged = [str(found) for entry in sys.path for found in Path(entry or ".").glob("nvidia/*/bin/nvcc")]
     places = [shutil.which("nvcc"), *(os.path.join(home, "bin", "nvcc") for home in homes if home), *packaged]
@@ -43,7 +43,7 @@ def output_of(*command):
 
 
 def architectures(nvcc):
-    """Compute capabilities to compile for, as in ['80', '90']."""
+    """Compute capabilities to compile for, such as ['80', '90']."""
     wanted = os.environ.get("NR_CUDA_ARCHS")
     if wanted:
         chosen = [a.strip().replace(".", "") for a in re.split("[;, ]+", wanted.strip())]
@@ -57,7 +57,7 @@ def architectures(nvcc):
 
 
 class Build(build_ext):
-    """Compiles the .cu sources with nvcc, where there is one, and links the CUDA runtime statically."""
+    """Compiles the .cu sources with nvcc, if it is found, and links the CUDA runtime statically."""
 
     def build_extensions(self):
         wanted = os.environ.get("NR_CUDA", "auto")
@@ -66,21 +66,21 @@ class Build(build_ext):
         nvcc = None if wanted == "0" else find_nvcc()
         if wanted == "1" and nvcc is None:
             sys.exit("NR_CUDA=1, but there is no nvcc on PATH, under CUDA_HOME or in NVIDIA's pip packages")
-        self.force = True  # no file's date tells which kernels the last build was given
+        self.force = True  # file dates do not show whether the last build had CUDA
         if nvcc:
             try:
                 self.add_cuda(nvcc)
             except subprocess.CalledProcessError as error:
                 if wanted == "1":
                     raise
-                print(f"warning: nvcc failed, so the kernels are built for the CPU alone (NR_CUDA=1 insists on "
-                      f"CUDA): {shlex.join(error.cmd)}", file=sys.stderr)
+                print(f"warning: nvcc failed, so the build has kernels for the CPU only (NR_CUDA=1 makes this an "
+                      f"error): {shlex.join(error.cmd)}", file=sys.stderr)
         super().build_extensions()
 
     def add_cuda(self, nvcc):
         archs = architectures(nvcc)
         code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
-        code.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")  # PTX, for later ones
+        code.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")  # PTX, for later GPUs
         folder = Path(self.build_temp).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         commands = {}
@@ -94,7 +94,7 @@ class Build(build_ext):
         for _, process, command in running:
             if process.wait():
                 raise subprocess.CalledProcessError(process.returncode, command)
-        # The folders in which nvcc looks for its runtime.
+        # A dry run prints the folders in which nvcc looks for its runtime.
         dry = subprocess.run([nvcc, "--dryrun", "-o", "x", "x.o"], capture_output=True, text=True).stderr
         places = list(dict.fromkeys(re.findall(r'"-L([^"]+)"', dry)))
         places.append(str(Path(nvcc).resolve().parent.parent / "lib"))

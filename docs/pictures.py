@@ -1,9 +1,9 @@
-"""Draws the pictures of README.md.
+"""Draw the pictures of README.md.
 
-    python docs/pictures.py                             docs/synthetic.png, the embedded classes
-    python docs/pictures.py runs/demo results/demo      what train.sh left: a picture of each mode that makes one
+    python docs/pictures.py                             docs/synthetic.png, the built-in classes
+    python docs/pictures.py runs/demo results/demo      the pictures of modes, from the results of train.sh
 
-docs/compare.png and docs/turntable.gif are copies of what train.sh leaves; docs/dashboard.png is a screenshot of
+docs/compare.png and docs/turntable.gif are copies of results of train.sh; docs/dashboard.png is a screenshot by
 tests/programs/browser_dashboard.py.
 """
 import os
@@ -24,7 +24,7 @@ from pictures import on_paper, sheet  # noqa: E402
 
 
 def keep(path, name, width, colours=96):
-    """Shrink a picture to a width, and to so few colours if they are not what it is about, as docs/<name>.png."""
+    """Save a picture as docs/<name>.png, shrunk to a width and, unless `colours` is 0, reduced to that many colours."""
     with Image.open(path) as picture:
         picture = picture.convert("RGB")
         height = round(picture.height * width / picture.width)

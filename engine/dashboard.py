@@ -1,8 +1,8 @@
 """The live view of a run in visdom.
 
-`metrics.jsonl` is the truth and the dashboard a view of it: a `Follower` reads the file, never the
-training, and sends each window whole under a fixed name. So a resumed run replaces its curves, a finished
-run can be shown later, and what an absent, dead or hung server missed is sent when it is back.
+A `Follower` reads `metrics.jsonl`, not the training, and sends whole windows under fixed names. So a
+resumed run replaces its curves, and a finished run can be shown later. If the server is absent, dead or
+hanging, the follower sends what is missing when the server is back.
 """
 import contextlib
 import html
@@ -19,21 +19,21 @@ import neural_renderer as nr
 from engine import runs, strict_json
 from engine.visdom_server import Trouble
 
-POINTS = 1000  # of a window: twice its width in pixels; visdom copies a window as a whole, so each one costs
+POINTS = 1000  # most points of a curve: twice the window's width in pixels; visdom copies whole windows
 SIZE = {"width": 460, "height": 330}
-PATIENCE = 5   # seconds that the end of training waits for the last records to arrive
+PATIENCE = 5   # seconds to wait at the end of training until the last records are sent
 
-# What a record holds besides losses: the window it is drawn in, and its name there.
+# {entry of a record that is not a loss: (its window, its name there)}
 PLACES = {"val_iou": ("validation", "IoU"), "val_mmd": ("validation", "MMD"),
           "val_inside_out": ("validation", "inside out"), "lr": ("learning rate", "of E and G"),
           "lr_D": ("learning rate", "of D"), "images_per_s": ("images/s", "images/s")}
 CURVES = ("losses", "validation", "learning rate", "images/s")
-# In the order they are sent; 'save' is the request to keep them on the server's disk.
+# All windows, in the order in which they are sent. 'save' asks the server to save them to its disk.
 EVERYTHING = ("options", *CURVES, "picture", "mesh", "save")
 
 
 class Curve:
-    """One figure over the steps: 16 bytes a point, so that those of a long run fit in memory."""
+    """One figure over the steps. A point takes 16 bytes, so that the curves of a long run fit in memory."""
 
     def __init__(self):
         self.steps, self.values = array("d"), array("d")
@@ -46,24 +46,25 @@ class Curve:
         self.values.append(value)
 
     def thinned(self, count):
-        """Steps and values of exactly `count` points spread evenly, with the first and the last; points
-        repeat, which no eye sees, where the curve has fewer."""
+        """Steps and values of exactly `count` evenly spread points, including the first and the last. If the curve
+        has fewer points, points repeat, which is invisible."""
         index = np.linspace(0, len(self) - 1, count).round().astype(int)
         return np.array(self.steps)[index], np.array(self.values)[index]
 
 
 class Follower:
-    """Shows the run in `ckpt_dir`, whose pictures and meshes are in `sample_dir`, as it grows.
+    """Shows the run in `ckpt_dir`, with its pictures and meshes in `sample_dir`, and updates while the run grows.
 
     Parameters
     ----------
-    env, server : where it is shown, the environment and its `VisdomServer`.
-    every : seconds between two looks at the file, and so between two updates of a window.
+    env, server : visdom environment, and its `VisdomServer`.
+    every : seconds between two updates.
 
     Notes
     -----
-    `offset` is the byte of the file up to which it was read, `pending` are the windows that differ from
-    what the server was seen to accept. A server that failed may have forgotten everything: then all are.
+    `offset` is the number of bytes of the file that were read. `pending` are the windows that the server has
+    not accepted yet in their newest form. After a failure all windows are pending, since the server may have
+    lost everything.
     """
 
     def __init__(self, ckpt_dir, sample_dir, env, server, every=5.0):
@@ -81,8 +82,8 @@ class Follower:
     # ---- from the file --------------------------------------------------------------------------
 
     def read(self):
-        """Take in the records written since the last time; all of them if a resumed run, which rewrites
-        the file, has begun."""
+        """Read the records written since the last call. If a resumed run has rewritten the file, read all of
+        them."""
         try:
             file = open(os.path.join(self.folder, runs.METRICS), "rb")
         except FileNotFoundError:
@@ -104,7 +105,7 @@ class Follower:
             record = strict_json.loads(line)
             step = float(record.pop("step"))
         except (ValueError, KeyError, TypeError, AttributeError):
-            return  # a line that a full disk cut
+            return  # an incomplete line: the disk was full
         record.pop("time", None)
         for name, value in record.items():
             if name in ("picture", "mesh"):
@@ -114,13 +115,13 @@ class Follower:
                 window, name = PLACES.get(name, ("losses", name.replace("_", " ")))
                 self.curves[window].setdefault(name, Curve()).add(step, value)
                 self.pending.add(window)
-        if "val_iou" in record:  # a checkpoint: a good moment for the server to save, too
+        if "val_iou" in record:  # at each checkpoint the server saves, too
             self.pending.add("save")
 
     # ---- to the server --------------------------------------------------------------------------
 
     def push(self):
-        """Send the pending windows; `Trouble` leaves those that the server did not accept pending."""
+        """Send the pending windows. After a `Trouble` the windows that were not accepted stay pending."""
         if self.client is None:
             self.client = self.server.client(self.env)
         for window in EVERYTHING:
@@ -140,7 +141,7 @@ class Follower:
         self.client.line(np.stack(values, 1), np.stack(steps, 1), win=window, opts=dict(
             title=window, xlabel="step", legend=list(curves), showlegend=len(curves) > 1, markers=count < 50,
             markersize=4, ytype="log" if window in ("losses", "learning rate") else "linear", **SIZE,
-            margintop=30, layoutopts={"plotly": {"title": ""}}))  # the window has one
+            margintop=30, layoutopts={"plotly": {"title": ""}}))  # the window has its own title
 
     def _options(self):
         path = os.path.join(self.folder, runs.OPTIONS)
@@ -148,24 +149,24 @@ class Follower:
             with open(path) as file:
                 options = dict(strict_json.loads(file.read())["options"])
         except (OSError, ValueError, KeyError, TypeError):
-            return  # an old or damaged folder: its curves are worth showing all the same
+            return  # an old or damaged folder: show only its curves
         rows = "".join(f"<tr><td>{html.escape(name)}&nbsp;</td><td>{html.escape(str(value))}</td></tr>"
                        for name, value in options.items() if value is not None)
         self.client.text(f"<table>{rows}</table>", win="options",
                          opts=dict(title=f"options of {self.folder}", **SIZE))
 
     def _picture(self):
-        """The newest sample sheet, as JPEG: visdom would spend 100 ms on a PNG."""
+        """The newest sample sheet, as JPEG, since a PNG would take visdom 100 ms."""
         try:
             with Image.open(os.path.join(self.sample_dir, self.latest["picture"])) as image:
                 pixels = np.asarray(image.convert("RGB"))
         except (OSError, ValueError, KeyError):
-            return  # none yet, or no longer there: the next one comes
+            return  # there is none yet, or it was removed
         self.client.image(pixels.transpose(2, 0, 1), win="picture", opts=dict(
             title=f"samples, {self.latest['picture']}", jpgquality=90))
 
     def _mesh(self):
-        """The newest mesh; the files have y up, the browser z."""
+        """The newest mesh. The files have y up; plotly has z up."""
         try:
             vertices, faces = nr.load_obj(os.path.join(self.sample_dir, self.latest["mesh"]), normalization=False,
                                          device="cpu")
@@ -181,24 +182,25 @@ class Follower:
     # ---- again and again ------------------------------------------------------------------------
 
     def update(self):
-        """Read and send. Whatever goes wrong is said once, and tried again the next time."""
+        """Read and send. After a failure, print a warning once and try again in the next call."""
         try:
             self.read()
             self.push()
-        except Exception as error:  # the dashboard must not cost a run, whatever is wrong with it
+        except Exception as error:  # no error of the dashboard may end a training
             if not self.lost:
                 reason = error if isinstance(error, Trouble) else f"cannot be used ({type(error).__name__}: {error})"
-                _say(f"warning: the visdom server {self.server.url} {reason}; what it misses is sent when it is back")
-            # A server that began anew knows no login.
+                _say(f"warning: the visdom server {self.server.url} {reason}; the missing windows are sent when it is "
+                     "back")
+            # A server that was restarted has forgotten the login.
             self.lost, self.pending, self.client = True, set(EVERYTHING), None
         else:
             if self.lost:
                 _say(f"the visdom server {self.server.url} is back and up to date")
-                # Once more: what had waited in a server that hung may have come after what is newer.
+                # Send everything again: a server that hung may have applied old requests after new ones.
                 self.lost, self.pending = False, set(EVERYTHING)
 
     def follow(self):
-        """Update until `stop`, and once after it, for what was written before."""
+        """Update until `stop` is called, and once more after it for the last records."""
         ending = False
         while not ending:
             ending = self.stopped.is_set()
@@ -210,20 +212,20 @@ class Follower:
         self.thread.start()
 
     def stop(self, patience=PATIENCE):
-        """End the thread; it may take `patience` seconds for the last records."""
+        """End the thread; waits at most `patience` seconds for the last records to be sent."""
         self.stopped.set()
         self.thread.join(patience)
 
 
 def _say(line):
-    with contextlib.suppress(OSError):  # the terminal may be gone
+    with contextlib.suppress(OSError):  # the terminal may be closed
         print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def shown(ckpt_dir, sample_dir, env, server):
-    """Training inside this context is shown in the environment `env` of a `VisdomServer`, unless that is None; the
-    training never waits for it."""
+    """A context that shows the training inside it in the environment `env` of a `VisdomServer`, unless `env` is None.
+    The training never waits for the server."""
     if env is None:
         yield
         return

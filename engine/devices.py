@@ -32,8 +32,8 @@ def resolve(options, training=False):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it
     if options.deterministic != torch.are_deterministic_algorithms_enabled():  # the call takes seconds
         torch.use_deterministic_algorithms(options.deterministic)
-    # Before torch starts threads, which take it over. Adam's averages of gradients that stay zero shrink until
-    # they are denormal, and a CPU takes many times as long for those: a step of the demo 153 ms instead of 69.
+    # Set this before torch starts threads, which inherit it. Adam's averages of gradients that stay zero shrink to
+    # denormal numbers, with which a CPU is many times slower: a step of the demo took 153 ms instead of 69.
     torch.set_flush_denormal(training)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -59,8 +59,8 @@ def _named(options):
     if device.type == "cpu":
         return device
     if distributed.size() > 1 and device.index is not None:
-        raise InputError(f"--device={name} in {distributed.size()} processes, of which each has a GPU of its own: "
-                         "give --device=cuda")
+        raise InputError(f"--device={name} names one GPU, but each of the {distributed.size()} processes needs its "
+                         "own: give --device=cuda")
     number = int(os.environ.get("LOCAL_RANK", 0)) if distributed.size() > 1 else device.index or 0
     if not torch.cuda.is_available() or number >= torch.cuda.device_count():
         process = f" for process {number} of this machine" if distributed.size() > 1 else ""
@@ -82,7 +82,7 @@ def failures_told(options, training=False):
             raise InputError(_no_room(error, "this machine", options, training)) from None
         if isinstance(error, distributed.FAILURES) or re.search(
                 r"\b(CUDA (driver )?error|cuDNN error|CUBLAS_STATUS|NCCL)", first):
-            raise DeviceError(f"a device has failed: {first}; what was saved before stays: go on with "
+            raise DeviceError(f"a device has failed: {first}; the checkpoints are intact: continue with "
                               "--resume") from None
         raise
 
@@ -101,5 +101,5 @@ def _no_room(error, place, options, training):
             "give --data_on=host" if options.data_on != "host" else "--img_size or --enc_width")
     else:
         advice = "give --device=cpu"
-    return f"{asker} asked {place} for {wanted[1] if wanted else 'more memory'} and there is not so much" + (
-        f" ({free[2]} of {free[1]} are free)" if free else "") + f": {advice}"
+    return f"{asker} asked {place} for {wanted[1] if wanted else 'more memory'}, more than is free" + (
+        f" ({free[2]} of {free[1]})" if free else "") + f": {advice}"

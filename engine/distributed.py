@@ -53,8 +53,8 @@ def joined(mode, several):
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", store=_store, rank=number,
                                 world_size=count, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
-        raise InputError("the processes that WORLD_SIZE, RANK and MASTER_ADDR tell of, which torchrun sets, "
-                         f"cannot join: {str(error).splitlines()[0]}") from None
+        raise InputError("cannot connect the processes; torchrun sets WORLD_SIZE, RANK and MASTER_ADDR for "
+                         f"this: {str(error).splitlines()[0]}") from None
     if number:
         sys.stdout = open(os.devnull, "w")
     yield
@@ -89,8 +89,8 @@ def _together():
     except (*FAILURES, torch.OutOfMemoryError):  # this process's own device failed
         raise
     except RuntimeError:  # gloo reports a closed socket
-        raise DeviceError("another process of this run has ended, so this one does too; what was saved before "
-                          "stays: go on with --resume") from None
+        raise DeviceError("another process of this run has ended, so this one ends too; the checkpoints are "
+                          "intact: continue with --resume") from None
 
 
 def wait():

@@ -20,7 +20,7 @@ def open_feed(data, sampler, device, part, data_on="auto"):
         data_on = "device" if device.type == "cuda" and not data.augments and fits(data, device) else "host"
     if data_on == "device":
         if data.augments:
-            raise InputError(f"--data_on=device: {data.name} cuts its images anew for every batch; give host or "
+            raise InputError(f"--data_on=device: {data.name} crops its images anew for every batch; give host or "
                              "auto")
         return Resident(data, sampler, device, part)
     return (Ahead if device.type == "cuda" else FromFiles)(data, sampler, device, part)

@@ -52,8 +52,8 @@ def check(folder):
         raise InputError(f"--ckpt_dir={folder} is in use by {name}; wait for it, stop it, or choose another "
                          "folder")
     if dead is None:
-        raise InputError(f"--ckpt_dir={folder} is in use by {name}, which cannot be looked at from "
-                         f"{socket.gethostname()}; if it has ended, remove {path}")
+        raise InputError(f"--ckpt_dir={folder} is in use by {name}, which {socket.gethostname()} "
+                         f"cannot see; if it has ended, remove {path}")
     return content
 
 

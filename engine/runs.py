@@ -75,12 +75,12 @@ def start(folder, options, resume, sample_dir=None, data=None, defaults=None, le
 
 
 def _begun_with(folder):
-    """', those of: python 3D-GAN.py ...', the command that began the run, if the folder has it."""
+    """', as in: python 3D-GAN.py ...', the command that began the run, if the folder has it."""
     try:
         with open(os.path.join(folder, OPTIONS)) as file:
             command = strict_json.loads(file.read())["versions"]["command"]
         told = shlex.join(["python", *map(str, command)])
-        return f", those of: {told}" if told.isprintable() else ""
+        return f", as in: {told}" if told.isprintable() else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -123,8 +123,8 @@ def _same_data(folder, before, now, data_dir):
                 raise InputError(
                     f"--data_dir={data_dir} holds other data than the run in {folder} was trained on: class "
                     f"{class_id}, {split}: " + (
-                        f"{found[1]} images of {found[0]} objects, there {images} of {objects}"
-                        if found[:2] != [objects, images] else "as many images, but others"))
+                        f"{found[1]} images of {found[0]} objects instead of {images} of {objects}"
+                        if found[:2] != [objects, images] else "the same number of images, but different ones"))
 
 
 def _remove_unfinished(folder):

@@ -1,7 +1,7 @@
-"""The losses: pure functions of tensors, each a scalar, and `LOSSES`, the table of those that a step adds up.
+"""The losses: functions of tensors that return a scalar, and `LOSSES`, the table of the losses that a step adds up.
 
-To add a loss: write its function here and its row in `LOSSES`, and give its weight an option in training.
-What a method's adversary adds is in `methods`. B = batch, V = vertices.
+To add a loss, write its function here, add its row to `LOSSES`, and add an option for its weight in modes/train.py.
+The adversarial losses of the methods are in `methods`. B = batch, V = vertices.
 """
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from losses import priors
 def silhouette_loss(rendered, target):
     """1 - mean over the batch of |S T| / |S + T - S T|; images (B, H, W) in [0, 1].
 
-    A pair in which both are empty counts as a perfect match (the published program divides 0 by 0).
+    A pair of two empty images counts as a perfect match (the published program divides 0 by 0).
     """
     product = rendered * target
     intersection = product.sum((1, 2))
@@ -28,17 +28,17 @@ def silhouette_loss(rendered, target):
 
 
 class MeshTopology:
-    """What the mesh losses need to know of a template's faces (F, 3): edges and what is around them.
+    """The edges of a template's faces (F, 3) and their neighbourhood, for the mesh losses.
 
     Attributes
     ----------
     edges : (E, 2) int64, every edge once.
     wings : (4, I) int64, for each edge with two faces its two ends and the two opposite vertices.
-    outward : 1, or -1 if the template's faces are clockwise seen from outside.
+    outward : 1 if the template's faces are counterclockwise seen from outside, -1 if they are clockwise.
     """
 
     def __init__(self, faces, template=None):
-        """template : its vertices (V, 3), which tell `outward`."""
+        """template : its vertices (V, 3), from which `outward` is computed; without them it is 1."""
         self.outward = 1 if template is None else priors.orientation(template.cpu(), faces.cpu())
         faces = np.asarray(faces.cpu() if isinstance(faces, torch.Tensor) else faces)
         sides = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
@@ -59,15 +59,15 @@ class MeshTopology:
 
 
 def _vertex_major(vertices):
-    """(B, V, 3) as (V, 3, B): picking a vertex then copies one contiguous run."""
+    """(B, V, 3) as (V, 3, B), so that indexing a vertex copies one contiguous run."""
     return vertices.permute(1, 2, 0).contiguous()
 
 
 def smoothness_loss(vertices, topology):
-    """Sum over interior edges of (cos + 1)^2, divided by B; flat is 0 (Kato et al. 2018).
+    """Sum over interior edges of (cos + 1)^2, divided by B; 0 for a flat mesh (Kato et al. 2018).
 
-    cos is that of the angle between the two perpendiculars dropped from an edge, inside its two
-    faces, to the opposite vertices.
+    cos is the cosine of the angle between two perpendiculars to the edge: each lies in one of its two
+    faces and runs to the opposite vertex.
     """
     return nr.smoothness(vertices, topology.wings).sum() / len(vertices)
 
@@ -96,15 +96,15 @@ def gaussian_prior(codes):
 
 
 def discriminator_loss(log_probabilities, poses):
-    """Negative log-likelihood of the true pose bins; (B, K) and (B,)."""
+    """Negative log-likelihood of the true pose bins (B,) under log-probabilities (B, K)."""
     return torch.nn.functional.nll_loss(log_probabilities, poses)
 
 
 def confusion_loss(log_probabilities, kind="log2"):
-    """Adversarial domain confusion: 0 only where no pose bin is likelier than another.
+    """Adversarial domain confusion of log-probabilities (B, K): 0 only if all pose bins are equally likely.
 
-    'log2', as published: sum over bins of (log 1/K - log p)^2, divided by B.
-    'ce': cross-entropy of p to the uniform distribution, less its minimum log K, mean over the batch.
+    'log2', as published: sum over bins and batch of (log 1/K - log p)^2, divided by B.
+    'ce': cross-entropy between the uniform distribution and p, minus its minimum log K, mean over the batch.
     """
     batch, bins = log_probabilities.shape
     if kind == "log2":
@@ -115,7 +115,7 @@ def confusion_loss(log_probabilities, kind="log2"):
 
 
 def real_or_fake(logits, real):
-    """Binary cross-entropy of sigmoid(logits) (B,) with all real (True) or all fake (False)."""
+    """Binary cross-entropy of sigmoid(logits), logits (B,), where all are real (True) or all are fake (False)."""
     target = torch.full_like(logits, float(real))
     return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
 
@@ -124,36 +124,36 @@ def real_or_fake(logits, real):
 
 @dataclass
 class View:
-    """The shapes of a step from other cameras than those of its images."""
+    """The shapes of a step seen from other cameras than those of its images."""
     cameras: torch.Tensor                 # (B, ...) as the dataset's `project` takes them
     poses: torch.Tensor                   # (B,) int64 their pose bins
-    rendered: torch.Tensor | None = None  # (B, S, S) silhouettes, where these were asked for
+    rendered: torch.Tensor | None = None  # (B, S, S) silhouettes, if they were asked for
 
 
 @dataclass
 class Step:
-    """One step of training as its losses see it: images and what the networks make of them.
+    """The input of the losses in one training step: images, and what the networks predict from them.
 
-    Vertices are in the renderer's frame of the dataset (see readers/base.py); images and silhouettes in [0, 1], row
-    0 at the top. In a run of several processes each has its part of the batch.
+    Vertices are in the renderer's frame of the dataset (see readers/base.py). Images and silhouettes are in [0, 1], row
+    0 at the top. If several processes train, each has its part of the batch.
     """
     images: torch.Tensor        # (B, C, H, W)
-    silhouettes: torch.Tensor   # (B, S, S) of the images: the target
+    silhouettes: torch.Tensor   # (B, S, S) silhouettes of the images, the target
     cameras: torch.Tensor       # (B, ...) of the images, as the dataset's `project` takes them
-    poses: torch.Tensor         # (B,) int64 their pose bins
-    objects: torch.Tensor       # (B,) int64 their objects, counted through all classes
+    poses: torch.Tensor         # (B,) int64 pose bins of the images
+    objects: torch.Tensor       # (B,) int64 objects of the images, numbered across all classes
     codes: torch.Tensor         # (B, latent_dim) shape codes
     vertices: torch.Tensor      # (B, V, 3) shapes
     faces: torch.Tensor         # (F, 3) int64, the same for all shapes
     topology: MeshTopology      # of the faces
-    dataset: Any                # its conventions: `project`, `mirrors`, ...
-    renderer: Any               # for vertices that went through `project`
-    prepared: dict = field(default_factory=dict)   # {loss: what its `prepare` gave}
-    views: dict = field(default_factory=dict)      # {loss: the `View` that it asked for}
+    dataset: Any                # the conventions of the dataset: `project`, `mirrors`, ...
+    renderer: Any               # draws vertices that `project` has transformed
+    prepared: dict = field(default_factory=dict)   # {loss name: the result of its `prepare`}
+    views: dict = field(default_factory=dict)      # {loss name: the `View` that it asked for}
     rendered: torch.Tensor | None = None           # (B, S, S) silhouettes of the shapes from the images' cameras
 
     def draw(self, *cameras):
-        """Silhouettes (B, S, S) of the shapes from each of these cameras (B, ...), all drawn in one call."""
+        """Draw the shapes from each of `cameras`, (B, ...) each, in one call; a tuple of silhouettes (B, S, S)."""
         screens = torch.cat([self.dataset.project(self.vertices, c) for c in cameras])
         return self.renderer.render_silhouettes(screens, self.faces).split(len(self.vertices))
 
@@ -164,18 +164,19 @@ class Loss:
 
     Attributes
     ----------
-    name : in records and messages.
-    option : of the weight; None is a weight of 1. A loss of weight 0 is not taken, unless `always`.
-    function : called as function(step), a `Step`; returns a scalar. It runs inside a CUDA graph: it must neither
-        wait for the GPU nor move anything between GPU and host.
-    always : take and record the loss at weight 0, too.
-    prepare : called as prepare(options, data, device) once, before the first step, with the training split; what it
-        returns is `step.prepared[name]`. It must follow from its arguments alone, so that a resumed run has the same.
-    views : called as views(dataset, cameras, poses) before each step, outside the graph and with the whole batch of
-        all processes: random numbers belong here, from torch's generator of the CPU. Returns other cameras and
-        their pose bins, one for each image; the loss finds them in `step.views[name]`.
-    silhouettes : draw those views' silhouettes together with the step's own.
-    begins : option that names the iteration from which the loss counts; before it, its weight is 0.
+    name : the name in records and messages.
+    option : the name of the option with the weight; None means weight 1. A loss of weight 0 is not computed, unless
+        `always`.
+    function : called as function(step) with a `Step`; returns a scalar. It runs inside a CUDA graph, so it must not
+        wait for the GPU or copy between GPU and host.
+    always : compute and record the loss at weight 0 too.
+    prepare : called once as prepare(options, data, device) before the first step, with the training split; its result
+        becomes `step.prepared[name]`. The result must depend only on the arguments, so that a resumed run has the same.
+    views : called as views(dataset, cameras, poses) before each step, outside the graph, with the whole batch of all
+        processes. Draw random numbers here, with torch's CPU generator. Returns other cameras and their pose bins, one
+        for each image; the loss finds them in `step.views[name]`.
+    silhouettes : draw the silhouettes of these views together with those of the step.
+    begins : the name of the option with the first iteration of the loss; before it the weight is 0.
     """
     name: str
     option: str | None
@@ -191,8 +192,8 @@ class Loss:
 
 
 def silhouettes_of_step(step):
-    """The shapes from their images' views; with --pairs=2 also from that of the other image of their object, as Kato
-    et al. (2018) train: the mean over both."""
+    """The silhouette loss of the shapes from the views of their images. With --pairs=2 each shape is also drawn from
+    the view of the other image of its object (Kato et al. 2018), and the loss is the mean over both."""
     pair = step.views.get(PAIR)
     if pair is None:
         return silhouette_loss(step.rendered, step.silhouettes)
@@ -200,11 +201,11 @@ def silhouettes_of_step(step):
                            torch.cat([step.silhouettes, exchanged(step.silhouettes)]))
 
 
-PAIR = "pair"  # name of the view
+PAIR = "pair"  # name of the view of the other image of the object
 
 
 def exchanged(tensor):
-    """Neighbours (0 and 1, 2 and 3, ...) of a batch (B, ...) in each other's place; B is even."""
+    """Swap neighbours (0 and 1, 2 and 3, ...) of a batch (B, ...); B is even."""
     return tensor.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
 
 

@@ -1,5 +1,5 @@
-"""What is known of shapes beside their silhouettes: they have an inside, which no camera sees, they look from any view
-as others of their class do, and most are symmetric. Losses of it, with what these make of the training set.
+"""Losses from prior knowledge of shapes: a surface has an inside that no camera sees, a shape looks from any view like
+others of its class, and most shapes are symmetric. Some of these losses prepare data from the training set.
 
 B = batch, V = vertices, F = faces, K = pose bins, M = training images, S = side of the silhouettes.
 """
@@ -21,7 +21,7 @@ def orientation(vertices, faces):
 
 
 def signed_volume(vertices, faces):
-    """(B,) volume inside closed meshes (B, V, 3), negative where they are inside out."""
+    """(B,) volume of closed meshes (B, V, 3) with faces (F, 3); negative for a mesh that is inside out."""
     a, b, c = (vertices[:, faces[:, k]] for k in range(3))
     return (a * torch.linalg.cross(b, c)).sum((1, 2)) / 6
 
@@ -29,12 +29,12 @@ def signed_volume(vertices, faces):
 def pressure_loss(vertices, faces, outward=1):
     """Internal pressure (Kato & Harada 2019): minus the sum over faces of centre . unit normal, mean over the batch.
 
-    The normals are held fixed, so that every face is pushed along its own outward normal with the same force, whatever
-    its size. A face without area has no normal and is not pushed.
+    The normals are treated as constants, so every face is pushed along its own outward normal with the same force,
+    whatever its size. A face without area has no normal and is not pushed.
 
     outward : the `orientation` of the template.
     """
-    v = vertices.permute(1, 2, 0).contiguous()  # (V, 3, B): picking a vertex then copies one contiguous run
+    v = vertices.permute(1, 2, 0).contiguous()  # (V, 3, B): indexing a vertex copies one contiguous run
     a, b, c = (v[faces[:, k]] for k in range(3))
     with torch.no_grad():
         normals = torch.linalg.cross(b - a, c - a, dim=1)
@@ -43,7 +43,7 @@ def pressure_loss(vertices, faces, outward=1):
 
 
 def random_rotations(count, generator=None):
-    """(count, 3, 3) rotations, uniform over all of them (quaternions of Marsaglia 1972), on the CPU."""
+    """(count, 3, 3) rotations on the CPU, uniform over all rotations (quaternions of Marsaglia 1972)."""
     quaternions = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator, dtype=torch.float64))
     w, x, y, z = quaternions.unbind(1)
     return torch.stack([
@@ -53,17 +53,17 @@ def random_rotations(count, generator=None):
 
 
 def turned_views(dataset, cameras, poses):
-    """(rotations (B, 3, 3), poses): turns of the shapes, so that a camera sees them from any direction."""
+    """(rotations (B, 3, 3), poses): random rotations of the shapes, so that cameras see them from any direction."""
     return random_rotations(len(cameras)).to(cameras.device, non_blocking=True), poses
 
 
 def fronts_and_backs(screens, faces, image_size, flipped):
-    """Depths (B, S, S) of the faces that are seen from outside, and of those seen from inside, each drawn alone; 100
-    where there are none.
+    """Draw the faces that are seen from outside and those seen from inside, each alone; returns the depths of both,
+    (B, S, S), 100 where there are no faces.
 
-    screens : (B, V, 3), vertices that went through a dataset's `for_pictures`.
-    flipped : whether faces that are seen from outside are clockwise on the screen: the camera mirrors, or the
-        template's faces are clockwise themselves.
+    screens : (B, V, 3), vertices transformed by a dataset's `for_pictures`.
+    flipped : whether a face seen from outside is clockwise on the screen. This is so if either the camera mirrors or
+        the template's faces are clockwise, but not both.
     """
     renderer = nr.Renderer(image_size, camera_mode="none", anti_aliasing=False, fill_back=False)
     fronts, backs = (faces.flip(1), faces) if flipped else (faces, faces.flip(1))
@@ -71,17 +71,17 @@ def fronts_and_backs(screens, faces, image_size, flipped):
 
 
 def front_loss(fronts, backs, far=100.0):
-    """Mean over all pixels of max(0, depth of the fronts - depth of the backs), each drawn alone (B, S, S).
+    """Mean over all pixels of max(0, depth of the fronts - depth of the backs); depths (B, S, S), each drawn alone.
 
-    A closed surface that is the right way out shows a front before any back. Where one that is inside out does not,
-    the gradient sends the two through each other. Pixels that show only one of them, at the rim, count 0.
+    In a closed surface that is not inside out, a front lies before any back. Where a surface is inside out, the
+    gradient moves front and back through each other. Pixels that show only one of them, at the rim, count 0.
     """
     both = (fronts < far) & (backs < far)
     return torch.where(both, (fronts - backs).clamp_min(0), 0).mean()
 
 
 def fronts_of_step(step):
-    """`front_loss` of a `losses.Step`, each shape from a random direction."""
+    """`front_loss` of a `losses.Step`, with each shape seen from a random direction."""
     turned = step.vertices @ step.views["front"].cameras
     screens = step.dataset.for_pictures(turned, step.cameras)
     return front_loss(*fronts_and_backs(screens, step.faces, step.silhouettes.shape[-1],
@@ -92,16 +92,16 @@ def fronts_of_step(step):
 
 @dataclass
 class Bank:
-    """Silhouettes of the training set by pose bin. It follows from the data alone."""
+    """The silhouettes of the training set, sorted by pose bin. It depends only on the data."""
     whole: torch.Tensor    # (M, S, S) uint8
     cameras: torch.Tensor  # (M, ...)
-    members: torch.Tensor  # (K, n) int64 images of each bin, n being the most that one has; the first fills the rest
-    halves: torch.Tensor   # (K, n, S/2 * S/2) uint8, the same at half resolution
-    counts: torch.Tensor   # (K,) int64
+    members: torch.Tensor  # (K, n) int64 images of each bin; n is the largest bin, others repeat their first image
+    halves: torch.Tensor   # (K, n, S/2 * S/2) uint8, silhouettes of `members` at half resolution
+    counts: torch.Tensor   # (K,) int64, number of images in each bin
 
     @classmethod
     def of(cls, data, device, at_once=4096):
-        """Of a training split (without augmentation), on a device."""
+        """Make the bank of a training split, without augmentation, on a device."""
         poses = data.all_poses()
         counts = torch.bincount(poses, minlength=data.num_poses)
         order, first = torch.argsort(poses, stable=True), counts.cumsum(0) - counts
@@ -122,8 +122,8 @@ class Bank:
         return cls(whole, cameras, members, halves[members.flatten()].view(*members.shape, -1), counts.to(device))
 
     def nearest(self, silhouettes, bin):
-        """(B,) int64: the image of a bin whose silhouette has the highest IoU with each of (B, S, S), at half
-        resolution; bin () int64, a tensor."""
+        """For each of the silhouettes (B, S, S), the image of a bin with the highest IoU at half resolution, (B,)
+        int64. bin is an int64 tensor of shape ()."""
         mine = halved(silhouettes)
         dtype = mine.dtype
         real = self.halves.index_select(0, bin.view(1))[0].to(dtype) / 255
@@ -133,25 +133,25 @@ class Bank:
         return self.members.index_select(0, bin.view(1))[0][chosen]
 
     def silhouettes(self, numbers):
-        """(B, S, S) in [0, 1] of images with these numbers (B,)."""
+        """Silhouettes (B, S, S) in [0, 1] of the images with these numbers (B,)."""
         return self.whole[numbers].float() / 255
 
 
 def halved(silhouettes):
-    """(B, S, S) to (B, S/2 * S/2), means of four pixels."""
+    """(B, S, S) to (B, S/2 * S/2): each value is the mean of four pixels."""
     return avg_pool2d(silhouettes[:, None], 2).flatten(1)
 
 
 def open_bank(options, data, device, say=print):
-    """The `Bank` for --lambda_near, in the memory of the device or, if that is too small, of the host."""
+    """The `Bank` for --lambda_near, in the memory of the device, or of the host if the device has too little."""
     if data.num_poses < 2:
         raise InputError(f"--lambda_near={options.lambda_near:g} looks for silhouettes in other pose bins than an "
-                         f"image's own; {data.name} has {data.num_poses} here")
+                         f"image's own, but this training set of {data.name} has {data.num_poses} pose bin")
     try:
         bank = Bank.of(data, device)
     except torch.OutOfMemoryError:
-        say(f"silhouettes for --lambda_near do not fit into the memory of {device}: they stay on the host, and steps "
-            "are not recorded as CUDA graphs")
+        say(f"the silhouettes for --lambda_near do not fit into the memory of {device}: they stay in the memory of the "
+            "host, and steps are not recorded as CUDA graphs")
         bank = Bank.of(data, torch.device("cpu"))
     empty = (bank.counts == 0).nonzero().flatten().tolist()
     if empty:
@@ -160,16 +160,17 @@ def open_bank(options, data, device, say=print):
 
 
 def one_view_of_batch(dataset, cameras, poses):
-    """Camera and pose bin of one image of the batch, drawn at random, for all of them: where shapes are looked at
-    together, one matrix product finds their nearest silhouettes."""
+    """The camera and pose bin of one random image of the batch, for all shapes. Since all have one pose bin, one matrix
+    product finds their nearest silhouettes."""
     chosen = torch.randint(len(cameras), (1,)).to(cameras.device, non_blocking=True).expand(len(cameras))
     return cameras[chosen], poses[chosen]
 
 
 def nearest_of_step(step, silhouette_loss):
-    """The shapes of a `losses.Step` from another view against the real silhouettes of that view's bin that fit best.
+    """Silhouette loss between the shapes of a `losses.Step` from another view and the most similar real silhouettes of
+    that view's pose bin.
 
-    Where every image has a camera of its own, the shapes are drawn again from that of the silhouette found.
+    If every image has a camera of its own, the shapes are drawn again from the cameras of the silhouettes found.
     """
     bank, view = step.prepared["near"], step.views["near"]
     with torch.no_grad():
@@ -182,17 +183,17 @@ def nearest_of_step(step, silhouette_loss):
 
 # ---- symmetry -----------------------------------------------------------------------------------------
 
-MIRROR_FIT = 0.9  # how alike silhouettes and mirrored silhouettes must be; real airplanes, cars, chairs: 0.95 to 0.98
+MIRROR_FIT = 0.9  # least similarity of silhouettes and mirrored ones; real airplanes, cars, chairs have 0.95 to 0.98
 
 
 def find_mirror(data, at_once=4096, numbers=None):
-    """(plane, fit): which of `data.mirror_planes()` the objects of a training split are symmetric in, from their
-    silhouettes alone, and how well: None and 0 without candidates.
+    """Find the plane of `data.mirror_planes()` in which the objects of a training split are symmetric, from their
+    silhouettes. Returns (plane, fit), or (None, 0.0) without candidates.
 
     numbers : images to look at; None for all.
 
-    The mean silhouette of a pose bin, flipped, should be that of the bin that looks from the other side of the plane.
-    The fit is sum of min / sum of max of the two, mean over all images.
+    If the objects are symmetric, the flipped mean silhouette of a pose bin equals that of the bin which looks from the
+    other side of the plane. The fit is sum of min / sum of max of the two, averaged over all images.
     """
     numbers = np.arange(len(data)) if numbers is None else np.asarray(numbers)
     poses, cameras = data.all_poses()[numbers], []
@@ -222,19 +223,20 @@ def find_mirror(data, at_once=4096, numbers=None):
 def open_mirror(options, data, device, say=print):
     """The plane for --lambda_mirror."""
     planes = data.mirror_planes()
-    if len(planes) == 1:  # told
+    if len(planes) == 1:  # the dataset knows its plane
         return planes[0]
     plane, fit = find_mirror(data)
     if fit < MIRROR_FIT:
-        raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: no plane is found in which the training objects "
-                         f"are symmetric; silhouettes and mirrored ones are alike by {fit:.3f} at best, at least "
+        raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: the training objects are not symmetric in any "
+                         f"plane; the best similarity of silhouettes and mirrored ones is {fit:.3f}, at least "
                          f"{MIRROR_FIT} is needed")
-    say(f"--lambda_mirror: the mirror plane is {data.plane_named(plane)}; silhouettes and mirrored ones are alike by "
-        f"{fit:.3f}")
+    say(f"--lambda_mirror: the mirror plane is {data.plane_named(plane)}; the similarity of silhouettes and mirrored "
+        f"ones is {fit:.3f}")
     return plane
 
 
 def mirror_of_step(step, silhouette_loss):
-    """The shapes of a `losses.Step` from the mirrored cameras against their own silhouettes, flipped."""
+    """Silhouette loss between the shapes of a `losses.Step`, seen from the mirrored cameras, and the flipped
+    silhouettes of their images."""
     cameras = step.dataset.mirrored(step.cameras, step.prepared["mirror"])
     return silhouette_loss(step.draw(cameras)[0], step.silhouettes.flip(-1))

@@ -1,1 +1,1 @@
-"""What `--mode=make_dataset` is made of besides `synthetic` and `writers`: voxel grids as shapes, and all cores."""
+"""Parts of `--mode=make_dataset`: surfaces of voxel grids, and making objects on all cores."""

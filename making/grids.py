@@ -1,4 +1,4 @@
-"""Voxel grids as shapes: a surface around the occupied cells, turned to the dataset's frame.
+"""Surfaces around the occupied cells of voxel grids, and rotations of grids.
 
 Convention
 ----------
@@ -9,11 +9,11 @@ import numpy as np
 
 from errors import InputError
 
-LAMBDA, MU, STEPS = 0.5, -0.53, 5  # of Taubin's smoothing
+LAMBDA, MU, STEPS = 0.5, -0.53, 5  # parameters of Taubin's smoothing
 
 
 def turn_grid(grid, matrix):
-    """The grid (X, Y, Z) of an object turned by a signed permutation (3, 3): new = matrix @ old about the middle."""
+    """Rotate a grid (X, Y, Z) about its middle by a signed permutation matrix (3, 3): new = matrix @ old."""
     matrix = np.asarray(matrix)
     axes = np.abs(matrix).argmax(1)
     turned = np.transpose(np.asarray(grid), axes)
@@ -30,12 +30,13 @@ def surface(grid):
                          "bare cubes with --grid_surface=cubes") from None
     vertices, faces, _, _ = marching_cubes(np.pad(grid, 1).astype(np.float32), 0.5)
     faces = faces.astype(np.int64)[:, ::-1]
-    return smoothed(vertices.astype(np.float64) - 0.5, faces), faces  # less the padding, to corners of cells
+    return smoothed(vertices.astype(np.float64) - 0.5, faces), faces  # -1 for the padding, +1/2 for the centre
 
 
 def smoothed(vertices, faces, steps=STEPS):
-    """Taubin, "A signal processing approach to fair surface design", SIGGRAPH 1995: each step shrinks by LAMBDA
-    and grows by MU times the way to the mean of the neighbours, so that the whole does not shrink."""
+    """Taubin's smoothing (A signal processing approach to fair surface design, SIGGRAPH 1995). Each step moves vertices
+    by LAMBDA and then by MU < 0 times the vector to the mean of their neighbours, so that the surface does not
+    shrink."""
     from scipy import sparse
     ends = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     ends = np.concatenate([ends, ends[:, ::-1]])
@@ -49,7 +50,7 @@ def smoothed(vertices, faces, steps=STEPS):
 
 
 def cubes(grid):
-    """The same of the bare cubes: the sides between an occupied cell and an empty one, two triangles each."""
+    """`surface` without smoothing: the sides between an occupied and an empty cell, two triangles each."""
     padded, quads = np.pad(grid, 1), []
     for axis in range(3):
         for step in (0, 1):

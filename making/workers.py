@@ -1,8 +1,7 @@
-"""Objects made on all cores, in order, and kept on disk as they come."""
+"""Make objects on all cores, in order, and keep finished ones on disk."""
 import collections
 import concurrent.futures
 import hashlib
-import io
 import multiprocessing
 import os
 import pickle
@@ -11,12 +10,13 @@ import struct
 import threading
 import zlib
 
-import numpy as np
 import torch
 
 from errors import DeviceError, WriteError
 
-PER_WORKER = 16  # objects that are worth the start of a process
+PER_WORKER = 16  # least number of objects for which starting a process pays off
+# The fork server imports these once for all processes. Only installed packages: it may not find this program's own.
+PRELOADED = ["torch", "scipy.sparse", "skimage.measure", "PIL.Image", "neural_renderer"]
 
 
 def cores():
@@ -24,10 +24,10 @@ def cores():
 
 
 def in_order(function, items, workers=None):
-    """Yield function(item) of each item, in their order, from that many processes (default: all cores).
+    """Yield function(item) for each item, in order, computed by `workers` processes (default: one per core).
 
-    The function is pickled once for each process; one thread computes in each, so that results are equal to the bit
-    however many there are. Few items are worked out in this process.
+    The function is pickled once for each process. Each process uses one thread, so that results are bit for bit the
+    same for any number of processes. If there are few items, this process computes them itself.
     """
     workers = min(workers or cores(), len(items) // PER_WORKER)
     if workers < 2:
@@ -42,8 +42,7 @@ def in_order(function, items, workers=None):
     methods = multiprocessing.get_all_start_methods()  # never fork: this process has threads
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if context.get_start_method() == "forkserver":
-        # torch is imported once, not in each process
-        context.set_forkserver_preload(["readers.writers", "making.workers"])
+        context.set_forkserver_preload(PRELOADED)
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _begin, (pickle.dumps(function),))
     waiting, rest = collections.deque(), iter(items)
     try:
@@ -54,8 +53,8 @@ def in_order(function, items, workers=None):
         while waiting:
             yield waiting.popleft().result()
     except concurrent.futures.process.BrokenProcessPool:
-        raise DeviceError(f"one of {workers} processes ended without a word, perhaps for want of memory; --workers=N "
-                          "takes fewer, and the same command goes on where this one stopped") from None
+        raise DeviceError(f"one of {workers} processes died, perhaps because memory ran out; give fewer with "
+                          "--workers=N; the same command continues where this one stopped") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -65,7 +64,7 @@ _function = None
 
 def _begin(pickled):
     global _function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _function = pickle.loads(pickled)
@@ -81,13 +80,13 @@ def _work(item):
 
 
 class Journal:
-    """Records made so far, in a file that outlives an interruption.
+    """Finished records in a file, so that an interrupted program can continue.
 
-    Each record is a dict of arrays. `key` stands for all that they depend on: a file with another one is begun anew.
-    What a crash cut short or a disk garbled ends the list of those that count.
+    Each record is bytes. `key` describes everything that the records depend on; if the file has another key, it is
+    replaced. The records end before the first one that is incomplete or damaged.
     """
 
-    HEAD = struct.Struct("<QI")  # length and CRC-32 of what follows
+    HEAD = struct.Struct("<QI")  # length and CRC-32 of the record
 
     def __init__(self, path, key):
         self.path, self.count = path, 0
@@ -98,7 +97,7 @@ class Journal:
                 self.file.seek(0)
                 self.file.write(self.stamp)
             else:
-                self.count = sum(1 for _ in self._payloads())
+                self.count = sum(1 for _ in self)
             self.end = len(self.stamp) if not self.count else self.end
             self.file.truncate(self.end)
         except OSError as error:
@@ -108,32 +107,24 @@ class Journal:
         return self.count
 
     def append(self, record):
-        buffer = io.BytesIO()
-        np.savez(buffer, **record)
-        payload = buffer.getvalue()
         try:
             self.file.seek(self.end)
-            self.file.write(self.HEAD.pack(len(payload), zlib.crc32(payload)) + payload)
+            self.file.write(self.HEAD.pack(len(record), zlib.crc32(record)) + record)
             self.file.flush()
         except OSError as error:
             raise WriteError(f"cannot write {self.path}: {error.strerror or error}") from None
         self.end = self.file.tell()
         self.count += 1
 
-    def _payloads(self):
+    def __iter__(self):
         self.file.seek(len(self.stamp))
         while len(head := self.file.read(self.HEAD.size)) == self.HEAD.size:
             length, crc = self.HEAD.unpack(head)
-            payload = self.file.read(min(length, 1 << 32))
-            if len(payload) < length or zlib.crc32(payload) != crc:
+            record = self.file.read(min(length, 1 << 32))
+            if len(record) < length or zlib.crc32(record) != crc:
                 return
             self.end = self.file.tell()
-            yield payload
-
-    def __iter__(self):
-        for payload in self._payloads():
-            with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-                yield dict(arrays)
+            yield record
 
     def close(self):
         self.file.close()

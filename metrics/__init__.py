@@ -1,12 +1,12 @@
-"""Figures of merit: voxel IoU and MMD. Pure functions of tensors."""
+"""The published metrics: voxel IoU and MMD, as functions of tensors."""
 import torch
 
 from voxelization import overlap
 
 
 def voxel_iou(a, b):
-    """Intersection over union of boolean grids a (B, n, n, n) and b, the same or (n, n, n) for all of a: (B,). Two
-    empty grids count as 1."""
+    """Intersection over union (B,) of boolean grids a (B, n, n, n) and b (B, n, n, n), or one grid b (n, n, n) for all
+    of a. The IoU of two empty grids is 1."""
     intersection, union = overlap(a, b if b.dim() == 4 else b[None])
     return torch.where(union == 0, 1.0, intersection / union.clamp_min(1))
 
@@ -20,7 +20,7 @@ def pairwise_iou(a, b):
 
 
 def mean_shape(grids):
-    """One grid for a whole class: where the mean occupancy exceeds the threshold that suits it best.
+    """One grid for a whole class: the cells whose mean occupancy exceeds the best threshold.
 
     Parameters
     ----------
@@ -28,10 +28,10 @@ def mean_shape(grids):
 
     Returns
     -------
-    (grid (n, n, n) bool, threshold); the threshold, of 0.05 ... 0.95, has the highest mean IoU with
-    the given grids.
+    (grid (n, n, n) bool, threshold). Of the thresholds 0.05 ... 0.95 it is the one whose grid has the
+    highest mean IoU with the given grids.
     """
-    pieces = grids.split(512)  # as numbers, all objects of a class would take gigabytes
+    pieces = grids.split(512)  # all objects of a class as floats would take gigabytes
     mean = sum(piece.sum(0) for piece in pieces) / len(grids)
     thresholds = [t / 20 for t in range(1, 20)]
     candidates = torch.stack([mean > t for t in thresholds])
@@ -40,8 +40,8 @@ def mean_shape(grids):
 
 
 def _mean_kernel(distances, base, scratch):
-    """Mean over all pairs of the sum of exp(-d^2 / (base 2^i)), i = -2 ... 2, from squared distances (n, m):
-    one exp and four squarings, in place, which is three times as fast as with new tensors."""
+    """Mean over all pairs of the sum of exp(-d^2 / (base 2^i)), i = -2 ... 2, from squared distances (n, m). It takes
+    one exp and four squarings; working in place is three times as fast as with new tensors."""
     kernel = torch.mul(distances, -0.25 / base, out=scratch[:distances.numel()].view_as(distances)).exp_()  # i = 2
     total = kernel.sum()
     for _ in range(4):
@@ -52,10 +52,10 @@ def _mean_kernel(distances, base, scratch):
 def mmd_matrix(groups):
     """Squared MMD between every two groups of codes: (P, P), symmetric, 0 on the diagonal.
 
-    Biased estimate mean(K_xx + K_yy - 2 K_xy) with a sum of five Gaussian kernels exp(-d^2 / h),
-    h = base * 2^i, i = -2 ... 2, where base is the sum of all squared distances of the two groups
-    together over n^2 - n (Gretton et al. 2012; kernels as in Long et al. 2015, as the published
-    program has them).
+    The biased estimate mean(K_xx + K_yy - 2 K_xy) with a sum of five Gaussian kernels exp(-d^2 / h),
+    h = base * 2^i, i = -2 ... 2. base is the sum of the squared distances between all n codes of both
+    groups, divided by n^2 - n (Gretton et al. 2012; kernels of Long et al. 2015, as in the published
+    program).
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def mmd_matrix(groups):
     for p, codes in enumerate(groups):
         if codes.dim() != 2 or len(codes) < 2:
             raise ValueError(f"group {p} has shape {tuple(codes.shape)}; MMD needs at least two codes")
-    # Centred in double, so that squared distances can come from dot products.
+    # Centre in double precision, so that squared distances can be computed from dot products.
     everything = torch.cat(groups).double()
     centre = everything.mean(0)
     groups = [(g.double() - centre).float() for g in groups]
@@ -84,7 +84,7 @@ def mmd_matrix(groups):
             base = (within[p].sum(dtype=torch.float64) + within[q].sum(dtype=torch.float64)
                     + 2 * between.sum(dtype=torch.float64)) / (n * n - n)
             if base == 0:
-                continue  # all codes are one point: no difference
+                continue  # all codes are the same point, so the MMD is 0
             base = float(base)
             value = (_mean_kernel(within[p], base, scratch) + _mean_kernel(within[q], base, scratch)
                      - 2 * _mean_kernel(between, base, scratch))
@@ -93,7 +93,7 @@ def mmd_matrix(groups):
 
 
 def shared_bins(poses, objects, num_poses):
-    """Pose bins that show at least two objects: codes of one object alone say nothing of a pose.
+    """Pose bins with images of at least two objects: the codes of a single object say nothing about a pose.
 
     poses, objects : (M,) int, of M images.
     """
@@ -103,14 +103,14 @@ def shared_bins(poses, objects, num_poses):
 
 
 def pose_mmd(codes, poses, bins, seed=None):
-    """Squared MMD between every two pose bins: (matrix (P, P), its mean over pairs, NaN of fewer than two bins).
+    """Squared MMD between every two pose bins: (matrix (P, P), its mean over pairs, NaN for fewer than two bins).
 
     Parameters
     ----------
-    codes : (M, d), of one class: what differs between classes is no pose.
+    codes : (M, d), of one class, since classes differ by more than the pose.
     poses : (M,) int.
-    bins : P pose bins that `shared_bins` tells.
-    seed : permutes the pose labels first: the control, which no pose explains.
+    bins : P pose bins, from `shared_bins`.
+    seed : if given, permutes the pose labels first. This is the control: its MMD does not depend on poses.
     """
     if len(bins) < 2:
         return codes.new_zeros(len(bins), len(bins)), float("nan")

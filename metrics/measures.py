@@ -1,5 +1,5 @@
-"""Figures of what voxel IoU and MMD do not show: shapes that are inside out, silhouettes from new views, and a pose
-that a network can read from the code. B = batch, V = vertices, S = side of the silhouettes.
+"""Metrics beyond voxel IoU and MMD: shapes that are inside out, silhouettes from new views, and poses that a network
+can predict from the codes. B = batch, V = vertices, S = side of the silhouettes.
 """
 import torch
 from torch import nn
@@ -8,11 +8,12 @@ from losses import priors
 
 
 def inside_out(dataset, vertices, faces, cameras, image_size, outward=1, generator=None):
-    """(B, 2): pixels that show a face from behind first, and pixels that show any, each shape from a direction of its
-    own, uniform over all. The first over the second is 0 of a closed shape that is nowhere inside out.
+    """(B, 2): the number of pixels whose nearest face shows its back, and the number of pixels that show any face. Each
+    shape is seen from one random direction, uniform over all. The ratio is 0 for a closed shape that is nowhere
+    inside out.
 
-    vertices : (B, V, 3), in the renderer's frame. cameras : (B, ...), any; the shapes are turned before them.
-    outward : `priors.orientation` of the template. generator : of the directions, on the CPU.
+    vertices : (B, V, 3), in the renderer's frame. cameras : (B, ...), any cameras; the shapes are rotated.
+    outward : `priors.orientation` of the template. generator : random generator of the directions, on the CPU.
     """
     turned = vertices @ priors.random_rotations(len(vertices), generator).to(vertices)
     fronts, backs = priors.fronts_and_backs(dataset.for_pictures(turned, cameras), faces, image_size,
@@ -22,18 +23,18 @@ def inside_out(dataset, vertices, faces, cameras, image_size, outward=1, generat
 
 
 def silhouette_iou(rendered, target):
-    """(B,) IoU of the pixels that are more than half covered, of images (B, S, S); two empty ones count as 1."""
+    """(B,) IoU of images (B, S, S), counting pixels that are more than half covered. Two empty images have IoU 1."""
     rendered, target = rendered > 0.5, target > 0.5
     shared, union = (rendered & target).sum((1, 2)), (rendered | target).sum((1, 2))
     return torch.where(union == 0, 1.0, shared / union.clamp_min(1))
 
 
 def seen_views(dataset, renderer, vertices, faces, batch, objects, generator=None):
-    """(B, 2): IoU of the drawn with the real silhouette, from the view of each shape's own image and from that of
-    another image of the same object.
+    """(B, 2): IoU of the drawn and the real silhouette, from the view of each shape's own image and from the view of
+    another random image of the same object.
 
-    batch : `Batch` of numbers of the images that the shapes are predicted from, object by object, equally many of each
-        of `objects` objects. With one image an object there is no other view: NaN.
+    batch : `Batch` of floats, the images from which the shapes are predicted: `objects` objects one after another, with
+        the same number of images each. If each has one image, there is no other view and the IoU is NaN.
     """
     views = len(vertices) // objects
     own = silhouette_iou(renderer.render_silhouettes(dataset.project(vertices, batch.cameras), faces),
@@ -51,21 +52,20 @@ PROBE_STEPS, PROBE_BATCH, PROBE_HIDDEN = 400, 256, 256
 
 
 def pose_probe(codes, poses, objects, angle=None, seed=0):
-    """How much of the pose a fresh network of two layers reads from codes of objects that it has not seen.
+    """How well a new two-layer network predicts the pose from the codes of objects that it was not trained on.
 
-    Twofold: one half of the objects teaches, the other is asked, and the other way round. MMD compares whole
-    distributions and may miss what a network finds.
+    Two-fold cross-validation over objects. MMD compares whole distributions and may miss what a network finds.
 
     Parameters
     ----------
     codes : (M, d), of one class. poses : (M,) int64 pose bins. objects : (M,) int64.
-    angle : function of two (M,) tensors of pose bins that tells how far apart they are, in degrees.
-    seed : of the halves and of the network. The global generator is left as it is.
+    angle : function of two (M,) tensors of pose bins that returns the angles between them in degrees.
+    seed : seed of the halves and of the network. The global generator does not change.
 
     Returns
     -------
-    {'accuracy', 'degrees', 'chance', 'chance_degrees'}: share of the poses that are read right and mean angle by which
-    they are missed; the same of a constant guess, the best one. NaN where fewer than two poses or objects are there.
+    {'accuracy', 'degrees', 'chance', 'chance_degrees'}: the share of poses that are predicted correctly and the mean
+    angular error; and the same two for the best constant guess. NaN if there are fewer than two poses or objects.
     """
     names = objects.unique()
     bins, labels = poses.unique(return_inverse=True)
@@ -89,7 +89,7 @@ def pose_probe(codes, poses, objects, angle=None, seed=0):
 
 
 def _read(codes, labels, asked, count, generator):
-    """Labels (N,) of codes asked (N, d), by a network that has learnt those of others."""
+    """Train a network on codes (M, d) and labels (M,), and predict the labels (N,) of other codes, `asked` (N, d)."""
     codes, asked = codes.float(), asked.float()
     mean, deviation = codes.mean(0), codes.std(0, correction=0).clamp_min(1e-8)
     codes, asked = (codes - mean) / deviation, (asked - mean) / deviation
@@ -109,8 +109,8 @@ COLLAPSED = 1e-3
 
 
 def code_spread(codes):
-    """Root mean square distance of codes (M, d) from their mean, over the root mean square of their lengths. Below
-    COLLAPSED a run knows one shape, whatever it is shown: its MMD of nearly 0 then is no merit."""
+    """Root mean square distance of codes (M, d) from their mean, divided by the root mean square of their lengths.
+    Below COLLAPSED the model predicts one shape for all images, and its MMD near 0 means nothing."""
     codes = codes.double()
     length = codes.square().sum(1).mean().sqrt()
     return float((codes - codes.mean(0)).square().sum(1).mean().sqrt() / length.clamp_min(1e-300))

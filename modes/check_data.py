@@ -14,12 +14,13 @@ from errors import InputError
 from losses.priors import MIRROR_FIT, find_mirror
 from pictures import on_paper, to_image
 
-MARGIN = 0.02   # another orientation or object must overlap better by this much; objects are nearly symmetric
-LEAST = 0.4     # least overlap of voxels and mask; intact files reach 0.7 to 0.95. Thin objects overlap less, for wings
-                # are fat at 32^3; they are sound if
-COVER = 0.8     # their voxels cover this much of the mask
-BETTER = 1.25   # and overlap this much better than in the middle one of the 48 orientations
-MEASURED, SHOWN, FEW = 24, 8, 6  # samples per class: objects, of these in the picture, and images where objects are few
+MARGIN = 0.02   # another orientation or object is reported if it overlaps better by this; objects are nearly symmetric
+LEAST = 0.4     # least overlap of voxels and mask; intact files reach 0.7 to 0.95. Thin objects overlap less, because
+                # wings are too thick at 32^3; they are accepted if
+COVER = 0.8     # their voxels cover at least this share of the mask,
+BETTER = 1.25   # and the overlap is this many times the median over the 48 orientations
+MEASURED, SHOWN = 24, 8  # samples per class
+FEW = 6                  # images to measure where a class has fewer objects
 SYMMETRIC = 100          # objects that tell the mirror plane of a class
 
 
@@ -70,7 +71,7 @@ def run(options, _device):
         _sheet(rows).save(path)
         print(f"wrote {path}: image, mask, voxels through the camera, both (grey: both, red: mask, blue: voxels)")
     count = "1 thing is" if len(wrong) == 1 else f"{len(wrong)} things are"
-    print(f"{count} wrong:" if wrong else "all that is there is sound")
+    print(f"{count} wrong:" if wrong else "everything found is in order")
     for line in wrong:
         print(f"  {line}")
     return 1 if wrong else 0
@@ -93,7 +94,7 @@ def _symmetry(data):
     objects = np.linspace(0, data.num_objects - 1, min(SYMMETRIC, data.num_objects)).astype(int)
     planes = data.mirror_planes()
     plane, fit = find_mirror(data, numbers=np.flatnonzero(np.isin(data.all_objects().numpy(), objects)))
-    alike = f"silhouettes and mirrored ones are alike by {fit:.3f}"
+    alike = f"the similarity of silhouettes and mirrored ones is {fit:.3f}"
     if len(planes) == 1:
         return f"mirror plane: {data.plane_named(planes[0])}, as the dataset says; {alike}"
     if fit < MIRROR_FIT:
@@ -194,7 +195,7 @@ def _sheet(classes, size=96, blocks=2, head=24):
 
 
 def _both(mask, voxels):
-    """(3, S, S): grey for both, red for the mask alone, blue for the voxels alone."""
+    """(3, S, S): grey where mask and voxels overlap, red for only the mask, blue for only the voxels."""
     ink = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 1.0], [1.0, 0.6, 0.0]])  # subtracted from white
     where = torch.stack([mask * voxels, mask * (1 - voxels), (1 - mask) * voxels])
     return 1 - torch.einsum("wij,wc->cij", where, ink)

@@ -6,7 +6,7 @@ from engine.arguments import Mode
 from errors import InputError
 from inference import RUNS, load_run, open_split, refuse_two_folders, split_of
 from pictures import draw, draw_backs, on_paper, sheet, straight, to_image
-from scoring import COLUMNS, MORE, same_protocol
+from scoring import COLUMNS, MORE, SURFACES, same_protocol
 
 SHOWN = COLUMNS + MORE
 
@@ -28,10 +28,13 @@ def run(options, device):
     data = open_split(models[0], options)
     _picture(folder, data, models, names)
     _red_backs(folder, data, models, names)
-    rows = [(name, class_id, [e.get(key, {}).get(class_id) for key, _ in SHOWN])
-            for class_id in evaluations[0]["iou"] for name, e in zip(names, evaluations)]
-    table = _markdown(rows, evaluations[0], data)
-    for ending, text in (("md", table), ("csv", _csv(rows)), ("tex", _latex(rows, data))):
+    groups = [SHOWN, SURFACES] if any(SURFACES[0][0] in e for e in evaluations) else [SHOWN]
+    tables = [(shown, [(name, class_id, [e.get(key, {}).get(class_id) for key, _ in shown])
+                       for class_id in evaluations[0]["iou"] for name, e in zip(names, evaluations)])
+              for shown in [*groups, sum(groups, ())]]
+    *tables, whole = tables
+    table = _markdown(tables, evaluations[0], data)
+    for ending, text in (("md", table), ("csv", _csv(*whole)), ("tex", _latex(tables, data))):
         with disk.written_whole(os.path.join(folder, f"table.{ending}")) as out:
             out.write(text)
     print(table)
@@ -125,34 +128,38 @@ def _figure(value):
     return "-" if value is None else f"{value:.3f}"
 
 
-def _markdown(rows, evaluation, data):
+def _markdown(tables, evaluation, data):
     protocol = evaluation["protocol"]
     lines = [f"{protocol['dataset']} {protocol['split']}, every view of every object, voxels 32^3 by the "
-             f"published rule, {protocol['checkpoint']} checkpoint.", "",
-             "| class | run | " + " | ".join(title for _, title in SHOWN) + " |",
-             "| --- | --- |" + " ---: |" * len(SHOWN)]
-    lines += [f"| {data.class_name(c)} | {name} | " + " | ".join(map(_figure, values)) + " |"
-              for name, c, values in rows]
+             f"published rule, {protocol['checkpoint']} checkpoint."]
+    for shown, rows in tables:
+        lines += ["", "| class | run | " + " | ".join(title for _, title in shown) + " |",
+                  "| --- | --- |" + " ---: |" * len(shown)]
+        lines += [f"| {data.class_name(c)} | {name} | " + " | ".join(map(_figure, values)) + " |"
+                  for name, c, values in rows]
     lines += ["", *(f"-: {why}." for why in protocol["undefined"])] if protocol.get("undefined") else []
     return "\n".join(lines) + "\n"
 
 
-def _csv(rows):
-    lines = ["class,run," + ",".join(key for key, _ in SHOWN)]
+def _csv(shown, rows):
+    lines = ["class,run," + ",".join(key for key, _ in shown)]
     quoted = [(name if not set(name) & set(',"\n') else '"' + name.replace('"', '""') + '"', c, values)
               for name, c, values in rows]
     lines += [f"{c},{name}," + ",".join("" if v is None else f"{v:.6f}" for v in values) for name, c, values in quoted]
     return "\n".join(lines) + "\n"
 
 
-def _latex(rows, data):
+def _latex(tables, data):
     def plain(text):
         return "".join("\\" + ch if ch in "_&%#$" else ch for ch in text)
-    lines = [r"\begin{tabular}{ll" + "r" * len(SHOWN) + "}", r"\hline",
-             "class & run & " + " & ".join(title for _, title in SHOWN) + r" \\", r"\hline"]
-    lines += [f"{plain(data.class_name(c))} & {plain(name)} & "
-              + " & ".join(map(_figure, values)) + r" \\" for name, c, values in rows]
-    return "\n".join(lines + [r"\hline", r"\end{tabular}"]) + "\n"
+    lines = []
+    for shown, rows in tables:
+        lines += [r"\begin{tabular}{ll" + "r" * len(shown) + "}", r"\hline",
+                  "class & run & " + " & ".join(plain(title) for _, title in shown) + r" \\", r"\hline"]
+        lines += [f"{plain(data.class_name(c))} & {plain(name)} & "
+                  + " & ".join(map(_figure, values)) + r" \\" for name, c, values in rows]
+        lines += [r"\hline", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
 
 
 MODE = Mode(run, "shows RUNS side by side: a picture and a table", options=RUNS,

@@ -1,4 +1,4 @@
-"""`--mode=dashboard`: a run, finished or running, in visdom."""
+"""`--mode=dashboard`: shows a finished or running run in visdom."""
 import contextlib
 import os
 import sys
@@ -11,7 +11,7 @@ from errors import InputError
 
 
 def run(options, _device):
-    """Show a finished run, or, with --follow, one that is being trained; returns the exit code."""
+    """Show the run in --ckpt_dir once, or with --follow until Ctrl-C; returns the exit code."""
     need(options, "ckpt_dir")
     need(options, "visdom_env")
     if not any(os.path.exists(os.path.join(options.ckpt_dir, name)) for name in (runs.METRICS, runs.OPTIONS)):
@@ -26,8 +26,8 @@ def run(options, _device):
     try:
         follower.push()
     except Trouble as trouble:
-        start = "; one starts with python -m visdom.server -bind_local -port " \
-            f"{options.visdom_port}" if "does not answer" in str(trouble) and follower.server.is_loopback() else ""
+        start = f"; start one with python -m visdom.server -bind_local -port {options.visdom_port}" \
+            if "does not answer" in str(trouble) and follower.server.is_loopback() else ""
         print(f"error: the visdom server {follower.server.url} {trouble}{start}", file=sys.stderr)
         return 1
     print(f"{options.ckpt_dir} -> {follower.server.url}/env/{options.visdom_env}")
@@ -35,4 +35,4 @@ def run(options, _device):
 
 
 MODE = Mode(run, "a run, finished or running, in visdom", taken_by_all=SERVER, options={
-    "follow": dict(action="store_true", help="go on as long as the run does, until Ctrl-C")})
+    "follow": dict(action="store_true", help="keep updating while the run is training, until Ctrl-C")})

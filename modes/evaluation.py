@@ -9,7 +9,8 @@ from engine.monitor import Progress
 from errors import InputError
 from inference import load_run, need_model, open_model, open_split
 from metrics import measures
-from scoring import COLUMNS, MMD, MORE, mean_shapes, mmd_codes, number, protocol_of, score, undefined
+from metrics.surfaces import ASKED, PER_OBJECT
+from scoring import (COLUMNS, MMD, MORE, SURFACES, mean_shapes, mmd_codes, number, protocol_of, score, undefined)
 
 
 def run(options, device):
@@ -41,8 +42,9 @@ def run(options, device):
                            "count_left_out": len(left_out), "left_out_of_mean_shape": [
                                said for r in results for said in r["protocol"]["left_out_of_mean_shape"]],
                            "objects": {k: v for r in results for k, v in r["protocol"]["objects"].items()}}}
-    for key in [key for key, value in results[0].items() if isinstance(value, dict) and key != "protocol"]:
-        merged[key] = {k: v for r in results for k, v in r[key].items()}
+    for key in dict.fromkeys(key for r in results for key, value in r.items() if isinstance(value, dict)):
+        if key != "protocol":  # a class without points lacks what others have
+            merged[key] = {c: r.get(key, {}).get(c, float("nan")) for r in results for c in r["iou"]}
     merged["protocol"]["undefined"] = undefined(merged)
     merged["mean_iou"] = float(np.mean(list(merged["iou"].values())))
     if distributed.main():
@@ -67,32 +69,39 @@ def evaluate_run(options, folder, model, class_ids=None):
     with distributed.main_first():
         data = open_split(model, options, class_ids=class_ids)
         train = open_split(model, options, "train", class_ids=class_ids, only_voxels=True)
+        points = [data.points(c) for c in range(len(data.class_ids))]
         if distributed.main():
             disk.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
     progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
     figures = score(model, data, full=True, mean_grids=mean_shapes(train),
                     progress=progress.update if distributed.main() else None,
-                    mmd_codes=mmd_codes(options), seed=options.seed)
+                    mmd_codes=mmd_codes(options), seed=options.seed, points=points)
     result = {
         "protocol": {
             **protocol_of(options, model, data), "model": model.source, "step": model.step,
             "grid": f"32^3, {model.dataset.grid_rule}",
             "voxel_rule": "published (Kato & Harada 2019): surface cells around grid lines, then "
-                          "everything that the border cannot reach",
+                          "everything that the border cannot reach",  # --mode=compare needs equal texts
             "iou": "mean over all views of a class; mean_iou over classes; two empty grids count as 1",
-            "mean_shape_iou": "one mean grid of the training objects, threshold chosen on them",
+            "mean_shape_iou": "IoU with one mean grid of the training objects, whose threshold is the best for them",
             "left_out_of_mean_shape": list(train.left_out),
-            "iou_wrong_object": "each prediction against up to 20 other objects of its class",
+            "iou_wrong_object": "IoU of each prediction with up to 20 other objects of its class",
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
-            "own_view": "IoU of the drawn and the real silhouette, from the view of the input; pixels more than half "
-                        "covered",
-            "new_view": "the same from one other view of the object, drawn at random",
-            "inside_out": "share of the drawn pixels that show a face from behind, each shape from a random direction",
-            "pose_probe": "share of poses that a fresh network of two layers reads from codes of objects it has not "
-                          f"learnt from, twofold, seed {options.seed}; pose_chance: of the best constant guess",
-            "pose_degrees": "mean angle by which that network misses the pose",
-            "code_spread": "deviation of the codes over their length; below "
-                           f"{measures.COLLAPSED:g} all images give one shape",
+            "own_view": "IoU of the drawn and the real silhouette from the view of the input; counts pixels that are "
+                        "more than half covered",
+            "new_view": "the same from one random other view of the object",
+            "inside_out": "share of the drawn pixels that show the back of a face, each shape from a random direction",
+            "self_intersecting": "share of the faces that cross another face; one prediction of each object",
+            **({"surfaces": f"{PER_OBJECT} points on each surface, uniform by area; distances of {ASKED} of them to "
+                            "the nearest point of the other surface. chamfer_l1 in tenths of the longest side of the "
+                            "true object (Mescheder et al. 2019), fscore_1 and fscore_2 at 1 % and 2 % of it "
+                            "(Tatarchenko et al. 2019), normal_consistency without sign; wrong object: each "
+                            "prediction against one other object of its class"} if "chamfer_l1" in figures else {}),
+            "pose_probe": "share of poses that a new two-layer network predicts from codes of objects that it was not "
+                          f"trained on, two-fold, seed {options.seed}; pose_chance: the best constant guess",
+            "pose_degrees": "mean angular error of that network",
+            "code_spread": "deviation of the codes divided by their length; below "
+                           f"{measures.COLLAPSED:g} all images give the same shape",
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
     result["protocol"]["undefined"] = undefined(figures)
     if distributed.main():
@@ -110,7 +119,7 @@ def print_table(result, data):
           f"{protocol['split']} of {protocol['data_dir']}, every view, voxels 32^3 by the published rule")
     if protocol["mmd_codes"] is not None:
         print(f"MMD: {protocol['mmd']}")
-    for columns in (COLUMNS, MORE):
+    for columns in (COLUMNS, MORE, *((SURFACES[:6], SURFACES[6:]) if "chamfer_l1" in result else ())):
         print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in columns))
         for class_id, count in protocol["objects"].items():
             print(f"{data.class_label(class_id):<22}{count:>8}"
@@ -119,7 +128,7 @@ def print_table(result, data):
             f"{number(np.mean(list(result[key].values()))):>14}" for key, _ in columns))
     for class_id, spread in result["code_spread"].items():
         if spread < measures.COLLAPSED:
-            print(f"collapsed: all images of {data.class_label(class_id)} give one code, so its MMD tells nothing")
+            print(f"collapsed: all images of {data.class_label(class_id)} have the same code, so its MMD means nothing")
     for sentence in protocol["undefined"]:
         print(f"-: {sentence}")
 

@@ -1,4 +1,4 @@
-"""`--mode=interpolation`: shapes between the shapes of two images."""
+"""`--mode=interpolation`: interpolates between the shapes of two images."""
 import os
 
 import torch
@@ -48,7 +48,7 @@ def run(options, device):
     return 0
 
 
-MODE = Mode(run, "shapes between the shapes of two images", options={
+MODE = Mode(run, "interpolates between the shapes of two images", options={
     **OUTPUT, "mask1": dict(metavar="PNG", help="mask of LOAD_IM1"),
     "steps": dict(type=integer(2), default=6, help="number of shapes, both ends included")},
     taken_by_all={**IMAGE, "load_im1": dict(metavar="PATH", help="the image to interpolate to")})

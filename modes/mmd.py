@@ -13,7 +13,7 @@ from scoring import MMD, codes_of, mmd_codes, number, protocol_of, same_protocol
 
 
 def _by_class(folder, data, options):
-    """{class_id: (numbers of the images that count, pose bins that show at least two objects)}"""
+    """{class_id: (numbers of the images to use, pose bins with images of at least two objects)}"""
     poses, objects = data.all_poses(), data.all_objects()
     classes = {}
     for c, class_id in enumerate(data.class_ids):
@@ -97,8 +97,8 @@ def _heat_maps(stem, results, data):
 
 def _print_mmd(protocol, results, data):
     print(f"squared MMD of shape codes; {protocol['dataset']} {protocol['split']} of {protocol['data_dir']}, "
-          f"{protocol['views']}\n{protocol['mmd']}\nshuffled: {protocol['mmd_shuffled']}\nprobe: share of poses "
-          "that a fresh network of two layers reads from codes of objects that it has not learnt from")
+          f"{protocol['views']}\n{protocol['mmd']}\nshuffled: {protocol['mmd_shuffled']}\nprobe: share of "
+          "poses that a new two-layer network predicts from codes of objects that it was not trained on")
     print(f"{'run':<40}{'step':>8}  {'class':<22}{'objects':>8}{'codes':>8}"
           + "".join(f"{title:>10}" for title in ("MMD", "shuffled", "probe", "chance", "degrees")))
     for r in results:
@@ -108,10 +108,10 @@ def _print_mmd(protocol, results, data):
                   f"{number(f['mean']):>10}{number(f['mean_shuffled']):>10}"
                   + "".join(f"{number(f['pose_probe'][key]):>10}" for key in ("accuracy", "chance", "degrees")))
             if f["code_spread"] < measures.COLLAPSED:
-                print("  collapsed: all images give one code, so an MMD of nearly 0 is no merit")
+                print("  collapsed: all images have the same code, so an MMD near 0 means nothing")
             if f["poses_left_out"]:
                 print(f"  without {len(f['poses_left_out'])} of {len(f['poses']) + len(f['poses_left_out'])} poses, "
-                      "in which fewer than two objects are seen")
+                      "which show fewer than two objects")
         if len(r["classes"]) > 1:
             print(f"{start}{'mean':<22}{sum(protocol['objects'].values()):>8}{r['codes']:>8}"
                   f"{number(r['mean']):>10}{number(r['mean_shuffled']):>10}")

@@ -1,4 +1,4 @@
-"""`--mode=reconstruct`: meshes from images."""
+"""`--mode=reconstruct`: predicts meshes from images."""
 import math
 import os
 
@@ -16,7 +16,7 @@ from readers.base import tell_left_out
 
 
 def _read_images(paths, model, options):
-    """(paths, images, {path: sentence}); the last of images that cannot be used, with --skip_bad."""
+    """(paths, images, {path: message}). With --skip_bad the last lists the images that cannot be used."""
     good, images, bad = [], [], {}
     for path in paths:
         try:
@@ -24,7 +24,7 @@ def _read_images(paths, model, options):
             good.append(path)
         except InputError as error:
             if not options.skip_bad:
-                more = "; --skip_bad goes on without such images" if len(paths) > 1 else ""
+                more = "; --skip_bad leaves out such images" if len(paths) > 1 else ""
                 raise InputError(f"{error}{more}") from None
             bad[path] = str(error)
     tell_left_out(list(bad.values()), _say)
@@ -42,12 +42,12 @@ def run(options, device):
     if options.load_im:
         paths = list_images(options.load_im)
         if options.mask and len(paths) > 1:
-            raise InputError(f"--mask goes with one image, --load_im={options.load_im} holds {len(paths)}")
+            raise InputError(f"--mask is for one image, but --load_im={options.load_im} holds {len(paths)}")
         model = open_model(options, device)
         paths, images, left_out = _read_images(paths, model, options)
     else:
         if options.mask:
-            raise InputError(f"--mask={options.mask} goes with --load_im, one image; images of a split have masks")
+            raise InputError(f"--mask={options.mask} needs --load_im, one image; the images of a split have masks")
         model = open_model(options, device)
         data = open_split(model, options)
         paths, images = _of_split(data, options.n_images)
@@ -62,8 +62,8 @@ def run(options, device):
     there = [path for path in ours if options.load_im and os.path.dirname(os.path.realpath(path)) ==
              os.path.dirname(os.path.realpath(paths[0])) and os.path.exists(path)]
     if there:
-        raise InputError(f"--sample_dir={folder} is where the images are, and {sorted(there)[0]} "
-                         "would be written over; choose another folder")
+        raise InputError(f"--sample_dir={folder} is the folder of the images, and {sorted(there)[0]} "
+                         "would be overwritten; choose another folder")
     disk.make_folder(folder, "--sample_dir")
     dataset, meshes = model.dataset, []
     for path, stem, image in zip(paths, stems, images):

@@ -1,4 +1,4 @@
-"""`--mode=train` and the modes of other methods: a training run from its options to its end."""
+"""The training modes, `--mode=train` and `--mode=trainCVPR19`: check the options, open the data, train."""
 import argparse
 import contextlib
 import os
@@ -20,12 +20,12 @@ from training import Trainer
 
 TRAINING = {
     "preset": dict(choices=("published", "best"), default="published", help=(
-        "published: exactly the published run; best: what promised most in first trials on real shapes, not decided "
-        "yet; an option that is given wins")),
-    "n_iters": dict(type=integer(1), help="total number of iterations; with BATCHES_DONE, those to come"),
+        "published: the options of the published run; best: the most promising options of first trials on real "
+        "shapes, still being measured; options on the command line override either")),
+    "n_iters": dict(type=integer(1), help="total number of iterations; with BATCHES_DONE, of the further ones"),
     "batches_done": dict(type=integer(0), default=0, metavar="N", help=(
-        "the published way to go on after N iterations: with the run that CKPT_DIR holds, or from the weights that are "
-        "given")),
+        "the published way to continue after N iterations: continues the run in CKPT_DIR, or starts from the given "
+        "weights")),
     "batch_size": dict(type=integer(1), default=128, help="images per iteration"),
     "lr": dict(type=number(0, above=True), default=1e-4, help="learning rate (Adam)"),
     "lr_D": dict(type=number(0, above=True), help="learning rate of the discriminator (default: LR)"),
@@ -33,28 +33,28 @@ TRAINING = {
     "decay_every": dict(type=integer(1), default=5000, help="iterations between two decays"),
     "decay_order": dict(type=number(0, above=True), default=0.1, help="factor of each decay"),
     "lambda_smth": dict(type=number(0), default=0.001, help="weight of the smoothness loss"),
-    "lambda_Gprior": dict(type=number(0), help="weight of the code's Gaussian prior (VPL has none)"),
+    "lambda_Gprior": dict(type=number(0), help="weight of the Gaussian prior of the codes (VPL has none)"),
     "lambda_adv": dict(type=number(0), help="weight of the adversarial confusion; 0 is the plain autoencoder (AE)"),
     "lambda_Lap": dict(type=number(0), default=0.0, help="weight of the Laplacian loss"),
     "lambda_edge": dict(type=number(0), default=0.0, help="weight of the edge length loss"),
     "lambda_pressure": dict(type=number(0), default=0.0, help=(
         "weight of internal pressure, which pushes every face outwards along its normal")),
     "lambda_front": dict(type=number(0), default=0.0, help=(
-        "weight of surfaces that are inside out: fronts behind backs, seen from random directions")),
+        "weight of the loss of surfaces that are inside out: fronts behind backs, from random directions")),
     "lambda_near": dict(type=number(0), default=0.0, help=(
-        "weight of the silhouette from another view against the training set's nearest one of that view")),
-    "near_from": dict(type=integer(0), default=0, help="iteration from which LAMBDA_NEAR counts"),
+        "weight of the silhouette loss from another view, against the most similar training silhouette of that view")),
+    "near_from": dict(type=integer(0), default=0, help="first iteration that uses LAMBDA_NEAR"),
     "lambda_mirror": dict(type=number(0), default=0.0, help=(
-        "weight of the flipped silhouette, from the camera that is mirrored in the mirror plane of the class")),
+        "weight of the silhouette loss from the mirrored camera, against the flipped silhouette of the image")),
     "G_every": dict(type=integer(1), default=2, help=(
         "every n-th iteration trains the encoder against the discriminator, the others train the discriminator")),
     **{name: keywords for method in METHODS.values() for name, keywords in method.options.items()},
-    "D_always": dict(action="store_true", help="train the discriminator in the encoder's iterations, too"),
+    "D_always": dict(action="store_true", help="train the discriminator in the encoder's iterations too"),
     "pairs": dict(type=int, choices=(1, 2), default=1, help=(
         "2: a batch has two images of each of its objects, and each shape learns from both silhouettes (Kato et al. "
         "2018)")),
     "lr_schedule": dict(choices=("constant", "cosine"), default="constant", help=(
-        "constant: with the steps of DECAY_BATCH; cosine: falls to nothing at N_ITERS")),
+        "constant: constant but for the decays of DECAY_BATCH; cosine: falls to 0 at N_ITERS")),
     "amp": dict(action="store_true", help="bfloat16 inside the networks"),
     "cuda_graph": dict(choices=("auto", "on", "off"), default="auto", help=(
         "record each step as a CUDA graph and replay it; auto: if one process trains on one GPU")),
@@ -136,33 +136,33 @@ def _settled(options, dataset):
 
 
 def _gone_on(options):
-    """The options with --batches_done=N, the published way to resume, settled: the iterations of --n_iters come on top
-    of N. Where weights alone are given, Adam begins anew, as there."""
+    """The options with --batches_done=N, the published way to resume, resolved: --n_iters counts the iterations after
+    the first N. With weights instead of a run, Adam starts anew, as in the published program."""
     done, folder = options.batches_done, options.ckpt_dir
     if not done:
         return options
     options = argparse.Namespace(**{**vars(options), "n_iters": options.n_iters + done})
     if set(runs.held(folder, resume=True)) - {runs.METRICS}:
         state = checkpoints.load_last(folder)
-        goes_on = options.resume and state["options"].get("batches_done") == done  # begun with it, and stopped later
+        goes_on = options.resume and state["options"].get("batches_done") == done  # the run began with this option
         if state["step"] != done and not goes_on:
             raise InputError(f"--batches_done={done}: the run in {folder} has {state['step']} iterations; give "
                              f"--batches_done={state['step']}, or --resume and --n_iters, the iterations in all")
         options.resume = True
     elif not weights.given(options):
-        raise InputError(f"--batches_done={done}: --ckpt_dir={folder} holds no run to go on with; give the weights "
-                         "that have learnt so long with --load_E, --load_G and --load_D")
+        raise InputError(f"--batches_done={done}: --ckpt_dir={folder} holds no run to continue; give the weights "
+                         "of that iteration with --load_E, --load_G and --load_D")
     return options
 
 
 def _check(options, dataset):
-    """Refuse options that cannot train, before anything is loaded."""
+    """Raise InputError for options that cannot be used for training. This runs before anything is loaded."""
     if options.lambda_adv > 0 and options.G_every < 2 and not options.D_always:
         raise InputError(f"--G_every={options.G_every} with --lambda_adv={options.lambda_adv:g}: every "
                          "iteration would be the encoder's and the discriminator would never learn; "
                          "give --G_every=2 or more, --D_always, or --lambda_adv=0 for the plain autoencoder")
     if options.lambda_mirror and not dataset.mirror_planes():
-        raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: {options.dataset} knows no mirrored cameras")
+        raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: {options.dataset} has no mirrored cameras")
     if options.visdom_env is not None:
         VisdomServer.of(options).check(options.visdom_env)
     METHODS[options.mode].check(options, dataset, dataset.count_poses(vars(options)))
@@ -171,25 +171,24 @@ def _check(options, dataset):
                          "processes: give a multiple of their number")
     if options.batch_size % (options.pairs * distributed.size()):
         raise InputError(f"--batch_size={options.batch_size} with --pairs={options.pairs}: give a multiple of "
-                         f"{options.pairs * distributed.size()}, whole pairs for every process")
+                         f"{options.pairs * distributed.size()}, so every process gets whole pairs")
     if options.img_size not in dataset.img_sizes:
         raise InputError(f"--img_size={options.img_size}: images of {options.dataset} are "
                          f"{' or '.join(map(str, dataset.img_sizes))} px")
     if options.img_size == RESNET_SIZE and options.latent_dim != 8 * options.enc_width:
-        raise InputError(f"--latent_dim={options.latent_dim}: the code of the ResNet that takes {RESNET_SIZE} px "
-                         f"images is its last feature, 8 times --enc_width={options.enc_width}: "
-                         f"{8 * options.enc_width}")
+        raise InputError(f"--latent_dim={options.latent_dim}: images of {RESNET_SIZE} px use a ResNet, whose code "
+                         f"has 8 times --enc_width={options.enc_width} numbers: give {8 * options.enc_width}")
     if options.resnet_weights and options.img_size != RESNET_SIZE:
-        raise InputError(f"--resnet_weights={options.resnet_weights} is for images of {RESNET_SIZE} px, whose encoder "
-                         f"is a ResNet; here --img_size={options.img_size}")
+        raise InputError(f"--resnet_weights={options.resnet_weights} is for the ResNet of {RESNET_SIZE} px images; "
+                         f"this run has --img_size={options.img_size}")
 
 
 def _check_pairs(options, data):
-    """Refuse pairs of a training split that has objects with one image."""
+    """Raise InputError if --pairs=2 and an object of the training split has only one image."""
     if options.pairs == 2:
         alone = int((torch.bincount(data.all_objects(), minlength=data.num_objects) < 2).sum())
         if alone:
-            raise InputError(f"--pairs=2 needs two images of every object; {alone} of {data.num_objects} training "
+            raise InputError(f"--pairs=2 needs two images of every object, but {alone} of {data.num_objects} training "
                              "objects have one")
 
 

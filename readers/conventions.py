@@ -1,9 +1,9 @@
-"""What a dataset's meshes, cameras and voxels mean; needs no files.
+"""The conventions of a dataset: its meshes, cameras and voxels. They need no files.
 
 Convention
 ----------
-Predicted meshes live in the RENDERER's frame of their dataset: y up, seen by its `project`. A mesh that people made
-is right-handed with y up: `flip_handedness` goes from one to the other and back.
+Predicted meshes are in the RENDERER's frame of their dataset: y up, transformed to NDC by its `project`. Mesh files are
+in the PEOPLE frame: right-handed, y up, front to +z. `flip_handedness` converts between the handedness of the two.
 """
 import abc
 
@@ -16,26 +16,28 @@ VOXEL_GRID = 32
 
 
 class Conventions(abc.ABC):
-    """Cameras, axes, placing and voxels of a dataset. All of it is of the class: nothing is opened."""
+    """Cameras, axes, placement and voxels of a dataset. They belong to the class; no files are opened."""
 
     # The dataset's own.
     name = None
-    channels = 4                         # of the images
-    img_sizes = (64,)                    # sides that the images may have
-    num_views = None                     # numbered views that all objects share, if there are such
+    channels = 4                         # channels of the images
+    img_sizes = (64,)                    # possible sides of the images in pixels
+    num_views = None                     # number of the views if all objects share numbered views
     count_of_views = None                # views of an object in the published files
-    mirrors = True                       # its cameras mirror a right-handed scene
-    grid_rule = None                     # how voxels come from coordinates, in words
+    mirrors = True                       # whether its cameras mirror a right-handed scene
+    grid_rule = None                     # how coordinates become voxels, in words
     class_names = {}
+    shows_grounds = True                 # what is behind the objects is a part of the images that it reads
+    light_frame = "renderer"             # in which our pictures have one light: the renderer's or the viewer's
 
     @classmethod
     @abc.abstractmethod
     def project(cls, vertices, cameras):
-        """Renderer frame to NDC: vertices (B, V, 3), cameras (B, ...)."""
+        """Transform vertices (B, V, 3) from the renderer's frame to NDC by cameras (B, ...)."""
 
     @classmethod
     def for_pictures(cls, vertices, cameras):
-        """`project` with depths that a picture may be shaded by."""
+        """`project` for shaded pictures, with depths at which perspective-correct interpolation is right."""
         return cls.project(vertices, cameras)
 
     @classmethod
@@ -46,11 +48,11 @@ class Conventions(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def turned(cls, cameras, turns):
-        """Cameras that see the object turned further, by a number of whole turns."""
+        """Cameras moved around the object by `turns` whole turns."""
 
     @classmethod
     def mirror_planes(cls):
-        """Planes that objects may be symmetric in, as `mirrored` takes them; one alone is known to be theirs."""
+        """Candidate planes of symmetry, as `mirrored` takes them. A single one is known to be the plane of symmetry."""
         return ()
 
     @classmethod
@@ -60,13 +62,13 @@ class Conventions(abc.ABC):
 
     @classmethod
     def mirrored(cls, cameras, plane):
-        """Cameras (B, ...) from which an object that is symmetric in a plane looks like the flipped images of what the
-        given ones see. It runs inside CUDA graphs."""
-        raise ValueError(f"{cls.name} knows no mirrored cameras")
+        """Mirror cameras (B, ...) in a plane: from the result, an object that is symmetric in the plane looks like the
+        flipped image from the given camera. It runs inside CUDA graphs."""
+        raise ValueError(f"{cls.name} has no mirrored cameras")
 
     @staticmethod
     def to_grid(vertices):
-        """Renderer frame to [0, 1]^3, as `voxelize` needs it."""
+        """Transform vertices from the renderer's frame to [0, 1]^3 for the voxeliser."""
         return vertices * (VOXEL_GRID - 1) / VOXEL_GRID + 0.5
 
     @staticmethod
@@ -77,7 +79,7 @@ class Conventions(abc.ABC):
     @staticmethod
     @abc.abstractmethod
     def grid_axes(grid):
-        """The voxeliser's grids (..., x, y, z) in the dataset's axes."""
+        """Convert the voxeliser's grids (..., x, y, z) to the dataset's axes."""
 
     @staticmethod
     @abc.abstractmethod
@@ -86,43 +88,43 @@ class Conventions(abc.ABC):
 
     @classmethod
     def place(cls, vertices):
-        """A mesh that people made, right-handed, y up, front on +z, as this dataset's objects lie in the
-        renderer's frame."""
+        """Transform a mesh from the people frame (right-handed, y up, front to +z) to the renderer's frame, placed like
+        this dataset's objects."""
         return cls.flip_handedness(vertices)
 
     @classmethod
     def silhouette_size(cls, img_size):
-        """Side of the silhouettes that go with images of a size."""
+        """Side of the silhouettes of images with side img_size."""
         return img_size
 
     @classmethod
     def renderer(cls, image_size):
-        """A Renderer for vertices that went through `project`."""
+        """A Renderer for vertices that `project` has transformed."""
         return nr.Renderer(image_size, camera_mode="none")
 
     @classmethod
     def flip_handedness(cls, vertices):
-        """Renderer frame to the frame of people's meshes, and back. Where `mirrors`, z is negated; reverse
-        the faces too."""
+        """Convert vertices from the renderer's frame to a right-handed frame, or back: z is negated if `mirrors`. Use
+        `people_faces` for the faces."""
         if not cls.mirrors:
             return vertices
         return vertices * torch.tensor([1.0, 1.0, -1.0], dtype=vertices.dtype, device=vertices.device)
 
     @classmethod
     def people_faces(cls, faces):
-        """Faces (F, 3) for vertices that went through `flip_handedness`."""
+        """Faces (F, 3) for vertices that `flip_handedness` has transformed; reversed if `mirrors`."""
         return faces.flip(-1) if cls.mirrors else faces
 
     @classmethod
     def voxelize(cls, vertices, faces):
-        """Occupancy (B, 32, 32, 32) bool, in the dataset's axes, of meshes in the renderer's frame."""
+        """Voxelise meshes in the renderer's frame: (B, 32, 32, 32) bool in the dataset's axes."""
         corners = nr.vertices_to_faces(cls.to_grid(vertices), faces)
         return cls.grid_axes(voxelization.voxelize(corners, VOXEL_GRID, dtype=torch.bool))
 
     @classmethod
     def voxel_mesh(cls, grid):
-        """Cubes of an occupancy grid (32, 32, 32), dataset axes, as a mesh in the renderer's frame:
-        vertices (1, V, 3), faces (F, 3). The inverse of `voxelize`, cell for cell."""
+        """The cells of a grid (32, 32, 32) in the dataset's axes as cubes in the renderer's frame: vertices
+        (1, V, 3), faces (F, 3). The inverse of `voxelize`, cell by cell."""
         inside = cls.mesh_axes(grid)
         padded = torch.nn.functional.pad(inside, (1,) * 6)
         quads = []
@@ -141,8 +143,8 @@ class Conventions(abc.ABC):
 
     @classmethod
     def other_views(cls, cameras, poses):
-        """Random other cameras and their pose bins, one for each: here those of other images of the
-        batch, so that they are spread as the dataset's are."""
+        """A random other camera for each camera, with its pose bin. Here it is taken from another image of the batch,
+        so that the cameras are distributed like the dataset's."""
         shift = int(torch.randint(1, len(cameras), ())) if len(cameras) > 1 else 0
         return cameras.roll(shift, 0), poses.roll(shift, 0)
 
@@ -152,6 +154,6 @@ class Conventions(abc.ABC):
 
     @classmethod
     def class_label(cls, class_id):
-        """'02958343 car', or the id alone where it is the name."""
+        """'02958343 car', or only the id if it is the name."""
         name = cls.class_name(class_id)
         return f"{class_id} {name}" if name != class_id else class_id

@@ -1,4 +1,4 @@
-"""Classes whose objects lie in a file or more each: decoded once, on all cores, into the cache."""
+"""Classes with separate files for each object. They are decoded once, on all cores, into the cache."""
 import abc
 import concurrent.futures
 import os
@@ -22,9 +22,9 @@ class DecodedClass(abc.ABC):
     ----------
     layout : name of the dataset.
     class_id, objects : the class and the names of its objects.
-    views, side : pictures of each object, 0 for none, and the side that they get, in pixels.
-    source : the folder of the class: two of them may share a cache.
-    settings : list of plain values that the result depends on besides.
+    views, side : number of pictures of each object (0: none), and the side in pixels to which they are resized.
+    source : the folder of the class; several folders may share a cache.
+    settings : list of plain values on which the result depends, too.
     """
 
     layout = source = None
@@ -35,16 +35,17 @@ class DecodedClass(abc.ABC):
 
     @abc.abstractmethod
     def files(self, name):
-        """Paths of the files of an object, those that this reads."""
+        """The paths of the files of an object that this class reads."""
 
     @abc.abstractmethod
     def decoded(self, name):
-        """dict of one object: images (v, 4, S, S) uint8, cameras (v, 3), voxels (32, 32, 32) bool, tilt, the largest
-        in-plane angle in degrees, and numbers of the dataset's own. InputError where a file is broken."""
+        """dict of one object: images (v, 4, S, S) uint8, cameras (v, 3), voxels (32, 32, 32) bool, tilt (the largest
+        in-plane angle in degrees), and the dataset's own numbers. Raises InputError if a file is broken."""
 
     def open(self, cache_dir, split, skip_bad, say):
-        """dict of images (N, v, 4, S, S) uint8 and voxels (N, 32, 32, 32) bool, mapped, cameras (N, v, 3), numbers
-        (N,) of the dataset's own, the numbers `kept` of whole objects, and `problems`, a sentence for each other."""
+        """dict of images (N, v, 4, S, S) uint8 and voxels (N, 32, 32, 32) bool, mapped into memory; cameras (N, v, 3);
+        the dataset's own numbers (N,); `kept`, the numbers of intact objects; and `problems`, a message for each
+        other object."""
         paths = [path for name in self.objects for path in self.files(name)]
         known = [self.objects, self.views, self.side, *self.settings]
         stem = "_".join(map(str, (self.layout, self.class_id, split, f"{self.views}x{self.side}", *self.settings[:1])))
@@ -86,12 +87,12 @@ class DecodedClass(abc.ABC):
 
 
 def largest_tilt(degrees):
-    """The largest of some angles (n,), whichever way round."""
+    """The largest absolute value of angles (n,) in degrees, modulo whole turns."""
     return float(np.abs((degrees + 180) % 360 - 180).max(initial=0))
 
 
 def read_png(path):
-    """A PNG, loaded, or InputError."""
+    """Load a PNG; raises InputError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -106,11 +107,11 @@ def read_png(path):
 
 
 def read_numbers(path):
-    """Rows of numbers apart by blanks or commas, a list of lists; empty lines and what is behind # are skipped."""
+    """Read rows of numbers, separated by blanks or commas, as a list of lists; skips empty lines and comments (#)."""
     try:
         lines = (line.partition("#")[0].replace(",", " ").split() for line in read_text(path).splitlines())
         return [[float(word) for word in words] for words in lines if words]
     except FileNotFoundError:
         raise InputError(f"there is no {path}") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} must hold numbers, a row a view: {error}") from None
+        raise InputError(f"{path} must hold numbers, one row per view: {error}") from None

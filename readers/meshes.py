@@ -1,36 +1,53 @@
-"""Mesh files of people as arrays: OBJ by `neural_renderer.wavefront`, the other formats by trimesh."""
-import contextlib
+"""Read mesh files as arrays, with the colours of their faces."""
 import importlib.util
-import json
 import os
 import struct
 
 import numpy as np
-from neural_renderer import polygons, wavefront
+from neural_renderer import wavefront
 
 from errors import InputError
 
-# Extensions that a glTF file may require without its geometry being another: they are about looks.
+from . import gltf, looks, off, ply
+
+# Extensions that a glTF file may require although they do not change its geometry, only its appearance.
 OF_LOOKS = ("KHR_materials_", "EXT_materials_", "KHR_texture_", "EXT_texture_", "KHR_lights_", "EXT_lights_",
             "MSFT_texture_", "KHR_xmp")
 GEOMETRY_READ = ("KHR_mesh_quantization",)  # positions as plain integers
 
 
-def read_mesh(path):
-    """(vertices (V, 3) float64, faces (F, 3) int64, colours (F, 3) float64 or None) of a mesh file.
+def read_mesh(path, root=None, coloured=True, report=lambda sentence: None):
+    """Read a mesh file: (vertices (V, 3) float64, faces (F, 3) int64, `Look` or None).
 
-    Colours are those of faces, or the mean of their vertices'. Materials and pictures are left alone; what else a
-    file consists of (the buffers of a glTF) must lie in its folder or below. Of the vertices only those that faces
-    use are known to be finite.
+    The look holds the colours of the file: materials, pictures, colours of vertices and of faces. It is None if the
+    file has no colours, or without `coloured`. Pictures and material libraries that are missing, or outside of `root`
+    (default: the folder of the mesh), are not read: `report` is called with a sentence about each, and the faces keep
+    the colours that are known. The buffers of a glTF must lie in its folder or below. The vertices that faces use are
+    finite; others may not be.
 
     Raises InputError, naming the file.
     """
+    root, ending = os.path.dirname(path) or "." if root is None else root, os.path.splitext(path)[1].lower()
     try:
-        vertices, faces, colours = _read_obj(path) if path.lower().endswith(".obj") else _read_others(path)
+        if ending in (".glb", ".gltf"):
+            _check_gltf(path)
+            vertices, faces, look = gltf.read(path, root, report, coloured)
+        elif ending == ".stl":
+            vertices, faces, look = _read_stl(path)
+        elif ending == ".off":
+            vertices, faces, look = off.read(path, coloured)
+        elif ending == ".ply":
+            vertices, faces, look = ply.read(path, root, report, coloured)
+        else:
+            mesh = wavefront.read_obj(path, with_uv=coloured)
+            vertices, faces = mesh.vertices, mesh.faces
+            look = looks.of_obj(mesh, root, report) if coloured else None
     except InputError:
         raise
-    except Exception as error:  # trimesh lets many kinds of errors of its parsers through
-        raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
+    except Exception as error:  # trimesh's parsers raise many kinds of errors
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        reason = str(error).removeprefix(path).lstrip(", :")
+        raise InputError(f"{path} is not a mesh that can be read: {kind}{reason}") from None
     if not len(faces):
         raise InputError(f"{path} has no faces")
     if not 0 <= faces.min() <= faces.max() < len(vertices):
@@ -38,68 +55,19 @@ def read_mesh(path):
                          f"{len(vertices)}")
     if not np.isfinite(vertices[faces]).all():
         raise InputError(f"{path} has a vertex that is not finite")
-    return vertices, faces, colours
+    return vertices, faces, look
 
 
-def _read_obj(path):
-    try:
-        mesh = wavefront.read_obj(path, with_uv=False)
-    except ValueError as error:  # its message names the file
-        reason = str(error).removeprefix(path).lstrip(", :")
-        raise InputError(f"{path} is not a mesh that can be read: {reason}") from None
-    if mesh.colours is None:
-        return mesh.vertices, mesh.faces, None
-    colours = mesh.colours[mesh.faces].mean(1)
-    if np.nanmax(np.abs(mesh.colours)) > 1:
-        colours = colours / 255
-    known = np.isfinite(colours).all(1)
-    return mesh.vertices, mesh.faces, np.clip(np.where(known[:, None], colours, 0.7), 0, 1) if known.any() else None
-
-
-def _read_others(path):
+def _read_stl(path):
     import trimesh
-    if path.lower().endswith((".glb", ".gltf")):
-        _check_gltf(path)
-    with _polygons() as seen:
-        mesh = trimesh.load_mesh(path, process=False, skip_materials=True,
-                                 resolver=trimesh.resolvers.FilePathResolver(path, allow_anywhere=False))
-    for corners, fans in seen:
-        if np.array_equal(mesh.faces, fans) and np.isfinite(mesh.vertices[fans]).all():
-            sizes = [len(polygon) for polygon in corners]
-            corners = np.concatenate(corners)
-            mesh.faces = corners[polygons.split(np.asarray(mesh.vertices, np.float64), corners, sizes)[0]]
-    colours = None
-    if getattr(mesh.visual, "kind", None) in ("face", "vertex") and len(mesh.visual.face_colors) == len(mesh.faces):
-        colours = np.asarray(mesh.visual.face_colors, np.float64)[:, :3] / 255
-    return np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64), colours
-
-
-@contextlib.contextmanager
-def _polygons():
-    """A list to which trimesh's readers of OFF and PLY add (polygons, the triangles they made of them): they make
-    fans of all polygons, which is right for convex ones alone, and keep nothing else."""
-    from trimesh.exchange import off, ply
-    fans, seen = off.triangulate_quads, []
-
-    def triangulate(polygons, *arguments, **options):
-        some = any(len(polygon) > 3 for polygon in polygons)
-        if some:  # numbers, for those of an OFF file come as strings
-            polygons = [np.asarray(polygon, np.int64) for polygon in polygons]
-        faces = fans(polygons, *arguments, **options)
-        if some:
-            seen.append((polygons, faces))
-        return faces
-    off.triangulate_quads = ply.triangulate_quads = triangulate
-    try:
-        yield seen
-    finally:
-        off.triangulate_quads = ply.triangulate_quads = fans
+    mesh = trimesh.load_mesh(path, process=False)
+    return np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64), None
 
 
 def _check_gltf(path):
-    """Refuse what trimesh would read as zeros or in a wrong place: geometry that only an extension tells."""
+    """Raise InputError for geometry that needs a glTF extension: trimesh would read it as zeros or at a wrong place."""
     try:
-        scene = _gltf_scene(path)
+        scene = gltf.scene_of(path)
         required = [str(name) for name in scene.get("extensionsRequired", [])]
         accessors = scene.get("accessors", [])
         primitives = [p for mesh in scene.get("meshes", []) for p in mesh.get("primitives", [])]
@@ -115,11 +83,11 @@ def _check_gltf(path):
         raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
     for name in [*compressed, *views, *required]:
         if not (name.startswith(OF_LOOKS) or name in GEOMETRY_READ or _draco_is_there(name)):
-            raise InputError(f"{path} needs the glTF extension {name}, which is not read here; export it without "
-                             f"{'compression' if 'compression' in name else 'that extension'}")
+            raise InputError(f"{path} needs the glTF extension {name}, which this program does not read; export it "
+                             f"without {'compression' if 'compression' in name else 'that extension'}")
     if any(scaled):
-        raise InputError(f"{path} has positions as integers for numbers up to 1 (KHR_mesh_quantization, normalized), "
-                         "which is not read here; export it without quantization")
+        raise InputError(f"{path} has positions as normalized integers (KHR_mesh_quantization), which this program "
+                         "does not read; export it without quantization")
     if empty and not compressed:
         raise InputError(f"{path} has a part whose positions are not in the file (an accessor without bufferView)")
 
@@ -131,22 +99,5 @@ def _has_no_data(primitive, accessors):
 
 
 def _draco_is_there(name):
-    """Whether the package is installed with which trimesh decodes such primitives."""
+    """Whether `name` is Draco compression and DracoPy, which trimesh uses to decode it, is installed."""
     return name == "KHR_draco_mesh_compression" and importlib.util.find_spec("DracoPy") is not None
-
-
-def _gltf_scene(path):
-    """The JSON of a .gltf, or of a .glb: its first chunk."""
-    with open(path, "rb") as file:
-        start = file.read(20)
-        if start[:4] == b"glTF":
-            length, kind = struct.unpack("<I4s", start[12:20])
-            if kind != b"JSON":
-                raise ValueError("its first chunk is not JSON")
-            text = file.read(min(length, os.path.getsize(path)))
-        else:
-            text = start + file.read()
-    scene = json.loads(text.decode("utf-8-sig"))
-    if not isinstance(scene, dict):
-        raise ValueError("its JSON is not an object")
-    return scene

@@ -10,27 +10,28 @@ from errors import InputError
 
 from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table
 from .nips17_files import FILES, ClassReader, objects_of_split, read_splits
+from .points import points_of_names
 from .writers import write_nips17
 
 
 class NIPS17(Dataset):
-    """ShapeNet objects, each from 20 random views of its own.
+    """ShapeNet objects, each seen from its own 20 random views.
 
     Files: `renders/<class>/<object>/render_<i>.png` (224x224, RGB or RGBA) and `depth_<i>.png` (16-bit, or
-    8-bit in some copies; the object is where the high byte is below 250); `view.txt` beside them, a row a
-    view: azimuth, elevation, in-plane angle, distance, in degrees; `voxels/modelVoxels32/<class>/<object>.mat`
+    8-bit in some copies; pixels whose high byte is below 250 show the object); `view.txt` beside them, one row per
+    view: azimuth, elevation, in-plane angle (in degrees), distance; `voxels/modelVoxels32/<class>/<object>.mat`
     with `Volume` (32, 32, 32); and splits.json, {class: {train, val, test: [objects]}}.
 
-    Cameras are (azimuth, elevation, distance): they look at the origin, half the field of view is 14.9314
+    Cameras are (azimuth, elevation, distance). They look at the origin; half the field of view is 14.9314
     degrees, atan(16/60). Azimuth is in [-180, 180], elevation in [-20, 40]; the in-plane angle is not used.
-    Pose bins are wAzimuth x wElevation degrees; the upper ends belong to the last bins.
+    Pose bins are wAzimuth x wElevation degrees; the upper limits belong to the last bins.
 
-    Voxels of a mesh in the renderer's frame: coordinates * 31/32 + 0.5, published rule at 32^3, then grid
-    axes 0 and 2 swapped and axis 0 reversed.
+    Voxels of a mesh in the renderer's frame: coordinates * 31/32 + 0.5, the published rule at 32^3, then swap grid
+    axes 0 and 2 and reverse axis 0.
 
-    Images are RGB and mask (the published program's were BGR; weights of it are turned when they are loaded),
-    resized to img_size as published, by a Gaussian and linear interpolation (`nips17_files.resized`). A training
-    set has the first trainViews views of each object (None: all), the others all 20. `mask_from`: 'depth' or
+    Images are RGB and mask. (The published program used BGR; its weights are reordered when they are loaded.) They
+    are resized to img_size as published, by a Gaussian and linear interpolation (`nips17_files.resized`). A training
+    set has the first trainViews views of each object (None: all), the other splits all 20. `mask_from` is 'depth' or
     'alpha'. With skip_bad, objects with broken files are left out and listed.
     """
 
@@ -51,10 +52,10 @@ class NIPS17(Dataset):
                 "val, test: [objects]}}")
     source = "https://github.com/akar43/lsm"
     class_names = SHAPENET
-    options = {"mask_from": dict(choices=("depth", "alpha"), help="NIPS17: channel that shows the object"), **SKIP_BAD}
+    options = {"mask_from": dict(choices=("depth", "alpha"), help="NIPS17: source of the object's mask"), **SKIP_BAD}
     taken_by_all = {
         **WIDTH_OF_BINS,
-        "wElevation": dict(type=number(0, above=True), metavar="DEG", help="... of NIPS17 in elevation"),
+        "wElevation": dict(type=number(0, above=True), metavar="DEG", help="NIPS17: width of pose bins in elevation"),
         **SPLIT_FILE}
     writer = classmethod(write_nips17)
 
@@ -69,7 +70,7 @@ class NIPS17(Dataset):
 
     @classmethod
     def turntable(cls, count):
-        """Azimuths from -180 degrees on, at 20 degrees elevation and distance 2: (count, 3)."""
+        """Cameras (count, 3) with azimuths from -180 degrees on, elevation 20 degrees and distance 2."""
         azimuth = torch.arange(count) * (360 / count) - 180
         return torch.stack([azimuth, torch.full((count,), 20.0), torch.full((count,), 2.0)], 1)
 
@@ -84,7 +85,7 @@ class NIPS17(Dataset):
 
     @classmethod
     def mirror_planes(cls):
-        """Sums of two azimuths, in degrees, that see an object from both sides of its plane."""
+        """A plane is the sum, in degrees, of the azimuths of two cameras that mirror each other in it."""
         return range(0, 360, 15)
 
     @classmethod
@@ -106,8 +107,8 @@ class NIPS17(Dataset):
 
     @classmethod
     def place(cls, vertices):
-        """Turned by (x, y, z) -> (z, y, -x), as the objects of the released files are, and mirrored as these
-        cameras see them: (z, y, x)."""
+        """Rotate by (x, y, z) -> (z, y, -x), like the objects of the released files, and negate z, because these
+        cameras mirror: (z, y, x)."""
         return vertices.flip(-1)
 
     @classmethod
@@ -125,8 +126,8 @@ class NIPS17(Dataset):
 
     @classmethod
     def views_to_check(cls, data_dir, class_id, options, say):
-        """As many as any training object has, where the options do not say: training itself takes the first ones,
-        and a set may have been made with no more."""
+        """Default: the largest number of views of any training object, since a dataset may have been made with fewer
+        than 20."""
         if options["trainViews"] is not None:
             return options["trainViews"]
         objects = objects_of_split(data_dir, [class_id], "train", options.get("split_file"))[class_id]
@@ -143,7 +144,7 @@ class NIPS17(Dataset):
         self.class_ids, self.split, self.img_size = list(class_ids), split, img_size
         self.wAzimuth, self.wElevation = wAzimuth, wElevation
         self.num_poses = self.count_poses({"wAzimuth": wAzimuth, "wElevation": wElevation})
-        views = self.count_of_views
+        self._place, views = (data_dir, cache_dir, say), self.count_of_views
         if split == "train" and trainViews is not None:
             if not 1 <= trainViews <= views:
                 raise InputError(f"--trainViews={trainViews}: objects of NIPS17 have {views} views")
@@ -171,6 +172,9 @@ class NIPS17(Dataset):
         self.rows, self._cameras = np.concatenate(rows), torch.from_numpy(np.concatenate(cameras))
         self._leave_out(problems, say)
 
+    def points(self, c):
+        return points_of_names(self._place, self.class_ids[c], self.split, self.names[c])
+
     def read(self, indices, step=None, part=slice(None)):
         indices = np.asarray(indices)[part]
         rows = self.rows[indices]
@@ -183,8 +187,8 @@ class NIPS17(Dataset):
         return Batch(torch.from_numpy(pixels), None, cameras.float(), self.pose_bins(cameras), objects)
 
     def pose_bins(self, cameras):
-        """(B,) int64: floor((azimuth + 180) / wAzimuth) * n + floor((elevation + 20) / wElevation), n being
-        the number of bins in elevation; the upper ends belong to the last bins."""
+        """(B,) int64: floor((azimuth + 180) / wAzimuth) * n + floor((elevation + 20) / wElevation), where n is
+        the number of bins in elevation; the upper limits belong to the last bins."""
         across, up = _bins(self.wAzimuth, self.wElevation)
         a = ((cameras[:, 0].double() + 180) / self.wAzimuth).floor().long().clamp(0, across - 1)
         e = ((cameras[:, 1].double() + 20) / self.wElevation).floor().long().clamp(0, up - 1)
@@ -200,6 +204,6 @@ def _bins(wAzimuth, wElevation):
 
 
 def _count_views(folder):
-    """Views of an object by the last of its pictures, whether or not those before are there."""
+    """Number of views of an object, from the number of its last picture; earlier ones may be missing."""
     there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
     return max((i + 1 for i in range(NIPS17.count_of_views) if f"render_{i}.png" in there), default=0)

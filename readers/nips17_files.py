@@ -65,16 +65,16 @@ class ClassReader(DecodedClass):
 
 
 def resized(images, side):
-    """Images (..., H, W) as (..., side, side) float64, smoothed and interpolated as the published program does by
-    scikit-image's `resize` (defaults of version 0.15 and later): a Gaussian of (scale - 1) / 2 pixels where the image
-    shrinks, then linear interpolation between the centres of pixels; what lies outside is mirrored."""
+    """Resize images (..., H, W) to (..., side, side) float64 like scikit-image's `resize` in the published program
+    (defaults of version 0.15 and later): if the image shrinks, a Gaussian of (scale - 1) / 2 pixels; then linear
+    interpolation between pixel centres. Values outside of the image are mirrored."""
     rows, columns = (_resizing(n, side) for n in images.shape[-2:])
     return rows @ images.astype(np.float64) @ columns.T
 
 
 @functools.cache
 def _resizing(before, after):
-    """Both steps are linear, and the same for every row and every column: one matrix (after, before)."""
+    """The matrix (after, before) of both steps: they are linear, and the same for every row and column."""
     import scipy.ndimage
     smooth = np.eye(before)
     if after < before:
@@ -96,10 +96,10 @@ def _depth_mask(path):
 
 
 def read_views(path, wanted):
-    """The first rows (wanted, 4) of a view.txt: azimuth, elevation, in-plane angle, distance."""
+    """Read the first rows (wanted, 4) of a view.txt: azimuth, elevation, in-plane angle, distance."""
     rows = read_numbers(path)
     if len(rows) < wanted:
-        raise InputError(f"{path} has {len(rows)} views; {wanted} are needed")
+        raise InputError(f"{path} has {len(rows)} views, but {wanted} are needed")
     for i, row in enumerate(rows[:wanted]):
         if len(row) < 4:
             raise InputError(f"{path} has {len(row)} numbers in row {i}; expected azimuth, elevation, in-plane "
@@ -112,7 +112,7 @@ def read_views(path, wanted):
 
 
 def read_volume(path):
-    """`Volume` of a .mat file, (32, 32, 32) bool. Reads numbers only."""
+    """Read `Volume`, (32, 32, 32) bool, of a .mat file; reads only numbers."""
     import scipy.io
     try:
         volume = scipy.io.loadmat(path, variable_names=["Volume"])["Volume"]
@@ -131,7 +131,7 @@ def read_volume(path):
 
 
 def read_splits(data_dir, split_file=None):
-    """({class: {split: [objects]}}, its path)."""
+    """Read splits.json or --split_file: ({class: {split: [objects]}}, its path)."""
     check_folder(data_dir, FILES)
     path = split_file or os.path.join(data_dir, "splits.json")
     try:
@@ -143,7 +143,7 @@ def read_splits(data_dir, split_file=None):
         raise InputError(f"{path} cannot be read as JSON: {error}") from None
     if isinstance(splits, list) and splits and all(isinstance(s, dict) and isinstance(s.get("taxonomy_id"), str)
                                                    for s in splits):
-        splits = {s["taxonomy_id"]: s for s in splits}  # the form that goes with 3D-R2N2's files
+        splits = {s["taxonomy_id"]: s for s in splits}  # the form for the files of 3D-R2N2
     if not isinstance(splits, dict) or not all(isinstance(s, dict) for s in splits.values()):
         raise InputError(f"{path} must hold {{class: {{train, val, test: [objects]}}}}")
     return splits, path

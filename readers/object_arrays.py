@@ -1,18 +1,18 @@
-"""Object arrays of images in npy files, read without running what is in them.
+"""Read object arrays of images from npy files without running code from the file.
 
-Such an array is a pickle, and a pickle is a program that may call anything. This one is not run: its
-opcodes, as `pickletools` of the standard library lists them, are followed here, and of all that they may
-ask for only the making of uint8 arrays is done. Nothing is imported and nothing of the file is called.
-Arrays are handed on one by one, so that a file of any size is read in the memory of its largest image.
+Such an array is a pickle, and a pickle is a program that may call any function. This module does not run
+the pickle. It interprets the opcodes that `pickletools` of the standard library lists, and the only thing
+it makes from them is uint8 arrays. It imports nothing and calls nothing that the file names. It returns
+arrays one by one, so that a file of any size needs only the memory of its largest image.
 """
 import pickletools
 
 import numpy as np
 
-MAX_BYTES = 1 << 28   # of one image
-KEEP_BYTES = 256      # longer strings are used once and not remembered
+MAX_BYTES = 1 << 28   # most bytes of an image
+KEEP_BYTES = 256      # longer strings may be used only once and are not kept
 
-# What numpy's own pickles name: arrays are made by the first, of these types; Python 2's strings come encoded.
+# The names in numpy's pickles: the function that makes arrays, their types, and the decoder of Python 2's strings.
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _KNOWN = {**{(module, "_reconstruct"): "reconstruct" for module in _MODULES},
           ("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): "dtype", ("_codecs", "encode"): "encode"}
@@ -23,7 +23,7 @@ _CONSTANT = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
 class Refused(ValueError):
-    """The pickle holds something else than uint8 arrays."""
+    """The pickle contains something other than uint8 arrays."""
 
 
 class _Global:
@@ -37,7 +37,7 @@ class _Dtype:
 
 
 class _Array:
-    """Before BUILD, `value` is None; afterwards a list of the elements, or what `keep` made of the array."""
+    """`value` is None before BUILD; then it is the list of elements, or the result of `keep` for the array."""
 
     value = None
 
@@ -51,14 +51,14 @@ class _Forgotten:
 
 
 def read_objects(stream, keep):
-    """The elements, in order, of the object array whose pickle is in a stream.
+    """Read the elements of the object array whose pickle is in a stream, in order.
 
-    keep : called with each uint8 array as the pickle completes it; its results are the elements. An element
-        that is no such array is None.
+    keep : called with each uint8 array when it is complete; its results become the elements. An element that
+        is not a uint8 array becomes None.
 
     Raises
     ------
-    Refused, if the pickle names anything but numpy's arrays; ValueError, if it is damaged.
+    Refused if the pickle names anything other than numpy's arrays; ValueError if it is damaged.
     """
     stack, memo = [], {}
     try:
@@ -72,17 +72,17 @@ def read_objects(stream, keep):
     except (IndexError, KeyError, TypeError, AttributeError, UnicodeError, OverflowError, MemoryError) as error:
         raise ValueError(f"the pickle is damaged: {type(error).__name__}: {error}") from None
     if not isinstance(result, _Array) or not isinstance(result.value, _Elements):
-        raise Refused("holds something else than an array of arrays")
+        raise Refused("holds something other than an array of arrays")
     return [element.value if isinstance(element, _Array) and not isinstance(element.value, _Elements) else None
             for element in result.value]
 
 
 class _Elements(list):
-    """Of an array of objects."""
+    """The elements of an array of objects."""
 
 
 class _Bounded:
-    """A stream that does not give more at once than an image may have."""
+    """A stream that raises Refused for a read of more than MAX_BYTES."""
 
     def __init__(self, stream):
         self.stream, self.readline = stream, lambda: stream.readline(1 << 16)
@@ -114,13 +114,13 @@ def _follow(name, argument, stack, memo, keep):
     elif name in ("APPEND", "APPENDS"):
         items = [stack.pop()] if name == "APPEND" else _since_mark(stack)
         if type(stack[-1]) is not list:
-            raise ValueError("the pickle is damaged: it appends to what is no list")
+            raise ValueError("the pickle is damaged: it appends to something that is not a list")
         stack[-1].extend(items)
     elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
         memo[len(memo) if name == "MEMOIZE" else argument] = _Forgotten if _is_long(stack[-1]) else stack[-1]
     elif name in ("GET", "BINGET", "LONG_BINGET"):
         if memo[argument] is _Forgotten:
-            raise Refused("uses one block of bytes for two things, which numpy's arrays do not")
+            raise Refused("uses one block of bytes twice, which numpy's arrays do not")
         stack.append(memo[argument])
     elif name == "GLOBAL":
         stack.append(_global(*argument.split(" ", 1)))
@@ -138,14 +138,14 @@ def _follow(name, argument, stack, memo, keep):
 
 
 def _is_long(value):
-    """A block of bytes, or a tuple with one: what an array is made of."""
+    """Whether a value is a large block of bytes, or a tuple with one: the data of an array."""
     if isinstance(value, tuple):
         return any(isinstance(part, (bytes, str)) and len(part) > KEEP_BYTES for part in value)
     return isinstance(value, (bytes, str)) and len(value) > KEEP_BYTES
 
 
 def _short():
-    raise ValueError("the pickle is damaged: it takes more than it has")
+    raise ValueError("the pickle is damaged: it takes more values than there are")
 
 
 def _since_mark(stack):
@@ -172,21 +172,21 @@ def _make(function, arguments):
         return _Dtype(kind.strip("|")[0])
     if what == "encode" and len(arguments) == 2 and arguments[1] in ("latin1", "latin-1"):
         return arguments[0].encode("latin-1")
-    raise Refused("calls something else than numpy's makers of arrays")
+    raise Refused("calls something other than numpy's functions that make arrays")
 
 
 def _build(target, state, keep):
     if isinstance(target, _Dtype):
-        return  # its byte order, of which a byte has none
+        return  # the byte order, which does not matter for bytes
     if not isinstance(target, _Array) or target.value is not None:
-        raise Refused("sets the state of something else than an array")
+        raise Refused("sets the state of something other than an array")
     _, shape, dtype, fortran, data = state
     shape = tuple(shape)
     if not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in shape):
         raise ValueError(f"the pickle is damaged: an array of shape {shape}")
     if dtype.kind == "O":
         if type(data) is not list or len(shape) != 1 or len(data) != shape[0]:
-            raise ValueError(f"the pickle is damaged: an array of shape {shape} that has not as many elements")
+            raise ValueError(f"the pickle is damaged: an array of shape {shape} with another number of elements")
         target.value = _Elements(data)
         return
     data = data.encode("latin-1") if isinstance(data, str) else data
@@ -194,5 +194,5 @@ def _build(target, state, keep):
     for n in shape:
         count *= n
     if not isinstance(data, bytes) or len(data) != count:
-        raise ValueError(f"the pickle is damaged: an array of shape {shape} that has not as many bytes")
+        raise ValueError(f"the pickle is damaged: an array of shape {shape} with another number of bytes")
     target.value = keep(np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C"))

@@ -10,35 +10,36 @@ from errors import InputError
 from . import pascal3d_files as files
 from .base import SKIP_BAD, Batch, Dataset, Rows, check_folder, table
 from .pascal3d_cameras import MARGIN, euler_bins, mirrored, turntable_rotations
+from .points import open_points
 from .writers import write_pascal3d
 
-JITTER = 0.15  # of the box, on each side
+JITTER = 0.15  # largest shift of each side of the crop in training, as a fraction of the box
 
 
 class Pascal3D(Dataset):
     """Photographs of aeroplanes, cars and chairs, each with the voxels of a similar object.
 
-    Files: `<name>_train.npz`, `<name>_imagenet.npz` (added to train) and `<name>_val.npz`, name being the
-    class in words or as id, with `images`, an object array of (H, W, 3) uint8 RGB, each of its own size;
+    Files: `<name>_train.npz`, `<name>_imagenet.npz` (added to train) and `<name>_val.npz`, where <name> is the
+    name or the id of the class. They contain `images`, an object array of (H, W, 3) uint8 RGB of any size;
     `images_ref` (N, H, W, 4) uint8, reference crops whose channel 3 is the mask; `bounding_boxes` (N, 4),
     left, top, width, height in pixels; `rotation_matrices` (N, 3, 3); `voxels` (N, 32, 32, 32).
 
-    Images are cropped to the box and 15 % of it on each side, clipped, and resized with anti-aliasing.
-    Silhouettes are the masks, resized in the same way to 64 or 128 px; with images of 224 px they have 64, by the
-    nearest neighbour. In training each side is jittered by up to 15 % of the box, and half of the images are mirrored.
+    Images are cropped to the box plus 15 % of it on each side, clipped to the image, and resized with anti-aliasing.
+    Silhouettes are the masks, resized in the same way to 64 or 128 px; for images of 224 px they have 64 px, by the
+    nearest neighbour. In training each side is shifted by up to 15 % of the box, and half of the images are mirrored.
     A mirrored image shows the object's mirror image (z negated), so its mask is mirrored and its rotation R becomes
-    diag(-1, 1, 1) R diag(1, 1, -1); the published program mirrors the image alone (`published_flip`). The
-    jitter leaves mask and camera alone, in both.
+    diag(-1, 1, 1) R diag(1, 1, -1). The published program mirrors only the image (`published_flip`). In both programs
+    the shifts do not change mask and camera.
 
-    Cameras are the file's rotations R (3, 3), orthographic: R' = diag(-1, 1, 1) R turns vertices into x
+    Cameras are the file's rotations R (3, 3) and orthographic: R' = diag(-1, 1, 1) R transforms vertices to x
     right, y up, z forward, and 1 + 1e-5 is added to z. They do not mirror.
 
-    Pose bins: Euler angles of R in scipy's extrinsic order y, z, x, 8 bins of 45 degrees each; those that
-    have training images (mirrored ones included, unless published_flip) are numbered in ascending order,
-    and so they are for validation. Bins that only validation has come after them.
+    Pose bins: Euler angles of R in scipy's extrinsic order y, z, x, with 8 bins of 45 degrees each. The bins that
+    have training images (mirrored ones included, unless published_flip) are numbered in ascending order, for
+    validation too. Bins that only validation images have come after them.
 
-    Voxels of a mesh in the renderer's frame: (coordinates + 1) / 2, published rule at 32^3, then grid axes 1
-    and 2 swapped and all three reversed.
+    Voxels of a mesh in the renderer's frame: (coordinates + 1) / 2, the published rule at 32^3, then swap grid
+    axes 1 and 2 and reverse all three.
     """
 
     name = "Pascal3D"
@@ -51,6 +52,7 @@ class Pascal3D(Dataset):
                      symmetric=True)
     reads = ("img_size", "skip_bad", "published_flip")
     augments = True
+    light_frame = "viewer"
     mirrors = False
     grid_rule = "(coordinates + 1) / 2, grid axes 1 and 2 swapped, all three reversed"
     files = "<name>_train.npz, <name>_imagenet.npz and <name>_val.npz"
@@ -69,7 +71,7 @@ class Pascal3D(Dataset):
 
     @classmethod
     def defaults(cls, given):
-        """At 64 and 128 px the published program predicts meshes that need not be symmetric."""
+        """The published program predicts symmetric meshes at 224 px, but not at 64 and 128 px."""
         return {**cls.published, "symmetric": given.get("img_size") in (None, 224)}
 
     @classmethod
@@ -84,12 +86,13 @@ class Pascal3D(Dataset):
 
     @classmethod
     def for_pictures(cls, vertices, cameras):
-        """From afar: the rasteriser interpolates 1/z, which is right in perspective alone."""
+        """`project` with a large distance added to z: the rasteriser interpolates 1/z, which is right only in
+        perspective. From far away the error vanishes."""
         return cls.project(vertices, cameras) + vertices.new_tensor([0, 0, 20])
 
     @classmethod
     def turntable(cls, count):
-        """One turn, from 20 degrees above: (count, 3, 3)."""
+        """Cameras (count, 3, 3) of one turn at 20 degrees elevation."""
         return turntable_rotations(torch.arange(count) * (360 / count), torch.full((count,), 20.0))
 
     @classmethod
@@ -101,12 +104,12 @@ class Pascal3D(Dataset):
 
     @classmethod
     def mirror_planes(cls):
-        """z = 0, the plane of its symmetric meshes."""
+        """z = 0, the plane in which symmetric meshes are symmetric."""
         return (0,)
 
     @classmethod
     def mirrored(cls, cameras, plane):
-        """As `mirrored` below, in operators that a CUDA graph can record."""
+        """As `pascal3d_cameras.mirrored`, with operators that a CUDA graph can record."""
         flipped = torch.cat([-cameras[:, :1], cameras[:, 1:]], 1)
         return torch.cat([flipped[..., :2], -flipped[..., 2:]], -1)
 
@@ -128,7 +131,7 @@ class Pascal3D(Dataset):
 
     @classmethod
     def place(cls, vertices):
-        """Turned by (x, y, z) -> (z, y, -x): left and right are along z, in which `symmetric` meshes are."""
+        """Rotate by (x, y, z) -> (z, y, -x): left and right are then along z, as in `symmetric` meshes."""
         return torch.stack([vertices[:, 2], vertices[:, 1], -vertices[:, 0]], 1)
 
     @classmethod
@@ -145,7 +148,7 @@ class Pascal3D(Dataset):
 
     @classmethod
     def path(cls, data_dir, class_id, part):
-        """Of a file, named by word or by id; the first one if there is neither."""
+        """The path of a file, which has the class name or the class id in its name. If neither exists, the first."""
         ids = {word: known for known, word in cls.class_names.items()}
         names = [cls.class_name(class_id), class_id, ids.get(class_id, class_id)]
         paths = [os.path.join(data_dir, f"{name}_{part}.npz") for name in dict.fromkeys(names)]
@@ -157,14 +160,14 @@ class Pascal3D(Dataset):
                  say=print, img_size=224, skip_bad=False, published_flip=False):
         check_folder(data_dir, self.files)
         self.class_ids, self.split, self.img_size = list(class_ids), split, img_size
-        self.seed, self.published_flip = seed, published_flip
+        self.seed, self.published_flip, self._place = seed, published_flip, (data_dir, cache_dir, say)
         if trainViews not in (None, 1):
             raise InputError(f"--trainViews={trainViews}: objects of Pascal3D have one view each")
         for class_id in self.class_ids:
             if not os.path.exists(self.path(data_dir, class_id, split)):
                 raise InputError(f"there is no {self.path(data_dir, class_id, split)}; classes there: "
                                  f"{', '.join(self.available(data_dir)) or 'none'}")
-        self._parts, self._voxels, rows, problems = [], [], [], []
+        self._parts, self._parts_of, self._voxels, rows, problems = [], [0], [], [], []
         for c, class_id in enumerate(self.class_ids):
             mine, count = [], 0
             for path in self._files(data_dir, class_id, split, say):
@@ -179,9 +182,10 @@ class Pascal3D(Dataset):
                 mine.append((part["voxels"], kept))
                 count += len(kept)
             if not count:
-                raise InputError(f"{self.path(data_dir, class_id, split)} has no images" + (
-                    f" that are whole; the first one: {problems[0]}" if problems else ""))
+                raise InputError(f"{self.path(data_dir, class_id, split)} has no " + (
+                    f"intact images; the first problem: {problems[0]}" if problems else "images"))
             self._voxels.append(Rows(mine))
+            self._parts_of.append(len(self._parts))
         self._count_objects([len(v) for v in self._voxels])
         self.rows = np.concatenate(rows)
         self._cameras = torch.from_numpy(np.concatenate(
@@ -203,13 +207,13 @@ class Pascal3D(Dataset):
         return found
 
     def _number_bins(self, data_dir):
-        """(512,) the number of each bin of the training images, -1 where there are none."""
+        """(512,) the number of each bin; -1 for bins without training images."""
         rotations = self._cameras
         if self.split != "train":
             paths = [path for c in self.class_ids for path in self._files(data_dir, c, "train")]
             missing = [path for path in paths if not os.path.exists(path)]
             if missing:
-                raise InputError(f"there is no {missing[0]}, whose poses number the pose bins of {self.split} too")
+                raise InputError(f"there is no {missing[0]}, whose poses also determine the pose bins of {self.split}")
             rotations = torch.from_numpy(np.concatenate([files.whole_rotations(p) for p in paths])).float()
         if not self.published_flip:
             rotations = torch.cat([rotations, mirrored(rotations)])
@@ -226,6 +230,14 @@ class Pascal3D(Dataset):
 
     def all_poses(self):
         return self._poses
+
+    def points(self, c):
+        """The rows of the file are in the order of the train file, then of the imagenet file."""
+        rows = self.rows[self.rows["class_number"] == c]
+        first = np.cumsum([0] + [len(part["rotations"]) for part in self._parts])
+        before, after = first[self._parts_of[c]], first[self._parts_of[c + 1]]
+        found = open_points(self._place, f"{self.class_name(self.class_ids[c])}_{self.split}", int(after - before))
+        return None if found is None else Rows([(found, first[rows["part"]] - before + rows["place"])])
 
     def read(self, indices, step=None, part=slice(None)):
         indices = np.asarray(indices)
@@ -251,16 +263,16 @@ class Pascal3D(Dataset):
 
 
 def cropped(image, box, jitter, size):
-    """The crop (3, size, size) uint8 of an image (H, W, 3) that a box asks for.
+    """Crop an image (H, W, 3) to a box with its margin, and resize it to (3, size, size) uint8.
 
-    box : left, top, width, height; jitter : (4,) of left, top, right, bottom, as fractions of the box.
+    box : left, top, width, height. jitter : (4,) shifts of left, top, right, bottom, as fractions of the box.
     """
     left, top, width, height = box
     h, w = image.shape[:2]
     x0, y0 = left + width * (jitter[0] - MARGIN), top + height * (jitter[1] - MARGIN)
     x1, y1 = left + width * (1 + MARGIN + jitter[2]), top + height * (1 + MARGIN + jitter[3])
-    x0, y0 = int(np.clip(x0, 0, w - 1)), int(np.clip(y0, 0, h - 1))  # int() as published: corners are cut, not rounded
+    x0, y0 = int(np.clip(x0, 0, w - 1)), int(np.clip(y0, 0, h - 1))  # truncate, as published
     x1, y1 = int(np.clip(x1, x0 + 1, w)), int(np.clip(y1, y0 + 1, h))
-    # Channels last and in bytes: that is what torch resizes fastest.
+    # torch resizes bytes in channels-last order fastest.
     pixels = torch.from_numpy(image[y0:y1, x0:x1].copy()).permute(2, 0, 1)[None]
     return torch.nn.functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)[0]

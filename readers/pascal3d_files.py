@@ -14,17 +14,16 @@ from .base import VOXEL_GRID
 from .cache import build, fingerprint, npy_header
 from .object_arrays import read_objects
 
-SILHOUETTES = {64: 64, 128: 128, 224: 64}  # px: side of the silhouettes for each side of images
+SILHOUETTES = {64: 64, 128: 128, 224: 64}  # {side of the images: side of their silhouettes}, in pixels
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 
 
 def open_part(path, cache_dir, only_rest, say, img_size=224):
-    """dict of the arrays of a file, mapped.
+    """Open a file as a dict of arrays, which are mapped into memory.
 
-    pixels: all images, one after the other, and places (N, 3): offset, height and width of each (both absent with
-    only_rest); masks (N, 2, S, S) uint8, unchanged and mirrored, for images of img_size; boxes (N, 4); rotations
-    (N, 3, 3); voxels (N, 32, 32, 32) bool; `kept`, the numbers of intact items, and `problems`, a message for each
-    other item.
+    pixels: all images, one after the other, and places (N, 3): offset, height and width of each (only_rest leaves out
+    both); masks (N, 2, S, S) uint8, original and mirrored, for images of img_size; boxes (N, 4); rotations (N, 3, 3);
+    voxels (N, 32, 32, 32) bool; `kept`, the numbers of intact items, and `problems`, a message for each other item.
     """
     stem = "Pascal3D_" + os.path.basename(path)[:-len(".npz")]
     key = fingerprint([], [path])
@@ -121,8 +120,8 @@ def _read_rest(img_size, path, archive, make):
 
 
 def _silhouette(mask, img_size):
-    """The silhouette, uint8, of a mask (H, W), as published: resized like the images, bilinearly with anti-aliasing,
-    and from 224 px on to 64 by the nearest neighbour."""
+    """The silhouette, uint8, of a mask (H, W), as published: resized bilinearly with anti-aliasing, like the images;
+    for images of 224 px then resized to 64 px by the nearest neighbour."""
     if mask.shape != (img_size, img_size):
         mask = np.asarray(Image.fromarray(mask).resize((img_size, img_size), Image.Resampling.BILINEAR))
     side = SILHOUETTES[img_size]
@@ -154,7 +153,7 @@ def _read_images(path, archive, make):
                 raise InputError(f"{path}: the array `images` {error}; expected an object array of uint8 "
                                  "images") from None
             if (len(places),) != shape:
-                raise InputError(f"{path}: the array `images` says shape {shape}, and holds {len(places)}")
+                raise InputError(f"{path}: the array `images` has shape {shape}, but contains {len(places)} images")
         elif dtype == np.uint8 and len(shape) == 4:  # numpy makes this array if all images have the same size
             size = int(np.prod(shape[1:]))
             for _ in range(shape[0]):

@@ -10,30 +10,32 @@ from errors import InputError
 
 from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, VOXEL_GRID, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table
 from .r2n2_files import FILES, RENDERING, VOX, ClassReader, classes_of, folders_of, objects_to_read
+from .points import points_of_names
 from .writers import write_r2n2
 
-FOCAL = 35 / 16  # of half a picture: a lens of 35 mm before a sensor of 32 mm; half the field of view is 24.567 degrees
+FOCAL = 35 / 16  # focal length in half pictures: lens 35 mm, sensor 32 mm; half the field of view is 24.567 degrees
 
 
 class R2N2(Dataset):
-    """ShapeNet objects, each from 24 views of its own.
+    """ShapeNet objects, each seen from its own 24 views.
 
-    Files: `ShapeNetRendering/<class>/<object>/rendering/00.png ... 23.png`, 137x137 RGBA, and beside them
-    rendering_metadata.txt, a row a view: azimuth, elevation and in-plane angle in degrees, distance ratio, and 25,
-    which is not the field of view; `ShapeNetVox32/<class>/<object>/model.binvox`. In place of each folder the archive
-    of its name, .tgz, which is unpacked into the cache once. Splits: `split_file`, or splits.json beside them, in
-    either form {class: {train, val, test: [objects]}} or [{taxonomy_id, train, val, test}]; without one, 70, 10 and 20
-    percent in the order of the names.
+    Files: `ShapeNetRendering/<class>/<object>/rendering/00.png ... 23.png`, 137x137 RGBA; in the same folder
+    rendering_metadata.txt with one row per view: azimuth, elevation and in-plane angle in degrees, distance ratio, and
+    25, which is not the field of view; `ShapeNetVox32/<class>/<object>/model.binvox`. Each top folder may also be an
+    archive with its name and the ending .tgz; it is unpacked into the cache once. Splits come from `split_file`, or
+    from splits.json in the data folder, in the form {class: {train, val, test: [objects]}} or [{taxonomy_id, train,
+    val, test}]; without one, 70, 10 and 20 percent of the objects in the order of their names.
 
-    The renderer's frame is that of the files: right-handed, y up, objects look along +x; their boxes are centred and
-    have a diagonal of 1. Cameras are (azimuth, elevation, distance), the distance being 1.75 times the ratio: the eye
-    is at distance (cos el cos az, sin el, cos el sin az) and looks at the origin. They do not mirror. The in-plane
+    The renderer's frame is that of the files: right-handed, y up, front to +x; the objects' boxes are centred and have
+    a diagonal of 1. Cameras are (azimuth, elevation, distance), where distance is 1.75 times the ratio. The eye is at
+    distance * (cos el cos az, sin el, cos el sin az) and looks at the origin. The cameras do not mirror. The in-plane
     angle, 0 in the released files, is not used. Pose bins are wAzimuth degrees wide, from azimuth 0 on.
 
-    Voxels are the files' own: grid[x, y, z], centred on the object, 32 cells along the longest side of its box, whose
-    length the file tells. A mesh goes through coordinates / that length + 0.5 and is voxelised exactly: a cell is solid
-    whose centre is inside (`voxelization.voxelize_solid`). These grids are solid, made by binvox's parity and ray
-    rules; the rule of the other datasets would leave a mesh hollow that fills the grid to its border.
+    Voxels are those of the files: grid[x, y, z], centred on the object, with 32 cells along the longest side of its
+    box; the file contains the length of that side. Coordinates of a mesh are divided by this length, 0.5 is added, and
+    the mesh is voxelised exactly: a cell is solid if its centre is inside (`voxelization.voxelize_solid`). The files'
+    grids are solid, made by binvox's parity and ray rules. The rule of the other datasets would leave a mesh that
+    reaches the border of the grid hollow.
 
     Images are RGBA on black, resized to img_size with anti-aliasing. A training set has the first trainViews views of
     each object (None: all). With skip_bad, objects with broken files are left out and listed.
@@ -43,6 +45,7 @@ class R2N2(Dataset):
     img_sizes = (64, 128)
     tsne_split = "test"
     count_of_views = 24
+    shows_grounds = False                # transparent ground is black
     mirrors = False
     published = dict(img_size=64, n_iters=20000, lambda_Gprior=1.0, lambda_adv=1.0, decay_batch=40000, wAzimuth=15.0)
     reads = ("img_size", "wAzimuth", "split_file", "skip_bad")
@@ -75,7 +78,8 @@ class R2N2(Dataset):
 
     @classmethod
     def turntable(cls, count):
-        """Azimuths from 0 on, at 27.5 degrees elevation and distance 1.4, the middle of the files': (count, 3)."""
+        """Cameras (count, 3) with azimuths from 0 on, and the mean elevation 27.5 degrees and distance 1.4 of the
+        files."""
         azimuth = torch.arange(count) * (360 / count)
         return torch.stack([azimuth, torch.full((count,), 27.5), torch.full((count,), 1.4)], 1)
 
@@ -85,7 +89,7 @@ class R2N2(Dataset):
 
     @classmethod
     def mirror_planes(cls):
-        """z = 0: most objects of these files are symmetric in it."""
+        """z = 0, the plane in which most objects of these files are symmetric."""
         return (0,)
 
     @classmethod
@@ -94,17 +98,17 @@ class R2N2(Dataset):
         return torch.stack([-azimuth % 360, *rest], -1)
 
     def pose_angle(self, a, b):
-        """In azimuth."""
+        """The angle between the azimuths."""
         return apart(self.wAzimuth * (a - b))
 
     @classmethod
     def voxelize(cls, vertices, faces):
-        """Occupancy (B, 32, 32, 32) bool of meshes whose longest side is 1, by the exact rule."""
+        """Voxelise meshes with longest side 1 by the exact rule: (B, 32, 32, 32) bool."""
         return voxelization.voxelize_solid(nr.vertices_to_faces(cls.to_grid(vertices), faces), VOXEL_GRID, torch.bool)
 
     @staticmethod
     def to_grid(vertices):
-        """Of an object whose longest side is 1."""
+        """Transform an object with longest side 1 to [0, 1]^3."""
         return vertices + 0.5
 
     @staticmethod
@@ -121,7 +125,7 @@ class R2N2(Dataset):
 
     @classmethod
     def place(cls, vertices):
-        """Turned by (x, y, z) -> (z, y, -x): the front, +z of people's meshes, is along +x."""
+        """Rotate by (x, y, z) -> (z, y, -x): the front, +z in the people frame, points to +x."""
         return torch.stack([vertices[:, 2], vertices[:, 1], -vertices[:, 0]], 1)
 
     @classmethod
@@ -144,7 +148,7 @@ class R2N2(Dataset):
                  say=print, img_size=64, wAzimuth=15.0, split_file=None, skip_bad=False):
         self.class_ids, self.split, self.img_size, self.wAzimuth = list(class_ids), split, img_size, wAzimuth
         self.num_poses = self.count_poses({"wAzimuth": wAzimuth})
-        views = self.count_of_views
+        self._place, views = (data_dir, cache_dir, say), self.count_of_views
         if split == "train" and trainViews is not None:
             if not 1 <= trainViews <= views:
                 raise InputError(f"--trainViews={trainViews}: objects of R2N2 have {views} views")
@@ -176,6 +180,9 @@ class R2N2(Dataset):
 
     def grid_scales(self, objects):
         return self._scales[torch.as_tensor(objects)]
+
+    def points(self, c):
+        return points_of_names(self._place, self.class_ids[c], self.split, self.names[c])
 
     def read(self, indices, step=None, part=slice(None)):
         indices = np.asarray(indices)[part]

@@ -1,4 +1,4 @@
-"""What is in the files of 3D-R2N2: pictures, cameras and grids of its objects, splits, and its two archives."""
+"""Read the files of 3D-R2N2: pictures, cameras and voxel grids of objects, splits, and the two archives."""
 import glob
 import gzip
 import hashlib
@@ -23,15 +23,15 @@ RENDERING, VOX = "ShapeNetRendering", "ShapeNetVox32"
 FILES = (f"{RENDERING}/<class>/<object>/rendering/{{00.png ... 23.png, rendering_metadata.txt}} and "
          f"{VOX}/<class>/<object>/model.binvox, or the archives {RENDERING}.tgz and {VOX}.tgz")
 SPLITS_FILE = "splits.json"
-PICTURE = 137  # px, side of the pictures
-DISTANCE = 1.75  # of a camera whose ratio is 1, in object units: the diagonal of an object's box is 1
+PICTURE = 137  # side of the pictures in pixels
+DISTANCE = 1.75  # distance of a camera with ratio 1, in object units: the diagonal of an object's box is 1
 SPLITS = ("train", "val", "test")
-LARGEST = 1 << 26  # bytes of a file in an archive: pictures have 50 kB
+LARGEST = 1 << 26  # most bytes of a file in an archive; pictures have 50 kB
 
 
 class ClassReader(DecodedClass):
-    """The objects of one class and split. Beside the arrays of `DecodedClass`: scale (N,), the longest side of each
-    object's box in object units, which its grid spans."""
+    """The objects of one class and split. In addition to the arrays of `DecodedClass`: scale (N,), the longest side of
+    each object's box in object units, which is also the side of its grid."""
 
     layout = "R2N2"
 
@@ -61,8 +61,8 @@ class ClassReader(DecodedClass):
 
 
 def read_picture(path, side):
-    """(4, side, side) uint8 of an RGBA picture, on black: colours times alpha, resized with anti-aliasing, as
-    `images.load_image` makes them of people's pictures."""
+    """Read an RGBA picture as (4, side, side) uint8 on black: colours times alpha, resized with anti-aliasing, as in
+    `images.load_image`."""
     image = read_png(path)
     if image.mode != "RGBA" or image.size != (PICTURE, PICTURE):
         raise InputError(f"{path} must be RGBA of {PICTURE}x{PICTURE} pixels, got {image.mode} of "
@@ -74,11 +74,11 @@ def read_picture(path, side):
 
 
 def read_cameras(path, wanted):
-    """The first rows (wanted, 4) of a rendering_metadata.txt: azimuth, elevation, distance, in-plane angle; the
-    distance in object units. Its fifth column, 25 in every row, is not the field of view."""
+    """Read the first rows (wanted, 4) of a rendering_metadata.txt as azimuth, elevation, distance in object units, and
+    in-plane angle. The fifth column of the file, 25 in every row, is not the field of view."""
     rows = read_numbers(path)
     if len(rows) < wanted:
-        raise InputError(f"{path} has {len(rows)} views; {wanted} are needed")
+        raise InputError(f"{path} has {len(rows)} views, but {wanted} are needed")
     for i, row in enumerate(rows[:wanted]):
         if len(row) != 5:
             raise InputError(f"{path} has {len(row)} numbers in row {i}; expected azimuth, elevation, in-plane angle, "
@@ -94,7 +94,7 @@ def read_cameras(path, wanted):
 # ---- splits ---------------------------------------------------------------------------------------
 
 def classes_of(folders):
-    """Class ids that have renderings, sorted."""
+    """The ids of classes with renderings, sorted."""
     return sorted(name for name in os.listdir(folders[RENDERING]) if _objects_of(folders, name))
 
 
@@ -106,9 +106,10 @@ def _objects_of(folders, class_id):
 
 
 def objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, say):
-    """Names of the objects of a class and split: as --split_file says, or splits.json beside the files; else, in the
-    order of their names, 70, 10 and 20 percent of them train, validate and test (at least one each; of one or two
-    objects the last is in several). And with skip_bad a sentence for each that the file names and the folder lacks."""
+    """The names of the objects of a class and split, from --split_file or splits.json in the data folder, and with
+    skip_bad a sentence for each object that the file names and the folder lacks. Without a file, the objects in the
+    order of their names are split 70, 10 and 20 percent into train, val and test, at least one each; if there are only
+    one or two objects, the last is in several splits."""
     there = _objects_of(folders, class_id)
     if not there:
         raise InputError(f"{data_dir} has no objects of class {class_id} in {RENDERING}; classes there: "
@@ -129,7 +130,7 @@ def objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, sa
         told = (f"{path} names {len(missing)} of {len(named)} objects of {class_id} {split} that {data_dir} lacks "
                 f"({missing[0]}{', ...' if len(missing) > 1 else ''})")
         if not skip_bad:
-            raise InputError(f"{told}; --skip_bad goes on without them")
+            raise InputError(f"{told}; --skip_bad leaves them out")
         say(f"left out: {told}")
         gone = set(missing)
         named = [name for name in named if name not in gone]
@@ -141,8 +142,8 @@ def objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, sa
 # ---- archives -------------------------------------------------------------------------------------
 
 def folders_of(data_dir, cache_dir, say=print):
-    """{'ShapeNetRendering': its folder, 'ShapeNetVox32': its folder}: in data_dir, or where its archives are unpacked,
-    which is done once."""
+    """{'ShapeNetRendering': its folder, 'ShapeNetVox32': its folder}, in data_dir, or in cache_dir if data_dir has an
+    archive, which is unpacked once."""
     check_folder(data_dir, FILES)
     places = {}
     for name in (RENDERING, VOX):
@@ -158,7 +159,7 @@ def folders_of(data_dir, cache_dir, say=print):
 
 
 class _Counted:
-    """A file that tells how far it was read."""
+    """A file that reports its reading position to a progress line."""
 
     def __init__(self, file, progress):
         self.file, self.progress = file, progress
@@ -169,8 +170,8 @@ class _Counted:
 
 
 def unpacked(archive, name, cache_dir, say=print):
-    """The folder in cache_dir in which the files of an archive lie, `name/<class>/<object>/...`; made once. Only plain
-    files of that form are taken; a path that leads elsewhere is refused."""
+    """Unpack an archive once; returns the folder in cache_dir with its files, `name/<class>/<object>/...`. Only plain
+    files with such paths are unpacked; a path out of the folder raises InputError."""
     status = os.stat(archive)
     stem = f"{name}.{hashlib.sha256(os.path.abspath(archive).encode()).hexdigest()[:8]}."
     folder = os.path.join(cache_dir, f"{stem}{status.st_size}-{status.st_mtime_ns}")
@@ -200,7 +201,7 @@ def unpacked(archive, name, cache_dir, say=print):
                 with members.extractfile(member) as source, open(target, "wb") as out:
                     shutil.copyfileobj(source, out)
                 count += 1
-            while unzipped.read(1 << 20):  # to the checksum at its end: tarfile takes a broken header for the end
+            while unzipped.read(1 << 20):  # read on to the final checksum: tarfile treats a broken header as the end
                 pass
         progress.update((status.st_size >> 20) + 1)
         if not count:

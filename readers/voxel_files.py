@@ -1,8 +1,8 @@
-"""Files of one voxel grid: `.binvox`, and boolean `.npy` and `.npz`.
+"""Read files of one voxel grid: `.binvox`, and boolean `.npy` and `.npz`.
 
 Convention
 ----------
-A grid is (X, Y, Z) bool, axis k along coordinate k of the file, whatever order the file stores.
+A grid is (X, Y, Z) bool, axis k along coordinate k of the file, whatever the storage order of the file.
 """
 import os
 import re
@@ -17,21 +17,21 @@ from errors import InputError
 from .cache import npy_header
 
 ENDINGS = (".binvox", ".npy", ".npz")
-LARGEST = 1024  # cells of an axis; a run of 255 cells takes 2 bytes, so a small file may claim a large grid
+LARGEST = 1024  # most cells along an axis; a run of 255 cells takes 2 bytes, so a small file may claim a large grid
 
 
 @dataclass
 class VoxelFile:
-    """A grid and where it lies.
+    """A grid and its position.
 
     Attributes
     ----------
     grid : (X, Y, Z) bool.
-    translate : (3,) float64 and scale : float. As the format of binvox says: the centre of cell (i, j, k) lies at
+    translate : (3,) float64 and scale : float. In the binvox format the centre of cell (i, j, k) is at
         ((i, j, k) + 1/2) / max(X, Y, Z) * scale + translate, and `scale` is the length of the longest side of the
         grid. 3D-R2N2's ShapeNetVox32 differs: its grids are centred on the object, whose longest side is `scale`
-        and spans all 32 cells, so that a centre lies at (((i, j, k) + 1/2) / 32 - 1/2) * scale; `translate` is a
-        corner of the original mesh. Neither matters to a shape that is centred and scaled anyway.
+        and spans all 32 cells, so a centre is at (((i, j, k) + 1/2) / 32 - 1/2) * scale; `translate` is a
+        corner of the original mesh. Shapes that are centred and scaled afterwards need neither.
     """
     grid: np.ndarray
     translate: np.ndarray
@@ -39,7 +39,7 @@ class VoxelFile:
 
 
 def read_voxels(path):
-    """`VoxelFile` of a .binvox, .npy or .npz file, or InputError."""
+    """Read a .binvox, .npy or .npz file as a `VoxelFile`; raises InputError."""
     try:
         if os.path.splitext(path)[1].lower() == ".binvox":
             with open(path, "rb") as file:
@@ -50,7 +50,7 @@ def read_voxels(path):
 
 
 def _binvox(path, content):
-    """Patrick Min's format: a header in ASCII, then run lengths (value byte, count byte)."""
+    """Parse Patrick Min's format: an ASCII header, then runs (value byte, count byte)."""
     match = re.match(rb"#binvox\s+1\s*\n(.{0,4096}?)\bdata\r?\n", content, re.DOTALL)
     if not match:
         raise InputError(f"{path} is not a binvox file: expected '#binvox 1', 'dim', 'translate', 'scale' and 'data' "
@@ -82,13 +82,13 @@ def _binvox(path, content):
                          f"its header says {dims[0]} x {dims[1]} x {dims[2]} = {expected}")
     if values.max(initial=0) > 1:
         raise InputError(f"{path} holds the value {values.max()}; expected runs of 0 and 1")
-    # Stored with x slowest and y fastest: index = (x * Z + z) * Y + y, dim being X Z Y in that order.
+    # Cells are stored with x slowest and y fastest: index = (x * Z + z) * Y + y. dim is X Z Y in this order.
     stored = np.repeat(values.view(bool), counts).reshape(dims)
     return VoxelFile(np.ascontiguousarray(stored.transpose(0, 2, 1)), translate, scale)
 
 
 def _array(path):
-    """The one array of a .npy or .npz file as (X, Y, Z) bool. Pickles are refused unread."""
+    """Read the single array of a .npy or .npz file as (X, Y, Z) bool. Pickles are rejected without reading them."""
     try:
         if path.lower().endswith(".npy"):
             with open(path, "rb") as file:

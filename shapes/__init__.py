@@ -1,15 +1,14 @@
-"""Procedural objects in the manner of ShapeNet: parametric airplanes, cars, chairs, tables, sofas, ...
+"""Procedural objects similar to those of ShapeNet: parametric airplanes, cars, chairs, tables, sofas, ...
 
-`make_object` draws one object of a class. An object is a union of closed parts, each built by one of
-the pure functions in `primitives`; a class is a generator of (role, part) pairs in `vehicles` or
-`furniture`, and a role (body, panel, support, dark, glass) decides the colour.
+`make_object` makes one random object of a class. An object is a union of closed parts, each built by a
+function in `primitives`. A class is a generator of (role, part) pairs in `vehicles` or `furniture`; the
+role (body, panel, support, dark, glass) determines the colour of the part.
 
 Convention
 ----------
-Right-handed, y up, the front of an object looks along +z. Its own left, seen from its driver's seat,
-is +x. Triangles are counter-clockwise seen from outside. The classes work in units of their own
-(metres for furniture, lengths of the vehicle for vehicles) on a floor at y = 0; `make_object`
-centres and scales what they made.
+Right-handed, y up; the front of an object points to +z. Left, for its driver, is +x. Triangles are
+counter-clockwise seen from outside. Each class has its own unit (metres for furniture, the length of
+the vehicle for vehicles) and a floor at y = 0; `make_object` centres and scales the objects.
 
 A mesh is a pair (vertices (V, 3) float64, faces (F, 3) int64).
 """
@@ -17,7 +16,7 @@ import numpy as np
 
 from . import furniture, vehicles
 
-LONGEST_SIDE = 0.70, 0.95  # of the bounding box, drawn uniformly: objects differ in size too
+LONGEST_SIDE = 0.70, 0.95  # range of the longest side of the bounding box, drawn uniformly
 
 _BUILDERS = {
     "02691156": ("airplane", vehicles.airplane),
@@ -30,7 +29,7 @@ _BUILDERS = {
 }
 CLASSES = {class_id: name for class_id, (name, _) in _BUILDERS.items()}
 
-# The one palette of palette='shared': a colour tells the role of a part and nothing else.
+# The palette of palette='shared': a colour shows only the role of a part.
 SHARED_PALETTE = {
     "body": (.80, .45, .30),
     "panel": (.85, .78, .60),
@@ -39,7 +38,7 @@ SHARED_PALETTE = {
     "glass": (.45, .70, .85),
 }
 
-# Ranges of hue, saturation and value.
+# {material: ranges of hue, saturation and value}
 _MATERIALS = {
     "paint": ((0, 1), (.45, .95), (.45, .95)),
     "plain": ((0, 1), (.00, .08), (.25, .98)),
@@ -72,7 +71,7 @@ def _rgb(hue, saturation, value):
 
 
 def _own_palette(name, rng):
-    """A colour for each role from the materials of a class, no two of them alike."""
+    """A random colour for each role from the materials of a class; all colours differ."""
     colors = {}
     for role, materials in {**_DEFAULT_FINISH, **_FINISHES[name]}.items():
         while role not in colors:
@@ -84,21 +83,21 @@ def _own_palette(name, rng):
 
 
 def make_object(class_id, rng, palette="own"):
-    """One random object of a class, deterministic in the state of `rng`.
+    """Make one random object of a class. It depends only on the arguments and the state of `rng`.
 
     Parameters
     ----------
     class_id : str, a key of `CLASSES`
     rng : numpy.random.Generator
-    palette : 'own' (every object has colours of its own) or 'shared' (`SHARED_PALETTE` for all, so
-        that colour cannot identify an object). The shape, and what is drawn from `rng`, are the same.
+    palette : 'own' (every object has its own colours) or 'shared' (all have `SHARED_PALETTE`, so that
+        colour cannot identify an object). The shape and the draws from `rng` are the same for both.
 
     Returns
     -------
-    vertices : (V, 3) float64; the centre of the bounding box is the origin, its longest side lies
-        in `LONGEST_SIDE`. Axes as in the module's convention.
-    faces : (F, 3) int64, counter-clockwise seen from outside. The parts overlap: the mesh is a union
-        of closed parts, not one surface.
+    vertices : (V, 3) float64. The bounding box is centred at the origin; its longest side lies in
+        `LONGEST_SIDE`. The axes follow the module's convention.
+    faces : (F, 3) int64, counter-clockwise seen from outside. The mesh is a union of closed parts
+        that overlap, not one surface.
     colors : (F, 3) float64 in [0, 1], RGB
     """
     if class_id not in CLASSES:

@@ -13,20 +13,20 @@ def _column(low, high, radius, end_radius=None, sides=8):
 
 
 def _disc(width, depth, low, high):
-    """Elliptic plate between two heights."""
+    """An elliptic plate between two heights."""
     vertices, faces = _column(low, high, .5, sides=20)
     return vertices * (width, 1, depth), faces
 
 
 def _four_legs(x, z, top, radius, splay=0.0, foot=1.0, sides=4):
-    """Legs from (+-x, top, +-z) to the floor, their feet further out by `splay`."""
+    """Legs from (+-x, top, +-z) to the floor; their feet are further out by `splay`."""
     for depth, out in ((z, splay), (-z, -splay)):
         yield from both("support", rod((x + splay, 0, depth + out), (x, top, depth),
                                        foot * radius, radius, sides))
 
 
 def _chair_back(rng, kind, width, low, high, thick):
-    """Backrest between two heights, upright, its middle in the plane z = 0."""
+    """An upright backrest between two heights, centred in the plane z = 0."""
     u = rng.uniform
     half = width / 2
     if kind == "solid":
@@ -79,7 +79,7 @@ def chair(rng):
             yield "panel", box(.9 * width, (seat - .01, seat + cushion), about(.01, .88 * depth),
                                (.8 * width, about(.01, .78 * depth)))
 
-    # the back, from inside the seat upwards; a round seat is narrow there
+    # the back begins inside the seat; a round seat is narrow there
     hinge = -.38 * depth if round_seat else -depth / 2 + .025
     back_width = u(.62, .68) * width if round_seat else u(.84, 1) * width
     kind = "solid" if legs == "box" else pick(rng, solid=3, upright=2, ladder=2, frame=1.5, oval=.7)
@@ -97,7 +97,7 @@ def chair(rng):
         if splay:
             x, z = .85 * x, .85 * z
         yield from _four_legs(x, z, middle, radius, splay, u(.7, 1), sides)
-        if stool or rng.random() < .35:  # stretchers, where splayed legs stand further `out`
+        if stool or rng.random() < .35:  # stretchers; splayed legs are further `out` there
             y = u(.25, .45) * seat
             out = splay * (1 - y / seat)
             x, z = x + out, z + out
@@ -116,7 +116,7 @@ def chair(rng):
     elif legs == "sled":
         bar = 1.8 * radius
         yield from both("support", box(about(x, bar), (0, bar), 2 * z + bar))
-        posts = (z,) if rng.random() < .35 else (z, -z)  # a cantilever chair has none behind
+        posts = (z,) if rng.random() < .35 else (z, -z)  # a cantilever chair has no rear posts
         for end in posts:
             yield from both("support", box(about(x, bar), (0, middle), about(end, bar)))
         if len(posts) == 1:
@@ -133,7 +133,7 @@ def chair(rng):
             inner, low = width / 2 - .03, .1 if legs == "box" else under
             yield from both("panel", box((inner, inner + u(.06, .12)), (low, rest), depth - .02))
         else:
-            bar, rear = u(.035, .055), hinge - slope * (rest - seat)  # where they meet the leaning back
+            bar, rear = u(.035, .055), hinge - slope * (rest - seat)  # the arms meet the leaning back here
             x, y, z = about(width / 2, bar), (rest - .035, rest), depth / 2
             yield from both("support", box(x, y, (rear - .01, z - u(0, .12))))
             yield from both("support", box((back_width / 2 - .04, x[1]), y, about(rear, .04)))
@@ -141,7 +141,7 @@ def chair(rng):
 
 
 def _drawers(x, low, high, back, front, count):
-    """A block with drawers and their handles in its front."""
+    """A block of drawers with handles at its front."""
     yield "panel", box(x, (low, high), (back, front))
     tall = (high - low) / count
     middle, width = sum(x) / 2, x[1] - x[0]
@@ -162,7 +162,7 @@ def table(rng):
         length = u(.8, 1.3) if low else u(.9, 1.9)
         depth = u(.5, .8) * (1 if low else 1.15)
     height = u(.32, .48) if low else u(.66, .80)
-    # what is long shrinks more in `make_object`: boards and legs grow with it, so as not to vanish
+    # `make_object` shrinks long tables more; so boards and legs are thicker for them
     under = height - u(.036, .060) * length
     radius = u(.024, .040) * max(length, .9)
 
@@ -198,13 +198,13 @@ def table(rng):
         if rng.random() < (.5 if low else .12):
             yield "panel", box(2 * x, about(u(.25, .4) * under, .04), 2 * z)
     elif kind == "desk":
-        # the user sits at +z; drawers on one side only tell left from right
+        # the user sits at +z; drawers on one side only distinguish left and right
         wide, front, count = u(.24, .36), z - u(.01, .04), int(rng.integers(2, 5))
         bottom = 0 if rng.random() < .5 else u(.1, .35)
         side = list(_drawers((x - .02 - wide, x - .02), bottom, under + .01, -z + .03, front, count))
         other = pick(rng, legs=2, panel=2, drawers=1)
         flip = rng.random() < .5
-        feet = [x - .05] * bool(bottom) + [-x + .05] * (other == "legs")  # legs carry a block that hangs
+        feet = [x - .05] * bool(bottom) + [-x + .05] * (other == "legs")  # a hanging block needs legs
         side += [("support", rod((a, 0, b), (a, under + .01, b), radius, sides=4))
                  for a in feet for b in (z - .06, -z + .06)]
         if other == "panel":
@@ -274,8 +274,8 @@ def sofa(rng):
     elif arms != "none":
         armrest = [("body", box((x - .03, x + arm), (base, rest), (-z, z)))]
 
-    # The left end (+x) and the right one are built alike and mirrored. A corner sofa has one long end,
-    # its chaise, which stretches forward: left or right, so that a mirror image is another object.
+    # The right end is the mirror image of the left one (+x). A corner sofa has one long end, the chaise, which
+    # extends forward, on the left or on the right, so its mirror image is a different object.
     if corner:
         reach, wide = u(.45, .9), u(.95, 1.1) * seat_width
         left = [("body", box((x - wide, x + .01), (base, deck + .01), (z - .05, z + reach))),

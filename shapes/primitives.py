@@ -1,6 +1,6 @@
-"""Closed parts and how to move them.
+"""Functions that build closed parts, and functions that move them.
 
-A mesh is a pair (vertices (V, 3) float64, faces (F, 3) int64); the package's docstring has the axes.
+A mesh is a pair (vertices (V, 3) float64, faces (F, 3) int64); the package's docstring documents the axes.
 """
 import functools
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 @functools.cache
 def _loft_faces(rings, sides, pointed_start, pointed_end):
-    """Faces of `loft`. The rings come first in its vertices, then the start, then the end point."""
+    """The faces of `loft`. In its vertices the rings come first, then the start point, then the end point."""
     ring = np.arange(sides)
     after = (ring + 1) % sides
     base = sides * np.arange(rings - 1)[:, None]
@@ -26,17 +26,17 @@ def _loft_faces(rings, sides, pointed_start, pointed_end):
     faces.append(cap(0, count if pointed_start else None)[:, ::-1])
     faces.append(cap(count - sides, count + pointed_start if pointed_end else None))
     faces = np.concatenate(faces)
-    faces.flags.writeable = False  # the cache hands the same array to every caller
+    faces.flags.writeable = False  # the cache returns the same array to every caller
     return faces
 
 
 def loft(rings, start=None, end=None):
-    """Closed mesh through a row of convex rings.
+    """A closed mesh through a sequence of convex rings.
 
     Parameters
     ----------
-    rings : (R, N, 3) float, R >= 1, each ring counter-clockwise around the direction of advance
-    start, end : (3,) float, optional. Points in which the mesh ends; without one it ends flat.
+    rings : (R, N, 3) float, R >= 1, each ring counter-clockwise around the direction to the next
+    start, end : (3,) float, optional. Points at which the mesh ends; without them the ends are flat.
     """
     rings = np.asarray(rings, float)
     points = [p for p in (start, end) if p is not None]
@@ -45,14 +45,14 @@ def loft(rings, start=None, end=None):
 
 
 def about(center, width):
-    """The interval of a width about a centre."""
+    """The interval of this width around a centre."""
     return center - width / 2, center + width / 2
 
 
 def box(x, y, z, top=None):
-    """Box over the intervals x, y, z; `top` = (x, z) gives the upper rectangle intervals of its own.
+    """A box over the intervals x, y, z. `top` = (x, z) are other intervals for the upper rectangle.
 
-    Instead of an interval, x and z may be a number: the width of an interval about 0.
+    A number for x or z is the width of an interval around 0.
     """
     def rectangle(height, x, z):
         (x0, x1), (z0, z1) = (s if isinstance(s, tuple) else about(0, s) for s in (x, z))
@@ -61,11 +61,11 @@ def box(x, y, z, top=None):
 
 
 def revolve(start, end, profile, sides=10):
-    """Solid of revolution around the axis from `start` to `end`, both (3,).
+    """A solid of revolution around the axis from `start` to `end`, both (3,).
 
-    `profile` (P, 2) lists (position along the axis, 0 to 1; radius), positions rising. A radius of
-    0 at either end makes a point there. Four sides around an axis of the frame are parallel to the
-    other two; the radius then is half a diagonal.
+    `profile` (P, 2) lists (position along the axis, 0 to 1; radius) with ascending positions. A radius of 0 at
+    an end makes a point. With 4 sides around a coordinate axis, the sides are parallel to the other two axes,
+    and the radius is half a diagonal.
     """
     start, axis = np.asarray(start, float), np.subtract(end, start)
     w = axis / math.sqrt(axis @ axis)
@@ -81,12 +81,12 @@ def revolve(start, end, profile, sides=10):
 
 
 def rod(start, end, radius, end_radius=None, sides=8):
-    """Cylinder, or frustum of a cone with an `end_radius`, between two points."""
+    """A cylinder between two points, or with `end_radius` a frustum of a cone."""
     return revolve(start, end, ((0, radius), (1, radius if end_radius is None else end_radius)), sides)
 
 
 def ellipsoid(center, radii, rings=6, sides=10):
-    """Ellipsoid with its poles along y; `rings` is the number of bands between them."""
+    """An ellipsoid with its poles along y; `rings` is the number of bands between the poles."""
     latitude = np.linspace(0, math.pi, rings + 1)
     profile = np.stack([(1 - np.cos(latitude)) / 2, np.sin(latitude)], 1)
     profile[[0, -1], 1] = 0
@@ -95,9 +95,9 @@ def ellipsoid(center, radii, rings=6, sides=10):
 
 
 def wing(root, tip, root_chord, tip_chord, thickness, tip_thickness=None):
-    """Swept, tapered wing from leading edge point to leading edge point, chords along -z.
+    """A swept, tapered wing. `root` and `tip` are points on its leading edge; the chords run along -z.
 
-    Its thickness is across the span and z: a fin is a wing whose tip is above its root.
+    The thickness is measured across the span and z, so a fin is a wing whose tip is above its root.
     """
     root, tip = np.asarray(root, float), np.asarray(tip, float)
     forward = np.array((0.0, 0.0, 1.0))
@@ -110,9 +110,9 @@ def wing(root, tip, root_chord, tip_chord, thickness, tip_thickness=None):
 
 
 def extrude(profile, half_widths):
-    """Simple polygon `profile` (N, 2) of (z, y), convex or not, drawn out to both sides in x.
+    """Extrude a simple polygon `profile` (N, 2) of (z, y), convex or not, to both sides in x.
 
-    `half_widths` (N,) or a number: how far in x each corner is drawn out.
+    `half_widths`, (N,) or a number, is the distance in x for each corner.
     """
     profile = np.asarray(profile, float)
     half_widths = np.broadcast_to(np.asarray(half_widths, float), len(profile))
@@ -128,7 +128,7 @@ def extrude(profile, half_widths):
 
 
 def _triangulate(points):
-    """Ear clipping: faces (N - 2, 3) of a simple, counter-clockwise polygon of N (x, y) points."""
+    """Triangulate a simple, counter-clockwise polygon of N points (x, y) by ear clipping: faces (N - 2, 3)."""
     def turn(a, b, c):
         (ax, ay), (bx, by), (cx, cy) = points[a], points[b], points[c]
         return (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
@@ -149,18 +149,18 @@ def _triangulate(points):
 
 
 def mirror(mesh):
-    """The mesh on the other side of the plane x = 0, facing outwards again."""
+    """The mirror image of the mesh in the plane x = 0; its faces are reversed, so that they face outwards."""
     vertices, faces = mesh
     return vertices * (-1, 1, 1), faces[:, ::-1]
 
 
 def lean(mesh, slope, floor, z=0.0):
-    """The mesh moved by `z` and sheared backwards, along -z, by `slope` per height above `floor`."""
+    """The mesh, moved by `z` and sheared backwards, along -z, by `slope` times the height above `floor`."""
     vertices = mesh[0].copy()
     vertices[:, 2] += z - slope * (vertices[:, 1] - floor)
     return vertices, mesh[1]
 
 
 def _cross(a, b):
-    (ax, ay, az), (bx, by, bz) = a, b  # np.cross costs ten times as much on one vector
+    (ax, ay, az), (bx, by, bz) = a, b  # np.cross takes ten times as long for one vector
     return np.array((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx))

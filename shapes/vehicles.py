@@ -6,9 +6,9 @@ import numpy as np
 from .primitives import about, box, ellipsoid, extrude, revolve, rod, wing
 from .words import around, both, draw, pick
 
-# Ranges in lengths of the fuselage. `span` is that of one half; `at` is where the wing's leading edge
-# meets the fuselage, `mount` at which height, in radii; `sweep` how far behind that its tip lies;
-# `taper` the tip's chord by the root's; `dihedral` the rise per span.
+# Ranges, in lengths of the fuselage. `span` is the span of one half wing; `at` the position along the fuselage
+# where the wing's leading edge meets it, and `mount` the height there, in radii; `sweep` is the distance of the
+# tip behind it; `taper` the tip's chord divided by the root's; `dihedral` the rise divided by the span.
 _PLANES = {
     "airliner": dict(
         radius=(.048, .066), nose=(.09, .15), tail=(.25, .36), span=(.40, .56), chord=(.16, .22),
@@ -29,7 +29,7 @@ _PLANES = {
 
 
 def _propeller(rng, center, radius, blades):
-    """Spinner and blades in front of `center`."""
+    """A spinner and blades in front of `center`."""
     x, y, z = center
     yield "dark", revolve((x, y, z - .01), (x, y, z + .05), ((0, .022), (.5, .018), (1, 0)), 8)
     turn = rng.uniform(0, math.pi)
@@ -47,7 +47,7 @@ def airplane(rng):
     vertices, faces = revolve((0, 0, -.5), (0, 0, .5), (
         (0, (.75 if kind == "fighter" else .25) * r), (tail / 2, .72 * r), (tail, r), (1 - nose, r),
         (1 - .55 * nose, .82 * r), (1 - .15 * nose, .42 * r), (1, 0)), 12)
-    # airliners rotate at take-off, so the underside of their tail rises; fighters are flat
+    # the underside of an airliner's tail rises, so that it does not touch the runway at take-off; fighters are flat
     if kind == "fighter":
         vertices[:, 0] *= u(1.2, 1.7)
     else:
@@ -55,14 +55,14 @@ def airplane(rng):
     wide = vertices[:, 0].max()
     yield "body", (vertices, faces)
 
-    # the wing: one half and its twin, both starting inside the fuselage
+    # the wing: one half and its mirror image, both beginning inside the fuselage
     y = p["mount"] * r
     biplane = kind == "light" and rng.random() < .2
-    if kind == "light":  # on the shoulders or under the belly, never through the cockpit
+    if kind == "light":  # at the top or under the belly, never through the cockpit
         y = .85 * r if y > 0 and not biplane else -.75 * r
     root = np.array((0, y, p["at"]))
     tip = np.array((span, y + span * p["dihedral"], p["at"] - p["sweep"]))
-    thick = .034 * max(1, 2 * span)  # what is longer shrinks more in `make_object`
+    thick = .034 * max(1, 2 * span)  # `make_object` shrinks longer planes more
     yield from both("panel", wing(root, tip, chord, tip_chord, thick, .75 * thick))
     if kind == "airliner" and rng.random() < .5:
         foot, end = tip - (.008, 0, .2 * tip_chord), tip + (.02, .05, -.7 * tip_chord)
@@ -70,7 +70,7 @@ def airplane(rng):
     if biplane:
         gap = np.array((0, u(.15, .19) - y, u(0, .03)))
         yield from both("panel", wing(root + gap, tip + gap, chord, tip_chord, .8 * thick))
-        for where in (.08, .75):  # struts, the inner ones through the side of the fuselage
+        for where in (.08, .75):  # struts; the inner ones go through the side of the fuselage
             foot = root + where * (tip - root) - (0, 0, .4 * chord)
             yield from both("support", rod(foot, foot + gap, .014, sides=4))
 
@@ -124,11 +124,11 @@ def airplane(rng):
         y, lip = about(-.1 * r, 1.2 * r), u(.08, .18)  # the air intakes
         yield from both("body", box((.5 * wide, 1.15 * wide), y, (-.25, lip), ((.5 * wide, wide), (-.25, .1))))
 
-    # glass: a canopy, or windows as one strip that reaches through the fuselage
+    # glass: a canopy, or windows as one strip through the fuselage
     if kind == "fighter":
         yield "glass", ellipsoid((0, .75 * r, p["at"] + .22), (.5 * r, .75 * r, u(.09, .13)))
     elif kind == "light":
-        # the cockpit is above a low wing and behind its edge, but below a high one and before it
+        # the cockpit is above a low wing and behind its leading edge, but below a high wing and in front of it
         seat, z = (.75, -.04) if y < 0 else (.45, .01)
         yield "glass", ellipsoid((0, seat * r, p["at"] + z), (.75 * r, .7 * r, u(.08, .11)))
     else:
@@ -136,8 +136,8 @@ def airplane(rng):
         yield "glass", box(1.3 * r, about(.5 * r, .5 * r), about(.5 - .55 * nose, .3 * nose))
 
 
-# Ranges in lengths of the car. The cabin stands between z = `tail` and z = `cowl` on the shoulder, at
-# `belt` of the height; its roof is shorter by `screen` in front and by `rear` behind.
+# Ranges, in lengths of the car. The cabin lies between z = `tail` and z = `cowl`, above the shoulder, which is at
+# `belt` times the height. The roof is shorter than the cabin by `screen` in front and by `rear` behind.
 _CARS = {
     "sedan": dict(
         height=(.29, .34), width=(.38, .44), wheel=(.066, .078), belt=(.58, .64),
@@ -171,7 +171,7 @@ def car(rng):
     belt = p["belt"] * height
     wheel = min(p["wheel"], .45 * belt)
     floor = wheel * (u(.9, 1.1) if kind in ("suv", "pickup") else u(.6, .8))
-    nose = max(floor + (belt - floor) * p["nose"], 2 * wheel + .012)  # the wheels stay under the bonnet
+    nose = max(floor + (belt - floor) * p["nose"], 2 * wheel + .012)  # keeps the wheels under the bonnet
 
     front = [(cowl, belt), (.46, nose), (.5, floor + .6 * (nose - floor)), (.48, floor)]
     if kind == "pickup":  # an open bed behind the cab: a low floor, two sides and a tailgate
@@ -186,8 +186,8 @@ def car(rng):
     yield "body", extrude(back + front, width / 2 * np.array(
         [1 if kind == "pickup" else narrow] * 2 + [.97, 1, 1, narrow, narrow, narrow]))
 
-    # The cabin is cut into slices by height: s = 0 is the shoulder, 1 the roof. Windows and pillars are
-    # slices as well, a little wider than the cabin; pillars and panels only reach over an interval of z.
+    # The cabin consists of slices by height: s = 0 is the shoulder, 1 the roof. Windows and pillars are
+    # slices too, slightly wider than the cabin; pillars and panels cover only an interval of z.
     foot = .48 * width
     roof = foot * (.97 if kind == "bus" else u(.88, .95) if kind == "van" else u(.76, .88))
     roof_back, roof_front = tail + p["rear"], cowl - p["screen"]
@@ -208,7 +208,7 @@ def car(rng):
         for z in np.linspace(roof_back, roof_front - .02, pillars + 1)[:-1]:
             yield "body", cabin(.08, .86, .009, about(z + .02, .024))
 
-    # wheels: tyre and hub; in the bed of a pickup, a box over each
+    # wheels: tyre and hub, and in the bed of a pickup a box over each wheel
     side, front, back = width / 2, .5 - u(.16, .21), -.5 + u(.17, .24)
     for z in (front, back):
         yield from both("dark", rod((side - .05, wheel, z), (side + .008, wheel, z), wheel, sides=14))

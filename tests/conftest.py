@@ -1,9 +1,9 @@
 """Import paths and fixtures for the whole suite.
 
-Tests stand in folders by what they are of; `helpers` has modules that they import, `programs` what runs on its own.
+There is one folder of tests for each room; `helpers` has modules that tests import, `programs` has programs.
 
-The repository root is importable; `cuda/` only where the two packages are not installed, so that an
-installed build is the one that gets tested.
+The repository root is importable. `cuda/` is importable only if the two packages are not installed, so
+that the tests test an installed build.
 """
 import atexit
 import functools
@@ -27,7 +27,7 @@ from command import CAR, SHORT, TINY, call, listing, process  # noqa: E402
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """Folder of real inputs beside the checkout; it is not part of the product."""
+    """A folder with real inputs beside the checkout, which is not part of the project."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: real inputs are not shipped with the product")
@@ -43,12 +43,12 @@ def backend():
 
 @pytest.fixture(params=["compiled", "reference"])
 def each_backend(request, backend):
-    """The test runs once on each kind of kernels."""
+    """Runs the test once with the compiled kernels and once with the reference."""
     backend(request.param)
     return request.param
 
 
-# ---- what the tests share: made once, whichever file asks first ------------------------------------
+# ---- shared data and runs, made once when a test first needs them ----------------------------------
 
 @functools.cache
 def _data(base):
@@ -61,7 +61,7 @@ def _data(base):
 
 @functools.cache
 def _template(base):
-    """An OBJ of 42 vertices: steps and checkpoints a third of the usual."""
+    """An OBJ of 42 vertices; steps and checkpoints are a third of the usual size."""
     from models import icosphere
     nr.save_obj(base / "template.obj", *icosphere(1))
     return base / "template.obj"
@@ -95,13 +95,13 @@ def _base(factory):
 
 @pytest.fixture(scope="session")
 def scratch(tmp_path_factory):
-    """A folder for what several tests use; gone when the tests end."""
+    """A folder for files of several tests; removed when the tests end."""
     return _base(tmp_path_factory)
 
 
 @pytest.fixture
 def tmp_path(tmp_path):
-    """pytest's own, but a checkpoint, of which pytest would keep those of three sessions, goes at once."""
+    """pytest's tmp_path, but checkpoints are removed after the test; pytest would keep those of three sessions."""
     yield tmp_path
     for path in tmp_path.rglob("*.pt"):
         path.unlink()
@@ -126,7 +126,7 @@ def featgan_process(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def featgan(tmp_path_factory):
-    """Run folder of 6 steps with the published template, trained by a process of its own."""
+    """The folder of a run of 6 steps with the published template, trained in a separate process."""
     folder, done = _featgan(_base(tmp_path_factory))
     assert done.returncode == 0, done.stderr
     return folder
@@ -134,15 +134,15 @@ def featgan(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ae(tmp_path_factory):
-    """Run folder of 6 steps without a discriminator, with the small template."""
+    """The folder of a run of 6 steps without a discriminator, with the small template."""
     return _ae(_base(tmp_path_factory))
 
 
 @pytest.fixture
 def refused(capsys, tmp_path):
-    """A function that runs the script, which must end with exit code 2 and one line 'error: ...' on
-    stderr, no warning, and leave tmp_path as it was; it returns the line. `usage`: argparse's refusal,
-    with the usage before."""
+    """A function that runs the script and returns the line 'error: ...' on stderr. The script must end with
+    exit code 2 and this one line, without warnings, and must not change tmp_path. `usage`: argparse prints
+    its usage before the line."""
     def check(*arguments, usage=False):
         capsys.readouterr()
         before = listing(tmp_path)
@@ -157,7 +157,7 @@ def refused(capsys, tmp_path):
             assert len(lines) == 1 and lines[0].startswith("3D-GAN.py: error: "), lines
         else:
             assert len(lines) == 1 and lines[0].startswith("error: "), lines
-        hidden = DeprecationWarning, ResourceWarning  # these Python shows to nobody
+        hidden = DeprecationWarning, ResourceWarning  # Python does not show these by default
         assert not [str(w.message) for w in caught if not issubclass(w.category, hidden)]
         assert listing(tmp_path) == before, "something was left behind"
         return lines[0]

@@ -1,4 +1,4 @@
-// The named arguments of a kernel, from a Python dictionary.
+// Reads the named arguments of a kernel from a Python dictionary.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -8,8 +8,8 @@
 
 namespace nr {
 
-// Every argument must be there, arrays that are not wanted as None, and no other: a misspelt name would
-// otherwise mean "not wanted", and a gradient under it would stay zero. Whoever reads them calls finish().
+// The dictionary must hold exactly the expected arguments; an array that is not wanted is None. Otherwise a misspelt
+// name would mean "not wanted", and its gradient would stay zero. Call finish() after the last read.
 class Arguments {
  public:
   explicit Arguments(const pybind11::dict& given) : left_(given.attr("copy")()) {}
@@ -24,7 +24,7 @@ class Arguments {
                                  std::string(pybind11::str(pybind11::type::of(value))));
     }
   }
-  // From an address; None is null.
+  // A pointer from an address; None is null.
   template <class T>
   T* array(const char* name) {
     const pybind11::object value = take(name);

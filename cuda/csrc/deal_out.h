@@ -1,16 +1,17 @@
-// Work of uneven size, dealt out evenly to the threads of a block. Included by .cu files alone.
+// Load balancing: distributes work of uneven size evenly over the threads of a block. Only .cu files include this.
 #pragma once
 
 namespace nr {
 
-// Lies in shared memory. Every thread brings the items of kEach owners, in order; item i of all belongs to
-// owner_of(i), and any thread may do it. `Count` holds the number of all items.
+// A Deal lies in shared memory. Every thread is the owner of kEach lists of work items and knows their lengths. The
+// items of all lists are numbered one after another: item i belongs to list owner_of(i), and any thread may do it.
+// The type `Count` must hold the number of all items.
 template <int kThreads, int kEach, class Count = int>
 struct Deal {
-  Count ends[kThreads * kEach];  // where the items of each owner end, among all
+  Count ends[kThreads * kEach];  // inclusive prefix sums of the lengths
   Count sums[kThreads];
 
-  // By all threads of the block, when the items of the round before are done; ends with a barrier.
+  // All threads of the block call this, after the items of the previous round are done. It ends with a barrier.
   __device__ void set(const Count (&counts)[kEach]) {
     Count mine = 0;
     for (int k = 0; k < kEach; ++k) mine += counts[k];
@@ -29,7 +30,7 @@ struct Deal {
 
   __device__ Count total() const { return ends[kThreads * kEach - 1]; }
   __device__ Count first_of(int owner) const { return owner ? ends[owner - 1] : 0; }
-  __device__ int owner_of(Count item) const {  // the first whose items end beyond it
+  __device__ int owner_of(Count item) const {  // binary search for the first list that ends after the item
     int owner = 0, left = kThreads * kEach;
     while (left > 1) {
       const int half = left / 2;

@@ -1,5 +1,5 @@
-// Launching kernels and saying what went wrong. tests/helpers/cuda_on_cpu.h stands in for the CUDA runtime
-// where the kernels are tested without a GPU.
+// Launches kernels and reports CUDA errors. Tests without a GPU replace the CUDA runtime by
+// tests/helpers/cuda_on_cpu.h.
 #pragma once
 
 #ifndef NR_CUDA_ON_CPU
@@ -15,14 +15,15 @@
 
 namespace nr {
 
-// In torch's words, by which callers tell a GPU that failed: an earlier launch of theirs may have, too.
+// The message begins like torch's, so that callers recognise an error of the GPU. The error may come from an earlier
+// launch of the caller; so the message says when it was seen, not what caused it.
 inline void check(cudaError_t code, const char* what) {
   if (code != cudaSuccess)
     throw std::runtime_error(std::string("CUDA error: ") + cudaGetErrorString(code) + ", seen while " + what);
 }
 
-// Makes a device current for as long as it lives. Python does so before, without a context on the device
-// that it comes back to; this serves other callers.
+// Makes a device current during its lifetime. Callers from Python have made it current already, without creating a
+// context on the device they return to; this guard is for other callers.
 class DeviceGuard {
  public:
   explicit DeviceGuard(int device) : device_(device) {

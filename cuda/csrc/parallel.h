@@ -1,5 +1,5 @@
-// Threads over the members of a batch. Every member is worked on by exactly one thread, in the
-// same order of operations whatever the number of threads: results repeat bit for bit.
+// Threads over the members of a batch. Exactly one thread works on a member, and the order of its operations does
+// not depend on the number of threads. So results repeat bit for bit.
 #pragma once
 
 #include <atomic>
@@ -17,13 +17,13 @@
 
 namespace nr {
 
-// GNU OpenMP's entry into a parallel region, of whichever library the process has loaded already, or null.
-// torch brings one, and its threads wait actively for a while after every operator: threads of our own would
-// have to share the cores with them, at a fourth more time. Nothing is linked, so nothing is missing without it.
+// The entry point for parallel regions of the OpenMP library that the process has already loaded, or null. torch loads
+// one, and its threads spin for a while after every operator. If this code started threads of its own, they would
+// share the cores with the spinning ones and take a quarter more time. Nothing is linked, so no library is required.
 using EnterTeam = void (*)(void (*run)(void*), void* data, unsigned threads, unsigned flags);
 
 #if defined(__unix__) || defined(__APPLE__)
-// A forked process has lost the threads that OpenMP still counts on, and would wait for them for ever.
+// A forked process does not have OpenMP's threads, but OpenMP would wait for them forever.
 inline std::atomic<bool> forked{false};
 inline const int watching_forks = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
@@ -35,12 +35,11 @@ inline EnterTeam enter_team() {
 inline EnterTeam enter_team() { return nullptr; }
 #endif
 
-// Scratch of different threads is kept this many bytes apart: they would slow each other down on one
-// cache line.
+// Distance in bytes between the scratch memory of different threads, so that they never share a cache line.
 constexpr int kApart = 128;
 
-// Calls work(worker, item) for item = 0 ... items-1. `worker` < workers numbers the thread, so that
-// each may own a scratch buffer. The first exception of any thread is thrown again here.
+// Calls work(worker, item) for item = 0 ... items-1. `worker` < workers is the number of the thread, so
+// that each can have a scratch buffer. The first exception of any thread is rethrown here.
 template <class Work>
 void parallel_for(int64_t items, int workers, Work&& work) {
   if (workers > items) workers = static_cast<int>(items);
@@ -61,7 +60,7 @@ void parallel_for(int64_t items, int workers, Work&& work) {
     }
   };
   if (const EnterTeam enter = enter_team()) {
-    std::atomic<int> seats{0};  // a team may be smaller than asked for
+    std::atomic<int> seats{0};  // OpenMP may start fewer threads than asked for
     auto member = [&] { run(seats.fetch_add(1)); };
     enter([](void* data) { (*static_cast<decltype(member)*>(data))(); }, &member,
           static_cast<unsigned>(workers), 0);
@@ -71,7 +70,7 @@ void parallel_for(int64_t items, int workers, Work&& work) {
     try {
       for (int worker = 1; worker < workers; ++worker) threads.emplace_back(run, worker);
     } catch (const std::system_error&) {
-      // No more threads to be had: those that started, and this one, do the work.
+      // No more threads can be started: the threads that did start, and this one, do the work.
     }
     run(0);
     for (auto& thread : threads) thread.join();

@@ -1,14 +1,14 @@
-// The geometry of the rasteriser, once, for CPU and CUDA.
+// The geometry of the rasteriser, shared by CPU and CUDA.
 //
 // Conventions. NDC is [-1, 1]^2, x right, y up, z away from the camera. Pixel coordinates are
 // p = (ndc * size + size - 1) / 2: the centre of the first pixel is 0, of the last size - 1. Here y
-// runs UP; whoever touches an image turns it into a row with row = H - 1 - y.
+// runs UP; code that reads or writes an image uses row = H - 1 - y.
 //
-// Everything that decides (is a centre inside, which face is nearest, between which pixels does an
-// edge cross) is computed in double from the stored scalar, without fused multiply-add. A float32
-// mesh and its float64 copy therefore cover the same pixels, and so do CPU, CUDA and the NumPy
-// reference. Depth is rounded to float32 before faces compete for a pixel, so that coplanar faces
-// tie instead of being ordered by rounding noise; a tie goes to the lowest order.
+// All decisions (is a centre inside, which face is nearest, between which pixels does an edge cross)
+// are computed in double from the stored scalar, without fused multiply-add. So a float32 mesh and its
+// float64 copy cover the same pixels, and so do CPU, CUDA and the NumPy reference. Depths are rounded
+// to float32 before they are compared: coplanar faces then tie, and rounding noise does not order
+// them. The lowest draw order wins a tie.
 #pragma once
 
 #include <cstring>
@@ -17,24 +17,24 @@
 
 namespace nr {
 
-// One side of one face on the screen, counter-clockwise.
+// The visible side of a face on the screen, with its vertices counter-clockwise.
 struct ScreenFace {
   double x[3], y[3], z[3];  // pixel coordinates, and depth
-  int corner[3];            // which corner of the stored face each vertex is: (2, 1, 0) if reversed
-  bool reversed;            // its back is towards us (only with fill_back)
+  int corner[3];            // corner of the stored face of each vertex: (2, 1, 0) if reversed
+  bool reversed;            // the camera sees its back (only with fill_back)
   bool clipped;             // it reaches behind the eye, see ClippedOutline
 };
 
 NR_HD NR_INLINE double to_pixel(double ndc, int size) { return (ndc * size + size - 1) * 0.5; }
 
-// Turns a face to the side that is seen, without branches. False: nothing of it can be drawn, because
-// it is seen from behind without fill_back, has no area on the screen (it passes the facing test of
-// the original program too, but has no barycentric coordinates there), or a corner is not finite.
+// Orders the vertices of a face counter-clockwise, without branches. Returns false if the face cannot be
+// drawn: the camera sees its back and fill_back is false, it has no area on the screen (the original's
+// facing test lets it pass, but it has no barycentric coordinates), or a corner is not finite.
 //
-// `way` is -1 where an odd number of corners lies behind the eye: each mirrors the face on the screen.
+// `way` is -1 if an odd number of corners lies behind the eye: each such corner mirrors the face on the screen.
 NR_HD NR_INLINE bool turn_to_viewer(double x[3], double y[3], double z[3], bool fill_back, bool& reversed,
                                     double way = 1.0) {
-  double odd = 0.0;  // NaN as soon as one number is not finite
+  double odd = 0.0;  // becomes NaN if any number is not finite
   for (int k = 0; k < 3; ++k) odd += (x[k] - x[k]) + (y[k] - y[k]) + (z[k] - z[k]);
   const double area = way * ((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]));
   reversed = area < 0.0;
@@ -47,29 +47,29 @@ NR_HD NR_INLINE bool turn_to_viewer(double x[3], double y[3], double z[3], bool 
 
 // Faces that reach behind the eye (some z <= 0, in perspective).
 //
-// They are clipped here, in the kernels, and not where the camera is known. Dividing by z loses nothing: x z, y z
-// and z are the point in the space of the camera again, up to the scale of x and y. So a face on the screen is whole
-// in homogeneous coordinates, and what a sample shows of it follows from the formulas for any other face, with
-// signs: barycentric weight k is e[k] / z[k] over the sum of these, depth the sum of e over that sum. A sample is
-// inside where all weights are >= 0 and near < depth. No triangle is added, nothing is allocated, no array has a
-// size that depends on the vertices, the host need not know (a CUDA graph records it), every camera and every
-// operator gets it, and a face in front pays with one comparison. Only the edges need more: see ClippedOutline.
+// The kernels clip them, not the camera code. Dividing by z loses nothing: (x z, y z, z) is the point in camera space
+// again, up to the scale of x and y. So homogeneous coordinates describe the whole face, and the formulas for other
+// faces hold with signs: barycentric weight k is e[k] / z[k] divided by the sum of these quotients, and the depth is
+// the sum of e divided by that sum. A sample is inside if all weights are >= 0 and near < depth. This adds no triangles
+// and allocates nothing; no array size depends on the vertices, so a CUDA graph can record it; it works for every
+// camera and operator; and a face in front of the eye costs one comparison more. Only the edges need more work: see
+// ClippedOutline.
 //
-// z = 0 exactly has no x and y; the cameras put such vertices a hair behind the eye.
+// A vertex at exactly z = 0 would have no x and y; the cameras move it to z = -1e-6.
 
-// Where the clipped part of a face ends: `near`, or a hair in front of the eye where that is 0.
+// The depth at which a face is clipped: `near`, or just in front of the eye if near is 0.
 NR_HD NR_INLINE double clip_plane(const double z[3], double near) {
   return near > 0.0 ? near : 1e-6 * max3(z[0], z[1], z[2]);
 }
 
-// A sample with near < depth is inside a face that reaches behind the eye.
+// Whether a sample with near < depth lies inside a face that reaches behind the eye.
 NR_HD NR_INLINE bool clipped_covers(const double e[3], const double inverse_z[3]) {
   const double sum = e[0] + e[1] + e[2];
   return (e[0] * inverse_z[0] * sum >= 0.0) & (e[1] * inverse_z[1] * sum >= 0.0) &
          (e[2] * inverse_z[2] * sum >= 0.0);
 }
 
-// Loads the side of a face that is seen, if any is. `clips`: z <= 0 is behind the eye.
+// Loads the visible side of a face; returns false if there is none. `clips`: vertices with z <= 0 are behind the eye.
 template <class T>
 NR_HD NR_INLINE bool load_face(const T* vertices, const int32_t* face, int H, int W, bool fill_back, bool clips,
                                double near, ScreenFace& out) {
@@ -91,12 +91,12 @@ NR_HD NR_INLINE bool load_face(const T* vertices, const int32_t* face, int H, in
   return seen;
 }
 
-// Place of a face among those that compete for a pixel: reversed copies come after all originals.
+// The rank of a face in depth ties: backs come after all fronts.
 NR_HD NR_INLINE uint32_t draw_order(int64_t face, bool reversed, int64_t num_faces) {
   return static_cast<uint32_t>(reversed ? face + num_faces : face);
 }
 
-// Edge functions e[k] >= 0 for all k: the point is inside, edges included. e[k] / sum(e) is the
+// Edge functions. If e[k] >= 0 for all k, the point is inside or on an edge. e[k] / sum(e) is the
 // barycentric weight of vertex k.
 NR_HD NR_INLINE void edge_functions(const ScreenFace& f, double px, double py, double e[3]) {
   for (int k = 0; k < 3; ++k) {
@@ -111,9 +111,9 @@ NR_HD NR_INLINE double depth_at(const double e[3], const double inverse_z[3]) {
          (e[0] * inverse_z[0] + e[1] * inverse_z[1] + e[2] * inverse_z[2]);
 }
 
-// Visibility key: smaller wins. The depth, rounded to float32 and written as a double, leaves the
-// lowest 29 bits free; the draw order goes there. The bits of positive doubles are ordered like
-// integers, those of negative ones the other way round. One atomicMin on it is the whole depth test.
+// Visibility key: the smallest key wins. A depth rounded to float32 and stored as a double leaves the
+// lowest 29 bits free for the draw order. The bits of positive doubles are ordered like integers, those
+// of negative doubles in reverse. So one atomicMin on the key is the whole depth test.
 constexpr int64_t kNothing = INT64_MAX;
 constexpr int64_t kOrderBits = (int64_t{1} << 29) - 1;
 
@@ -129,12 +129,12 @@ NR_HD NR_INLINE int32_t key_order(int64_t key) {
   return key == kNothing ? -1 : static_cast<int32_t>(key & kOrderBits);
 }
 
-// Where exactly an edge from (a0, a1) to (b0, b1), across the lines and along them, crosses a line, in pixels.
-// Product before quotient: exact at both ends of the edge.
+// Position along a line, in pixels, at which an edge crosses it. The edge runs from (a0, a1) to (b0, b1): a0 and b0 are
+// positions across the lines, a1 and b1 along them. Multiplying before dividing is exact at both ends of the edge.
 NR_HD NR_INLINE double crossed_at(double a0, double b0, double a1, double b1, double line) {
   return a1 + (b1 - a1) * (line - a0) / (b0 - a0);
 }
-// How much of the crossing's movement end a passes on; end b does the rest.
+// How far the crossing moves when end a moves by 1. For end b it is 1 minus this.
 NR_HD NR_INLINE double lever_of_a(double a0, double b0, double line) { return (b0 - line) / (b0 - a0); }
 
 // An edge a -> b of a face, and the lines of pixel centres, rows or columns, that it crosses (NMR, CVPR
@@ -142,10 +142,10 @@ NR_HD NR_INLINE double lever_of_a(double a0, double b0, double line) { return (b
 // column (y).
 struct CrossedLines {
   double a0, b0, a1, b1;  // the edge's ends across the lines and along them
-  double direction;       // +1 or -1, the way out of the face along `axis`
-  double least, most;     // between which the last pixel inside must lie
-  int length;             // of a line, in pixels
-  int first, last;        // lines; none where the edge is parallel to them
+  double direction;       // +1 or -1: the direction out of the face along `axis`
+  double least, most;     // limits of the last pixel inside
+  int length;             // length of a line in pixels
+  int first, last;        // the lines crossed; an empty range if the edge is parallel to them
 
   NR_HD NR_INLINE CrossedLines(const ScreenFace& f, int H, int W, int a, int axis)
       : CrossedLines((axis == 0 ? f.y : f.x)[a], (axis == 0 ? f.y : f.x)[a == 2 ? 0 : a + 1],
@@ -161,8 +161,8 @@ struct CrossedLines {
     last = a0 == b0 ? first - 1 : last_in(a0 < b0 ? b0 : a0, lines);
   }
   NR_HD NR_INLINE double at(double line) const { return crossed_at(a0, b0, a1, b1, line); }
-  // The last pixel on the face's side; a centre on the edge is inside. -1 if it or the next one outwards
-  // is not in the image.
+  // The last pixel inside the face, for a crossing at `at`; a centre on the edge is inside. -1 if this pixel
+  // or the next one outside is not in the image.
   NR_HD NR_INLINE double inside(double at) const {
     const double pixel = direction * floor(direction * at);
     const bool there = (pixel >= least) & (pixel <= most);
@@ -171,14 +171,14 @@ struct CrossedLines {
   NR_HD NR_INLINE double lever_a(double line) const { return lever_of_a(a0, b0, line); }
 };
 
-// The outline of the part of a face in front of the near plane, where the face reaches behind the eye: its vertices
-// in front, and the points where its edges cross the plane, which all its vertices move. The rules of NMR then hold
-// for the three or four edges of the outline as for those of any face.
+// The outline of the part in front of the near plane, for a face that reaches behind the eye. Its points are the
+// face's vertices in front of the plane and the points where edges cross the plane, which move with both ends of the
+// edge. The rules of NMR apply to the three or four edges of the outline as to those of any face.
 struct ClippedOutline {
   int count = 0;
   double x[4], y[4], plane;  // pixels
-  int from[4], to[4];        // vertices of the ScreenFace between which a point lies, the same for one of them
-  double share[4];           // of `to`
+  int from[4], to[4];        // the two vertices of the ScreenFace between which a point lies; equal for a vertex
+  double share[4];           // weight of `to`
 
   NR_HD ClippedOutline(const ScreenFace& f, double near) : plane(clip_plane(f.z, near)) {
     for (int a = 0; a < 3; ++a) {
@@ -191,8 +191,8 @@ struct ClippedOutline {
     }
   }
 
-  // Hands the gradient of point p along an axis, in NDC, to the corners of the stored face by
-  // move(corner, axis, value). `length` of a line along the axis, in pixels.
+  // Distributes the gradient of point p along an axis, in NDC, to the corners of the stored face with
+  // move(corner, axis, value). `length` is the length of a line along the axis in pixels.
   template <class Move>
   NR_HD void move_point(const ScreenFace& f, int p, int axis, int length, double gradient, Move&& move) const {
     const int a = from[p], b = to[p];
@@ -217,7 +217,7 @@ struct ClippedOutline {
   }
 };
 
-// The samples around a face.
+// The bounding box of a face in samples.
 struct SampleBox {
   int left, right, bottom, top;
 
@@ -232,8 +232,8 @@ struct SampleBox {
       low_y = lesser(low_y, o.y[p]), high_y = greater(high_y, o.y[p]);
       odd += (o.x[p] - o.x[p]) + (o.y[p] - o.y[p]);
     }
-    if (!(odd == 0.0)) low_x = low_y = -1.0, high_x = sW, high_y = sH;  // coordinates too large to mix
-    const double margin = 1e-3;  // far above the rounding of a crossing
+    if (!(odd == 0.0)) low_x = low_y = -1.0, high_x = sW, high_y = sH;  // the outline overflowed
+    const double margin = 1e-3;  // far above the rounding errors of a crossing
     *this = SampleBox(low_x - margin, high_x + margin, low_y - margin, high_y + margin, sH, sW);
   }
 
@@ -242,9 +242,9 @@ struct SampleBox {
       : left(first_in(low_x, sW)), right(last_in(high_x, sW)), bottom(first_in(low_y, sH)), top(last_in(high_y, sH)) {}
 };
 
-// The share of one pixel at position d on the crossing's line in the gradient of an end with the
-// given lever arm: the pixel would change by -gain if the edge moved to it, so the end is pushed by
-// -gain over the distance it would have to go, eps keeping the quotient finite.
+// What one pixel at position d on the crossing's line adds to the gradient of an edge's end. If the edge
+// moved to the pixel, the loss would change by -gain. The gradient is -gain divided by the distance that the
+// end would have to move, which is the pixel's distance over the end's lever; eps keeps the quotient finite.
 NR_HD NR_INLINE double edge_pull(double gain, double d, double at, double pixels_to_ndc, double lever,
                               double eps) {
   if (lever == 0.0) return 0.0;
@@ -252,8 +252,8 @@ NR_HD NR_INLINE double edge_pull(double gain, double d, double at, double pixels
   return -gain / (distance > 0.0 ? distance + eps : distance - eps);
 }
 
-// Perspective-correct barycentric weights of the vertices of a face at a sample: 0 to 1, together 1, however large or
-// small the coordinates are.
+// Perspective-correct barycentric weights of the vertices of a face at a sample. They lie in [0, 1] and add up to 1,
+// however large or small the coordinates are.
 NR_HD NR_INLINE void corner_weights(const double e[3], const double inverse_z[3], double weight[3]) {
   const double sum = e[0] + e[1] + e[2];
   double total = 0.0;
@@ -265,8 +265,8 @@ NR_HD NR_INLINE void corner_weights(const double e[3], const double inverse_z[3]
   for (int k = 0; k < 3; ++k) weight[k] = usual ? weight[k] / total : 1.0 / 3.0;
 }
 
-// Texture cube: axis k of the cube belongs to corner k of the stored face; on the back side axes 0
-// and 2 are exchanged, which `corner` does. Eight texels with their trilinear weights.
+// The eight texels around a sample, with their trilinear weights. Axis k of a texture cube belongs to corner
+// k of the stored face; on the back `corner` swaps axes 0 and 2.
 struct TexelWeights {
   int64_t index[8];
   double weight[8];
@@ -276,7 +276,7 @@ NR_HD NR_INLINE TexelWeights texel_weights(const ScreenFace& f, const double e[3
                                         const double inverse_z[3], int T, double eps) {
   const double sum = e[0] + e[1] + e[2], depth = depth_at(e, inverse_z);
   const double top = T > 1 ? T - 1 - eps : 0.0;
-  int64_t place[3][2];  // of both texels along each axis, counted in texels of the cube
+  int64_t place[3][2];  // offsets of both texels along each axis, in texels of the cube
   double share[3][2];
   for (int k = 0; k < 3; ++k) {
     double position = e[k] / sum * (T - 1) * (depth * inverse_z[k]);
@@ -285,7 +285,7 @@ NR_HD NR_INLINE TexelWeights texel_weights(const ScreenFace& f, const double e[3
     const int axis = f.corner[k], cell = static_cast<int>(position);
     const int64_t stride = axis == 2 ? 1 : axis == 1 ? T : static_cast<int64_t>(T) * T;
     place[axis][0] = cell * stride;
-    place[axis][1] = (cell + 1 < T ? cell + 1 : T - 1) * stride;  // beyond the last texel only with share 0
+    place[axis][1] = (cell + 1 < T ? cell + 1 : T - 1) * stride;  // past the last texel the weight is 0
     share[axis][1] = position - cell;
     share[axis][0] = 1.0 - share[axis][1];
   }

@@ -1,4 +1,4 @@
-// What single samples show and what they give back: for CPU and CUDA.
+// Colours of single samples and their gradients, shared by CPU and CUDA.
 #pragma once
 
 #include "raster_math.h"
@@ -6,13 +6,13 @@
 
 namespace nr {
 
-// One mesh of the batch and its slices of all arrays.
+// One mesh of the batch, with its slices of all arrays.
 template <class T>
 struct Member {
   const RasterizeScene& scene;
   const RasterizeInputs<T>& in;
   int64_t b;
-  int sH, sW, shift;  // size in samples; samples to pixels
+  int sH, sW, shift;  // image size in samples; sample >> shift is the pixel
   int64_t samples;
 
   NR_HD Member(const RasterizeScene& s, const RasterizeInputs<T>& i, int64_t member)
@@ -21,13 +21,13 @@ struct Member {
 
   NR_HD const T* vertices() const { return in.vertices + b * scene.V * 3; }
   NR_HD const int32_t* faces() const { return scene.faces + b * scene.faces_stride; }
-  NR_HD bool valid(int64_t face) const {  // Python refuses other indices where it can look at them
+  NR_HD bool valid(int64_t face) const {  // Python refuses invalid indices, but cannot look at all
     const int32_t* f = faces() + 3 * face;
     for (int k = 0; k < 3; ++k)
       if (f[k] < 0 || f[k] >= scene.V) return false;
     return true;
   }
-  NR_HD int64_t vertex(int64_t face, int corner) const {  // among those of all meshes
+  NR_HD int64_t vertex(int64_t face, int corner) const {  // index among the vertices of all meshes
     return b * scene.V + faces()[3 * face + corner];
   }
   NR_HD bool load(int64_t face, ScreenFace& screen) const {
@@ -46,7 +46,7 @@ struct Member {
   }
 };
 
-// The face that a sample shows, loaded again only where it differs from the sample before.
+// The face of a sample. It is loaded again only if it differs from the face of the previous sample.
 template <class T>
 struct ShownFace {
   const Member<T>& member;
@@ -97,14 +97,14 @@ NR_HD void shade(const ShownFace<T>& shown, int x, int y, T colour[3]) {
   }
 }
 
-// Values and incoming gradients of single samples. An offset counts from the sample (0, 0) at the
-// bottom left: x - y * sW, since rows of images run down and y runs up.
+// Values and incoming gradients of single samples. Offsets count from sample (0, 0) at the bottom left;
+// the offset of (x, y) is x - y * sW, because rows of images run down and y runs up.
 template <class T>
 struct SampleView {
   int sW, sH, shift;
   const int32_t* faces;
-  const T* samples;      // rgb, or null
-  const T* alpha;        // gradients of the pixel at the bottom left, or null
+  const T* samples;      // rgb of the sample at the bottom left, or null
+  const T* alpha;        // gradient of the pixel at the bottom left, or null
   const T* rgb;
   const T* depth;
   int64_t W, plane;      // pixels in a row and in an image
@@ -138,12 +138,12 @@ struct SampleView {
   }
 };
 
-// The NMR rules: what the loss would lose if a sample took the value of another one, to first order;
-// only what is above 0 moves an edge. With rgb, channels are summed before the sign is looked at.
+// The NMR rules. A gain is the first-order decrease of the loss if a sample took the value of another
+// sample. Only gains above 0 move an edge. With rgb, the channels are summed before the sign is tested.
 template <class T>
 struct SilhouetteRule {
   SampleView<T> view;
-  NR_HD NR_INLINE bool may_pull(int x, int y) const {  // an edge outwards
+  NR_HD NR_INLINE bool may_pull(int x, int y) const {  // may the sample pull an edge outwards?
     return view.face(view.offset(x, y)) < 0 && view.alpha_gradient(x, y) < 0;
   }
   NR_HD NR_INLINE bool may_push(int64_t outside) const { return view.face(outside) < 0; }
@@ -151,7 +151,7 @@ struct SilhouetteRule {
     const int change = (view.face(view.offset(x, y)) >= 0) - (view.face(other) >= 0);
     return T(change) * view.alpha_gradient(x, y);
   }
-  // `gain` of a sample that may be pulled, from one that shows a face; of one that shows a face, from one that may push.
+  // pulled: the gain if an empty sample took the value of a covered one; pushed: the gain of the reverse.
   NR_HD NR_INLINE T pulled(int x, int y, int64_t) const { return -view.alpha_gradient(x, y); }
   NR_HD NR_INLINE T pushed(int x, int y, int64_t) const { return view.alpha_gradient(x, y); }
 };
@@ -177,8 +177,8 @@ struct RgbRule {
   NR_HD NR_INLINE T pushed(int x, int y, int64_t other) const { return gain(x, y, other); }
 };
 
-// One line of the rules for an edge of the outline of a clipped face, sample by sample: adds what it moves both ends
-// by. The outline lies between `low` and `high` along the line.
+// Applies the rules along one line to an edge of a clipped face's outline, sample by sample, and adds the gradients of
+// the edge's two ends. The outline lies between `low` and `high` along the line.
 template <class T, class Rule>
 NR_HD void pull_line(const Rule& rule, const RasterizeScene& s, const CrossedLines& edge, int axis, int line,
                      int32_t order, double low, double high, double& pull_a, double& pull_b) {
@@ -204,7 +204,7 @@ NR_HD void pull_line(const Rule& rule, const RasterizeScene& s, const CrossedLin
   }
 }
 
-// The edge of an outline from point p on, as lines along an axis cross it.
+// The edge of an outline that begins at point p, with the lines along an axis that cross it.
 NR_HD inline CrossedLines outline_edge(const ClippedOutline& o, int p, int axis, int sH, int sW) {
   const int q = p + 1 == o.count ? 0 : p + 1;
   const double *across = axis == 0 ? o.y : o.x, *along = axis == 0 ? o.x : o.y;
@@ -216,22 +216,22 @@ NR_HD inline void outline_span(const ClippedOutline& o, int axis, double& low, d
   for (int p = 0; p < o.count; ++p) low = lesser(low, along[p]), high = greater(high, along[p]);
 }
 
-// Whether single samples have anything to give back.
+// Whether any gradient comes from single samples.
 template <class T>
 bool samples_count(const RasterizeInputs<T>& in, const RasterizeCotangents<T>& grad, const RasterizeGradients<T>& out) {
   return (grad.rgb && (out.textures || out.light || out.colours || (in.colours && out.vertices))) ||
          (grad.depth && out.vertices);
 }
 
-// Vertex colours: the value is sum(b_k c_k) with b_k = (w_k / z_k) / sum(w / z); moving a corner changes w_k at a
-// fixed sample as in sample_backward(). What the corners get is exact, beside what edges are pulled by.
+// The gradient of vertex colours. The value is sum(b_k c_k) with b_k = (w_k / z_k) / sum(w / z); moving a corner
+// changes w_k at a fixed sample as in sample_backward(). This gradient is exact and is added to that of the edges.
 template <class T, class Add, class Move, class Tint>
 NR_HD void colours_backward(const ShownFace<T>& shown, const SampleView<T>& view, int x, int y, const double e[3],
                             const RasterizeGradients<T>& out, Add&& add, Move&& move, Tint&& tint) {
   const Member<T>& m = shown.member;
   const ScreenFace& f = shown.screen;
   const int64_t light_index = m.light_index(shown.face, f.reversed);
-  double weight[3], pull[3] = {};  // pull: what the loss gains as vertex k shows more
+  double weight[3], pull[3] = {};  // pull: derivative of the loss by the weight of vertex k
   corner_weights(e, shown.inverse_z, weight);
   for (int c = 0; c < 3; ++c) {
     const T g = view.rgb_gradient(x, y, c);
@@ -264,10 +264,10 @@ NR_HD void colours_backward(const ShownFace<T>& shown, const SampleView<T>& view
   }
 }
 
-// Gradients of what one covered sample shows (kColours as in shade()): of textures and light handed to add(address, value), of corner k
-// of the stored face along an axis to move(k, axis, value), of its colour to tint(k, channel, value). Textures and
-// light are linear in what they give; depth is differentiated exactly: 1/z = sum(w_k / z_k), and a corner that moves
-// by d changes w_k at a fixed sample by -w_corner * grad(w_k) . d.
+// Gradients from one covered sample, kColours as in shade(). Those of textures and light go to add(address, value),
+// those of corner k of the stored face along an axis to move(k, axis, value), those of its colour to tint(k, channel,
+// value). The sample is linear in textures and light. The derivative of depth is exact: 1/z = sum(w_k / z_k), and moving
+// a corner by d changes w_k at a fixed sample by -w_corner * grad(w_k) . d.
 template <bool kColours, class T, class Add, class Move, class Tint>
 NR_HD void sample_backward(const ShownFace<T>& shown, const SampleView<T>& view, int x, int y,
                            const RasterizeGradients<T>& out, Add&& add, Move&& move, Tint&& tint) {
@@ -301,7 +301,7 @@ NR_HD void sample_backward(const ShownFace<T>& shown, const SampleView<T>& view,
     const double g = view.depth_gradient(x, y);
     if (g == 0.0) return;
     const double sum = e[0] + e[1] + e[2], z = depth_at(e, shown.inverse_z);
-    double slope_x = 0.0, slope_y = 0.0;  // of 1/z on the screen
+    double slope_x = 0.0, slope_y = 0.0;  // derivative of 1/z on the screen
     for (int k = 0; k < 3; ++k) {
       const int a = (k + 1) % 3, b = (k + 2) % 3;
       slope_x -= (f.y[b] - f.y[a]) * shown.inverse_z[k];

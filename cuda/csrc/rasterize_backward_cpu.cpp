@@ -7,11 +7,11 @@
 namespace nr {
 namespace {
 
-// Samples of a line are summed in groups of fixed length, without branches, so that the compiler makes
-// vectors of them: short groups for silhouettes, where few samples pull.
+// Samples of a line are summed in groups of fixed length, without branches, so that the compiler vectorises the
+// loops. The groups are shorter for silhouettes, where few samples pull.
 constexpr int kLanes = 16;
 
-// Which samples of each line, row or column, have a property: a bit each.
+// One bit per sample of each line (row or column): has it a property?
 class SampleBits {
  public:
   void reset(int lines, int length) {
@@ -21,7 +21,7 @@ class SampleBits {
   }
   NR_INLINE void set(int line, int position) { bits_[index(line, position)] |= 1ull << (position & 63); }
 
-  // After the last bit is set: lets before() and up_to() count those of a line.
+  // Call this after the last set(). Then before() and up_to() can count the bits of a line.
   NR_INLINE void count() {
     for (size_t i = 0; i < bits_.size(); i += words_)
       for (int k = 0, sum = 0; k < words_; sum += __builtin_popcountll(bits_[i + k++])) before_[i + k] = sum;
@@ -40,16 +40,16 @@ class SampleBits {
   }
   int words_ = 0;
   std::vector<uint64_t> bits_;
-  std::vector<int32_t> before_;  // bits of the line in front of each word
+  std::vector<int32_t> before_;  // number of bits of the line before each word
 };
 
-// For every line of samples (rows and columns), those that can pull an edge outwards, in order
-// along the line: position and C numbers for each. Everything else is never looked at again.
+// For every line of samples (rows and columns), a list of the samples that can pull an edge outwards, in the
+// order of the line: the position and C numbers of each. Other samples are never read again.
 template <class T, int C>
 class PullLists {
  public:
-  // The samples of a line at `outside` and beyond it in `direction`: their positions; each of the C
-  // value arrays lies `stride` behind the one before.
+  // The listed samples of a line from `outside` on in `direction`. The array of positions is followed by C arrays
+  // of values, each `stride` after the one before.
   struct Span {
     const T* position;
     int64_t stride;
@@ -59,14 +59,14 @@ class PullLists {
   void reset(int sH, int sW) {
     for (int axis = 0; axis < 2; ++axis) {
       const int lines = axis == 0 ? sH : sW, length = axis == 0 ? sW : sH;
-      stride_[axis] = length + kLanes;  // a group may run over the end
+      stride_[axis] = length + kLanes;  // a group may pass the end
       count_[axis].assign(lines, 0);
       ends_[axis].assign(lines, {length, -1});
       listed_[axis].reset(lines, length);
       data_[axis].resize(static_cast<size_t>(C + 1) * lines * stride_[axis]);
     }
   }
-  // Row by row with y increasing, x increasing in each; then finish().
+  // Call this row by row, with y and x increasing, then call finish().
   NR_INLINE void add(int x, int y, const T (&values)[C]) {
     append(0, y, x, values);
     append(1, x, y, values);
@@ -103,14 +103,15 @@ class PullLists {
   };
   int64_t stride_[2];
   std::vector<int> count_[2];
-  std::vector<Ends> ends_[2];  // first and last position of a line
+  std::vector<Ends> ends_[2];  // first and last listed position of a line
   SampleBits listed_[2];
   std::vector<T> data_[2];
 };
 
-// What the samples of a span add to the two ends of an edge, signs apart: the sums over samples of
-// gain / (distance / lever + eps), multiplied out so that a lever of 0 adds 0. Distances are taken
-// from the first outside pixel, a small exact number, plus `start`, its own distance.
+// Arguments of sum_pulls(), which computes what the samples of a span add to the two ends of an edge, without
+// signs: sums over samples of gain / (distance / lever + eps). The lever is multiplied out, so that a lever of 0
+// adds 0. The distance is that from the first outside pixel, a small exact number, plus `start`, the distance of
+// that pixel from the crossing.
 struct PullArguments {
   double outside, start, pixels_to_ndc, eps_a, eps_b;
 };
@@ -120,8 +121,8 @@ struct PullSums {
   T a, b;
 };
 
-// `gain(i)` of sample i, over groups of fixed length: most spans are shorter than a long vector, and
-// what lies behind their end counts nothing.
+// `gain(i)` is the gain of sample i. Groups have a fixed length, since most spans are shorter than a long vector.
+// Values past the end of the span are not counted.
 template <int lanes, class T, class Gain>
 NR_INLINE PullSums<T> sum_pulls(const T* position, int count, PullArguments p, Gain&& gain) {
   const T outside = T(p.outside), start = T(p.start), scale = T(p.pixels_to_ndc);
@@ -130,21 +131,21 @@ NR_INLINE PullSums<T> sum_pulls(const T* position, int count, PullArguments p, G
   for (int64_t from = 0; from < count; from += lanes) {
 #pragma omp simd
     for (int lane = 0; lane < lanes; ++lane) {
-      const int64_t i = from + lane;  // 64 bits, or the loads are not seen to be contiguous
+      const int64_t i = from + lane;  // with 32 bits the compiler would not see contiguous loads
       const T g = gain(i), counted = i < count ? g : T(0);
       const T distance = (std::abs(position[i] - outside) + start) * scale;
       const T to_a = distance + eps_a, to_b = distance + eps_b;
-      const T both = counted / (to_a * to_b);  // one division serves the two ends
+      const T both = counted / (to_a * to_b);  // one division for both ends
       a[lane] += both * to_b;
       b[lane] += both * to_a;
     }
   }
-  for (int width = lanes / 2; width; width /= 2)  // halves, to keep the chain of additions short
+  for (int width = lanes / 2; width; width /= 2)  // pairwise, to keep the chain of additions short
     for (int lane = 0; lane < width; ++lane) a[lane] += a[lane + width], b[lane] += b[lane + width];
   return {a[0], b[0]};
 }
 
-// Bit i: is(i), for i < count <= 32. Without branches for 32, the compiler makes vectors of it.
+// Bit i is is(i), for i < count <= 32. The loop for 32 has no branches, so the compiler vectorises it.
 template <class Is>
 NR_INLINE uint32_t bits_where(int count, Is&& is) {
   uint32_t bits = 0;
@@ -157,7 +158,7 @@ NR_INLINE uint32_t bits_where(int count, Is&& is) {
   return bits;
 }
 
-// Every bit twice.
+// Repeats every bit.
 NR_INLINE uint64_t doubled(uint32_t bits) {
   uint64_t spread = bits;
   spread = (spread | spread << 16) & 0x0000ffff0000ffff;
@@ -168,22 +169,22 @@ NR_INLINE uint64_t doubled(uint32_t bits) {
   return spread | spread << 1;
 }
 
-// How the samples that can pull an edge are listed and summed: each rule's own way, for speed.
+// How to list and sum the samples that can pull an edge. Each rule has its own way, for speed.
 //
-// Silhouettes: coverage is 0 or 1, so only uncovered samples that want to be covered pull an edge
-// outwards, and only edges with nothing behind them can move inwards.
+// Silhouettes: coverage is 0 or 1. So only uncovered samples whose loss falls with coverage pull an edge outwards,
+// and only edges with nothing outside of them can move inwards.
 template <class T>
 struct SilhouettePolicy : SilhouetteRule<T> {
   using Lists = PullLists<T, 1>;
   using SilhouetteRule<T>::view;
   explicit SilhouettePolicy(const SampleView<T>& v) : SilhouetteRule<T>{v} {}
 
-  // Of the pixels from `column` on, in the row of sample y, those whose gradient can pull ...
+  // Bits of the pixels from `column` on, in the row of sample y, whose gradient can pull.
   NR_INLINE uint32_t pulling_pixels(int column, int count, int y) const {
     const T* gradients = view.alpha + view.pixel(0, y) + column;
     return bits_where(count, [=](int i) NR_LAMBDA_INLINE { return gradients[i] < 0; });
   }
-  // ... and of their samples, those that do.
+  // Of the samples of these pixels, those that can pull.
   NR_INLINE uint64_t pulling(uint64_t samples, uint64_t empty) const { return samples & empty; }
   NR_INLINE void list(int x, int y, Lists& lists) const { lists.add(x, y, {-view.alpha_gradient(x, y)}); }
   NR_INLINE PullSums<T> pull(int64_t, const typename Lists::Span& span, PullArguments p) const {
@@ -192,7 +193,7 @@ struct SilhouettePolicy : SilhouetteRule<T> {
   }
 };
 
-// rgb, and alpha where both are asked for.
+// rgb, with alpha if it has a gradient too.
 template <class T>
 struct RgbPolicy : RgbRule<T> {
   using Lists = PullLists<T, 8>;
@@ -217,7 +218,7 @@ struct RgbPolicy : RgbRule<T> {
                              PullArguments p) const {
     T taken[4];
     view.values(inside, taken);
-    const T* values = span.position + span.stride;  // four channels of them, then of gradients
+    const T* values = span.position + span.stride;  // four channels of values, then four of gradients
     const int64_t n = span.stride;
     return sum_pulls<16>(span.position, span.count, p, [=](int64_t i) NR_LAMBDA_INLINE {
       T gain = 0;
@@ -228,7 +229,7 @@ struct RgbPolicy : RgbRule<T> {
   }
 };
 
-// Eight faces side by side, as in ScreenFace.
+// Eight faces, as in ScreenFace.
 constexpr int kFaces = 8;
 struct FaceBlock {
   double x[3][kFaces], y[3][kFaces];
@@ -236,21 +237,21 @@ struct FaceBlock {
   int32_t order[kFaces];
 };
 
-// Where an edge of a face of a block crosses a line, and what may come of it.
+// Where an edge of a face of a block crosses a line.
 struct Crossing {
   double at;
   int line, inside, face;
-  bool pulled, pushed;  // whether samples pull it outwards, and whether those of the face may push it inwards
+  bool pulled, pushed;  // samples pull it outwards; samples of the face may push it inwards
 };
 
 template <class T, template <class> class Policy>
 struct alignas(kApart) EdgeScratch {
   typename Policy<T>::Lists lists;
-  std::vector<uint8_t> shown;  // whether anything shows a face, by draw order + 1: nothing (-1) has a place too
+  std::vector<uint8_t> shown;  // is the side visible? index: draw order + 1 (0 for nothing drawn)
   std::vector<Crossing> crossings;
 };
 
-// Takes note of what the samples of a mesh show and of those that can pull.
+// Records which faces of a mesh are visible and which samples can pull.
 template <class T, template <class> class Policy>
 NR_INLINE void read_samples(const Member<T>& m, const Policy<T>& policy, EdgeScratch<T, Policy>& scratch) {
   scratch.lists.reset(m.sH, m.sW);
@@ -279,11 +280,11 @@ NR_INLINE void read_samples(const Member<T>& m, const Policy<T>& policy, EdgeScr
   scratch.lists.finish();
 }
 
-// What the edges of a block of faces are moved by.
+// Computes the gradient that moves the edges of a block of faces.
 template <class T, template <class> class Policy>
 class EdgePuller {
  public:
-  using Moved = T[kFaces][3][2];  // the corners of the faces, in x and y
+  using Moved = T[kFaces][3][2];  // gradients of the corners of the faces in x and y
 
   NR_INLINE EdgePuller(const Member<T>& m, const Policy<T>& policy, EdgeScratch<T, Policy>& scratch)
       : m_(m), policy_(policy), scratch_(scratch) {
@@ -298,12 +299,12 @@ class EdgePuller {
   }
 
  private:
-  // Lines that an edge crosses, at most, if it goes together with those of other faces.
+  // An edge that crosses more lines than this is processed alone, not together with edges of other faces.
   static constexpr int kSteps = 8;
 
-  // The crossings of the edge that begins at corner a of each face: CrossedLines, operation by operation.
-  // Returns their number. Whether anything comes of one cannot be guessed: each is noted without a branch, and
-  // one of which nothing comes is written over by the next.
+  // Finds the crossings of the edge that begins at corner a of each face, with the operations of CrossedLines.
+  // Returns the number of crossings that are pulled or pushed. A branch on that could not be predicted, so every
+  // crossing is stored without a branch, and the next one overwrites it if it is neither pulled nor pushed.
   template <int axis>
   NR_INLINE int find(const FaceBlock& t, int a) {
     const int b = a == 2 ? 0 : a + 1;
@@ -333,7 +334,7 @@ class EdgePuller {
       scratch_.crossings[found] = {at, line, in, f, pulled, pushed};
       found += pulled | pushed;
     };
-    if (longest > kSteps) {  // what would keep the others waiting goes alone, over lines side by side
+    if (longest > kSteps) {  // long edges go alone, with vectors over lines
       longest = 0.0;
       for (int f = 0; f < kFaces; ++f) {
         if (lines[f] <= kSteps) {
@@ -360,7 +361,7 @@ class EdgePuller {
         lines[f] = 0.0;
       }
     }
-    static_assert(kSteps * kFaces <= 64, "a bit each");
+    static_assert(kSteps * kFaces <= 64, "one bit for each crossing");
     double at[kSteps * kFaces], inside[kSteps * kFaces];
     uint64_t there[kFaces] = {};
     const int steps = static_cast<int>(longest);
@@ -391,7 +392,7 @@ class EdgePuller {
     const double(*across)[kFaces] = axis == 0 ? t.y : t.x;
     const double(*along)[kFaces] = axis == 0 ? t.x : t.y;
     const double pixels_to_ndc = 2.0 / length, eps = m_.scene.eps;
-    const int64_t step = axis == 0 ? 1 : -static_cast<int64_t>(m_.sW);  // from a sample of a line to the next
+    const int64_t step = axis == 0 ? 1 : -static_cast<int64_t>(m_.sW);  // offset from a sample of a line to the next
     for (int n = 0; n < count; ++n) {
       const Crossing& c = scratch_.crossings[n];
       const int f = c.face, direction = (across[a][f] < across[b][f]) == (axis == 0) ? 1 : -1;
@@ -399,7 +400,7 @@ class EdgePuller {
       const double lever_a = lever_of_a(across[a][f], across[b][f], c.line), lever_b = 1.0 - lever_a;
       const int64_t start = axis == 0 ? view.offset(0, c.line) : c.line;
       T &to_a = moved[f][a][axis], &to_b = moved[f][b][axis];
-      // Outer rule: samples beyond the edge would take the value of the face if it came to them.
+      // Outer rule: if the edge moved outwards past a sample, the sample would take the value of the face.
       if (c.pulled) {
         const auto span = scratch_.lists.beyond(axis, c.line, outside, direction);
         const PullSums<T> sums =
@@ -408,7 +409,7 @@ class EdgePuller {
         to_a -= T(direction * lever_a) * sums.a;
         to_b -= T(direction * lever_b) * sums.b;
       }
-      // Inner rule: samples that show the face would take the value beyond the edge if it went back past them.
+      // Inner rule: if the edge moved inwards past a sample of the face, the sample would take the value outside of it.
       if (c.pushed) {
         const int64_t other = start + outside * step;
         const int stop = direction > 0 ? first_in(min3(along[0][f], along[1][f], along[2][f]), length)
@@ -429,7 +430,7 @@ class EdgePuller {
   EdgeScratch<T, Policy>& scratch_;
 };
 
-// The edges of a face that reaches behind the eye.
+// The gradient of the edges of a face that reaches behind the eye.
 template <class T, template <class> class Policy>
 void clipped_edges_backward(const Member<T>& m, const Policy<T>& policy, const ScreenFace& f, int64_t face,
                             T* grad_vertices) {
@@ -459,7 +460,7 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
   const Policy<T> policy{SampleView<T>(m, grad)};
   read_samples<T, Policy>(m, policy, scratch);
   EdgePuller<T, Policy> pull_edges(m, policy, scratch);
-  constexpr int kBlocks = 4;  // loaded at once: what is stored one by one is best read as a vector some time later
+  constexpr int kBlocks = 4;  // load several blocks first: vector loads right after scalar stores stall
   FaceBlock blocks[kBlocks] = {};
   for (int64_t next = 0; next < s.F;) {
     int loaded = 0;
@@ -479,7 +480,7 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
     for (int first = 0; first < loaded; first += kFaces) {
       FaceBlock& t = blocks[first / kFaces];
       const int count = std::min(kFaces, loaded - first);
-      for (int f = count; f < kFaces; ++f)  // points, which cross nothing
+      for (int f = count; f < kFaces; ++f)  // fill up with points, which cross no line
         for (int k = 0; k < 3; ++k) t.x[k][f] = t.y[k][f] = 0.0;
       T moved[kFaces][3][2] = {};
       pull_edges(t, moved);
@@ -515,7 +516,7 @@ void samples_backward(const Member<T>& m, const RasterizeCotangents<T>& grad,
     }
 }
 
-// Compiled for each processor level, as a whole: what is inlined into a clone becomes part of it.
+// The whole gradient is compiled for each processor level: functions inlined into a clone become part of the clone.
 #define NR_EDGES(T, Policy)                                                                   \
   NR_CLONES void edges_of_member(const Member<T>& m, const RasterizeCotangents<T>& grad,      \
                                  T* grad_vertices, EdgeScratch<T, Policy>& scratch) {         \

@@ -8,35 +8,35 @@ namespace nr {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kMembers = 65535;  // of a batch in one launch; each block takes every kMembers-th
+constexpr int kMembers = 65535;  // most batch members in the grid of a launch; each block takes every kMembers-th
 
-// Of the faces that a block has in hand, at most one a thread, neighbours go to different blocks: they show together
-// and are large together.
+// The face that a thread of a block loads. Neighbouring faces go to different blocks: they cost alike (they are visible
+// together and large together), so spreading them balances the load.
 __device__ inline int64_t face_in_hand(int thread) { return blockIdx.x + static_cast<int64_t>(thread) * gridDim.x; }
 
-// Blocks for all faces, a member of the batch a row: enough to keep a GPU busy, be there few members.
+// Blocks for all faces, one row of blocks per batch member. Small batches get more blocks, to keep the GPU busy.
 dim3 blocks_for_faces(const RasterizeScene& s) {
   constexpr int64_t kBusy = 1024;
   const int64_t wanted = kBusy / s.B < s.F ? kBusy / s.B : s.F, least = blocks_for(s.F, kThreads);
   return dim3(static_cast<unsigned>(wanted < least ? least : wanted), blocks_for(s.B, 1, kMembers));
 }
 
-// Visibility keys are compared as unsigned: the sign bit turned, so that 0xff bytes are nothing.
+// Visibility keys are compared as unsigned numbers with the sign bit flipped. Bytes of 0xff: nothing is drawn.
 using Key = unsigned long long;
 constexpr Key kSignBit = 1ull << 63;
 
 // ---- forward ------------------------------------------------------------------------------------
 
-// Faces in hand, to be drawn. Most cover a handful of samples and some hundreds, so the samples in the boxes
-// around them are dealt out.
+// The faces of a block that are to be drawn, in shared memory. Most faces cover a few samples and some cover hundreds,
+// so the samples of their bounding boxes are distributed over the threads.
 struct DrawHand {
   double x[3][kThreads], y[3][kThreads], inverse_z[3][kThreads];
   uint32_t order[kThreads];
-  int left[kThreads], bottom[kThreads], width[kThreads];  // of the box
+  int left[kThreads], bottom[kThreads], width[kThreads];  // the bounding box in samples
   bool clipped[kThreads];
   Deal<kThreads, 1, int64_t> deal;
 
-  // By a thread, of its own face: how many samples there are in the box.
+  // A thread calls this to store its own face. Returns the number of samples in the box.
   __device__ int64_t take(const ScreenFace& f, uint32_t place, double near, int sH, int sW) {
     const int mine = threadIdx.x;
     const SampleBox box(f, near, sH, sW);
@@ -48,7 +48,7 @@ struct DrawHand {
     return static_cast<int64_t>(x1 - x0 + 1) * (y1 - y0 + 1);
   }
 
-  // By any thread.
+  // Any thread may call this: draws one sample of one face.
   __device__ void draw(int64_t item, const RasterizeScene& s, Key* keys) const {
     const int f = deal.owner_of(item);
     const unsigned k = static_cast<unsigned>(item - deal.first_of(f)), row = k / width[f];  // below 2^30
@@ -66,7 +66,7 @@ struct DrawHand {
   }
 };
 
-// Ten blocks, which a batch of training brings to each multiprocessor, with the registers that they leave.
+// The bound of 10 blocks limits the registers: a training batch has ten blocks for each multiprocessor.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 10) draw_faces(RasterizeScene s, RasterizeInputs<T> in, Key* keys) {
   __shared__ DrawHand hand;
@@ -83,8 +83,8 @@ __global__ void __launch_bounds__(kThreads, 10) draw_faces(RasterizeScene s, Ras
   }
 }
 
-// All images from the keys, a pixel a thread. kShaded: with colours or depths; silhouettes alone take a third of the
-// registers, so that three times as many pixels wait for their keys together.
+// Computes all images from the keys, one pixel per thread. kShaded: colours or depths are wanted. Without them the
+// kernel needs a third of the registers, so three times as many pixels load their keys at the same time.
 template <class T, bool kShaded>
 __global__ void show_pixels(RasterizeScene s, RasterizeInputs<T> in, RasterizeOutputs<T> out,
                             const Key* keys) {
@@ -125,7 +125,7 @@ __global__ void show_pixels(RasterizeScene s, RasterizeInputs<T> in, RasterizeOu
 
 // ---- backward -----------------------------------------------------------------------------------
 
-// Which samples can pull an edge outwards, a bit each, along every line of samples; and which faces show.
+// One bit per sample, along rows and along columns: can it pull an edge outwards? And one byte per face: is it visible?
 struct PullBits {
   int row_words, column_words;
   int64_t member_words, orders;
@@ -144,7 +144,7 @@ struct PullBits {
   }
 };
 
-// A square of 32 x 32 samples a warp: each thread reads a column, then turns its bits into a row's.
+// Fills PullBits. A warp takes a square of 32 x 32 samples: each thread reads a column, then gathers the bits of a row.
 template <class T, template <class> class Rule>
 __global__ void note_samples(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad, PullBits bits) {
   __shared__ uint32_t columns[kThreads];
@@ -162,12 +162,12 @@ __global__ void note_samples(RasterizeScene s, RasterizeInputs<T> in, RasterizeC
       const Rule<T> rule{SampleView<T>(m, grad)};
       uint8_t* shown = bits.shown + b * bits.orders;
       const int count = min(32, m.sH - y);
-      constexpr int kAtOnce = 8;  // loads on their way together; a store between two would hold them up
+      constexpr int kAtOnce = 8;  // loads issued together; a store between them would delay the next ones
       for (int start = 0; start < count; start += kAtOnce) {
         int32_t orders[kAtOnce];
 #pragma unroll
         for (int k = 0; k < kAtOnce; ++k) {
-          const int above = min(start + k, count - 1);  // the last one again: noting it twice does no harm
+          const int above = min(start + k, count - 1);  // past the end, repeat the last sample
           orders[k] = rule.view.face(rule.view.offset(x, y + above));
           column |= static_cast<uint32_t>(rule.may_pull(x, y + above)) << above;
         }
@@ -188,18 +188,19 @@ __global__ void note_samples(RasterizeScene s, RasterizeInputs<T> in, RasterizeC
   }
 }
 
-// Faces in hand, whose edges are to be pulled. Few show, and these cross many lines, so the crossings are
-// dealt out: of face f in hand those of owner 6 f + 2 a + axis, for the edge from corner a and movement along an
-// axis. Their pulls are added up in the order of lines, whoever worked them out.
+// The faces of a block whose edges get gradients, in shared memory. Few faces are visible, and these cross many lines,
+// so the crossings are distributed over the threads. Owner 6 f + 2 a + axis stands for the edge of face f that begins
+// at corner a, moved along an axis. The pulls of an owner are added in the order of lines, whichever thread computed
+// them.
 struct EdgeHand {
   double x[3][kThreads], y[3][kThreads];
   bool reversed[kThreads];
   Deal<kThreads, 6> deal;
-  double pulls[2][kThreads];     // on both ends of an edge, by the last kThreads items
-  double sums[2][6 * kThreads];  // by owner
-  int clipped_count, clipped[kThreads];  // faces in hand that reach behind the eye: their edges are not dealt out
+  double pulls[2][kThreads];     // on both ends of an edge, from the last kThreads items
+  double sums[2][6 * kThreads];  // for each owner
+  int clipped_count, clipped[kThreads];  // threads whose faces reach behind the eye; pull_clipped() does these
 
-  // By a thread, of its own face.
+  // A thread calls this to store its own face.
   __device__ void take(const ScreenFace& f, int H, int W, int (&counts)[6]) {
     for (int k = 0; k < 3; ++k) x[k][threadIdx.x] = f.x[k], y[k][threadIdx.x] = f.y[k];
     reversed[threadIdx.x] = f.reversed;
@@ -209,7 +210,7 @@ struct EdgeHand {
     }
   }
 
-  // By any thread.
+  // Any thread may call this: computes the pulls of one crossing.
   template <class T, template <class> class Rule>
   __device__ void pull(int item, const Rule<T>& rule, const Member<T>& m, const PullBits& bits) {
     const int owner = deal.owner_of(item), axis = owner % 2, a = owner / 2 % 3, end = a == 2 ? 0 : a + 1;
@@ -231,7 +232,7 @@ struct EdgeHand {
         pull_a += edge_pull(gain, d, at, pixels_to_ndc, lever_a, m.scene.eps);
         pull_b += edge_pull(gain, d, at, pixels_to_ndc, lever_b, m.scene.eps);
       };
-      // Outer rule: samples beyond the edge would take the value of the face if it came to them.
+      // Outer rule: if the edge moved outwards past a sample, the sample would take the value of the face.
       if (view.face(sample(inside)) == order) {
         const uint32_t* words = bits.line(m.b, axis, line, sH);
         const int from = direction > 0 ? outside : 0, to = direction > 0 ? edge.length - 1 : outside;
@@ -245,8 +246,8 @@ struct EdgeHand {
           }
         }
       }
-      // Inner rule: samples that show the face would take the value beyond the edge if it went back
-      // past them.
+      // Inner rule: if the edge moved inwards past a sample of the face, the sample would take the value
+      // outside of the edge.
       if (rule.may_push(sample(outside))) {
         const int low = first_in(min3(along[0][f], along[1][f], along[2][f]), edge.length);
         const int high = last_in(max3(along[0][f], along[1][f], along[2][f]), edge.length);
@@ -259,8 +260,8 @@ struct EdgeHand {
   }
 };
 
-// The edges of a face that reaches behind the eye, by all threads of a block: a line each. Apart from pull_edges(),
-// which keeps its registers.
+// The edges of a face that reaches behind the eye. All threads of a block work on it, one line each. It is not inlined
+// into pull_edges(), which would then need more registers.
 template <class T, template <class> class Rule>
 __device__ __attribute__((noinline)) void pull_clipped(EdgeHand& hand, const Rule<T>& rule, const Member<T>& m, int64_t face,
                                           T* grad_vertices, T* sample_shares) {
@@ -384,8 +385,8 @@ __global__ void give_back_samples(RasterizeScene s, RasterizeInputs<T> in, Raste
   }
 }
 
-// The same in a fixed order: a face's texels, light and corners are its own, so one thread adds up all samples
-// that show it.
+// The same in a fixed order. Texels, light and corner shares belong to one face, so one thread adds all samples of the
+// face.
 template <class T>
 __global__ void give_back_faces(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
                                 RasterizeGradients<T> out, T* sample_shares, T* colour_shares) {

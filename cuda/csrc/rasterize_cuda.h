@@ -1,6 +1,6 @@
-// The rasteriser on a GPU: same scene, same arrays, same results as rasterize.h. Arrays lie on the
-// device, launches go to the caller's stream, nothing waits and nothing is allocated: the caller
-// brings a workspace. A face with an index outside [0, V) is drawn as nothing.
+// The rasteriser on a GPU: same scene, same arrays, same results as rasterize.h. All arrays lie on the
+// device. Kernels are launched on the caller's stream without waiting. Nothing is allocated: the caller
+// provides a workspace. Faces with an index outside [0, V) are skipped.
 #pragma once
 
 #include <cstddef>
@@ -22,13 +22,14 @@ template <class T>
 void rasterize_forward_cuda(const CudaCall&, const RasterizeScene&, const RasterizeInputs<T>&,
                             const RasterizeOutputs<T>&);
 
-// Gradients that repeat to the bit: no atomics, which add in any order. What faces share, the vertices, is left
-// to the caller to sum: what each corner of a face gets goes here instead. Arrays begin as zeros; null: any order.
+// For deterministic gradients, that is, without atomics, which add in any order. The kernel stores the gradient of each
+// corner of a face here, and the caller sums them over the faces of a vertex. The arrays must begin as zeros. If they
+// are null, the kernel uses atomics.
 template <class T>
 struct FixedOrder {
   T* edge_shares;    // (B, F, 3, 2, 2): from the corner's two edges, along x and y
-  T* sample_shares;  // (B, F, 3, 3): from depths and colours of samples, and from the edges of clipped faces, x y z
-  T* colour_shares;  // (B, F, 3, 3): of vertex colours
+  T* sample_shares;  // (B, F, 3, 3), x y z: from depths and colours of samples, and from the edges of clipped faces
+  T* colour_shares;  // (B, F, 3, 3): gradients of vertex colours
 };
 
 template <class T>

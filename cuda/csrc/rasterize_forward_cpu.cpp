@@ -9,13 +9,13 @@ namespace {
 
 // ---- visibility ---------------------------------------------------------------------------------
 
-// Vectors run over eight faces side by side where these are small, as most are, and over eight columns
-// of samples where they are not. Such loops have a fixed length and no branches, for the compiler to
-// make vectors of; they repeat load_face(), edge_functions() and depth_at() operation by operation.
+// Most faces are small: vectors run over eight small faces at a time. For a large face, vectors run over eight
+// columns of samples. These loops have a fixed length and no branches, so that the compiler vectorises them. They
+// repeat the operations of load_face(), edge_functions() and depth_at() one by one.
 constexpr int kFaces = 8, kColumns = 8;
-constexpr int kSmall = 8;  // samples in the box of a small face, at most
+constexpr int kSmall = 8;  // most samples in the bounding box of a small face
 
-// The key of every sample, y up. Rows are padded to let the last group of columns run over.
+// The key of every sample, y up. Rows are padded, because the last group of columns may pass their end.
 struct KeyImage {
   int64_t* keys;
   int sH, sW;
@@ -24,17 +24,17 @@ struct KeyImage {
   int stride() const { return stride_of(sW); }
 };
 
-// Faces as in ScreenFace. `whole`: all of it lies in near < z < far, and in front of the eye.
+// Eight faces, as in ScreenFace. A face is `whole` if all of it lies in near < z < far and in front of the eye.
 struct FaceBlock {
   double x[3][kFaces], y[3][kFaces], z[3][kFaces], inverse_z[3][kFaces];
-  double left[kFaces], right[kFaces], bottom[kFaces], top[kFaces];  // samples between which it lies
-  double few[kFaces], most;  // samples in the box of a whole, small face, else 0; most of any
+  double left[kFaces], right[kFaces], bottom[kFaces], top[kFaces];  // bounding box in samples
+  double few[kFaces], most;  // number of samples in the box of a whole, small face, else 0; the maximum of `few`
   int64_t order[kFaces];
-  uint32_t large, whole;     // a bit each: other faces of which anything can be drawn; whole faces
-  uint32_t clipped;          // faces that reach behind the eye, drawn one by one
+  uint32_t large, whole;     // one bit per face: the other faces that can be visible; whole faces
+  uint32_t clipped;          // one bit per face: it reaches behind the eye and is drawn by draw_clipped()
 };
 
-// Faces `first` and following; the last one stands in for those that lack.
+// Loads eight faces from `first` on. Past the last face, it repeats the last face.
 template <class T>
 NR_INLINE void load_block(const RasterizeScene& s, const T* vertices, int64_t first, int64_t b, const KeyImage& image,
                           FaceBlock& t) {
@@ -48,11 +48,11 @@ NR_INLINE void load_block(const RasterizeScene& s, const T* vertices, int64_t fi
   }
   const int sW = image.sW, sH = image.sH;
   const int64_t backs = s.F;
-  const double near = s.near, far = s.far, rounding = 1e-9;  // of a depth, relative; generous
+  const double near = s.near, far = s.far, rounding = 1e-9;  // generous bound on the relative error of a depth
   const bool fill_back = s.fill_back;
-  const double eye = s.perspective && near >= 0.0 ? 0.0 : -INFINITY;  // what lies behind is clipped
+  const double eye = s.perspective && near >= 0.0 ? 0.0 : -INFINITY;  // corners behind it are clipped
   double many[kFaces], whole[kFaces], closest[kFaces], farthest[kFaces];
-  for (int f = 0; f < kFaces; ++f) {  // not `omp simd`, which would keep its arrays in memory
+  for (int f = 0; f < kFaces; ++f) {  // without `omp simd`, which would keep the arrays in memory
     double x[3], y[3], z[3];
     for (int k = 0; k < 3; ++k)
       x[k] = to_pixel(t.x[k][f], sW), y[k] = to_pixel(t.y[k][f], sH), z[k] = t.z[k][f];
@@ -100,7 +100,7 @@ NR_INLINE void load_block(const RasterizeScene& s, const T* vertices, int64_t fi
   }
 }
 
-// Small faces: whether each sample in their boxes is inside, all faces at once; then the depth of those.
+// Draws the small faces: tests the samples in the boxes of all faces at once, then computes depths of samples inside.
 NR_INLINE void draw_small(const FaceBlock& t, const KeyImage& image) {
   const double stride = image.stride();
   double x[kFaces], y[kFaces], dx[3][kFaces], dy[3][kFaces];
@@ -110,9 +110,9 @@ NR_INLINE void draw_small(const FaceBlock& t, const KeyImage& image) {
     dx[0][f] = t.x[2][f] - t.x[1][f], dx[1][f] = t.x[0][f] - t.x[2][f], dx[2][f] = t.x[1][f] - t.x[0][f];
     dy[0][f] = t.y[2][f] - t.y[1][f], dy[1][f] = t.y[0][f] - t.y[2][f], dy[2][f] = t.y[1][f] - t.y[0][f];
   }
-  static_assert(kSmall * kFaces <= 64, "a bit each");
+  static_assert(kSmall * kFaces <= 64, "one bit for each sample");
   double e[3][kSmall * kFaces], place[kSmall * kFaces];
-  int64_t inside[kFaces] = {};  // bit kFaces * step
+  int64_t inside[kFaces] = {};  // bit kFaces * step: is the sample of this step inside?
   const int steps = static_cast<int>(t.most);
   for (int step = 0; step < steps; ++step) {
     double *e0 = e[0] + kFaces * step, *e1 = e[1] + kFaces * step, *e2 = e[2] + kFaces * step;
@@ -142,7 +142,7 @@ NR_INLINE void draw_small(const FaceBlock& t, const KeyImage& image) {
   }
 }
 
-// One face of a block.
+// One large face of a block.
 struct LargeFace : ScreenFace {
   double inverse_z[3];
   uint32_t order;
@@ -156,9 +156,9 @@ struct LargeFace : ScreenFace {
   }
 };
 
-// Cuts columns of a wide face to the rows where its edges run there. The margin is far above the rounding
-// of samples on an edge and of these crossings, given coordinates that are not far out; edge_functions()
-// has the last word.
+// Limits columns of a wide face to the rows between its edges. The margin is far above the rounding errors of
+// these limits and of samples on an edge, unless coordinates are very large (far_out). The exact test follows
+// in draw_columns().
 class RowCut {
  public:
   NR_INLINE explicit RowCut(const LargeFace& face) : f(face) {
@@ -177,7 +177,7 @@ class RowCut {
       const double enter = greater(lesser(f.x[k], f.x[next]), left);
       const double leave = lesser(greater(f.x[k], f.x[next]), right);
       const double y1 = f.y[k] + (enter - f.x[k]) * slope[k], y2 = f.y[k] + (leave - f.x[k]) * slope[k];
-      const bool runs = (enter <= leave) & (f.x[k] != f.x[next]);  // an upright edge ends where the others do
+      const bool runs = (enter <= leave) & (f.x[k] != f.x[next]);  // a vertical edge ends where the others do
       const double lower = runs ? lesser(y1, y2) : low, upper = runs ? greater(y1, y2) : high;
       low = lesser(low, lower), high = greater(high, upper);
     }
@@ -198,7 +198,7 @@ NR_INLINE void draw_columns(const LargeFace& f, const RasterizeScene& scene, int
   const double dy0 = f.y[2] - f.y[1], dy1 = f.y[0] - f.y[2], dy2 = f.y[1] - f.y[0];
   const double near = scene.near, far = scene.far;
   const uint32_t order = f.order;
-  double column0[kColumns], column1[kColumns], column2[kColumns];  // the parts of edge functions that x decides
+  double column0[kColumns], column1[kColumns], column2[kColumns];  // the parts of the edge functions that depend on x
 #pragma omp simd
   for (int lane = 0; lane < kColumns; ++lane) {
     const double px = first + lane;
@@ -233,7 +233,7 @@ NR_INLINE void draw_large(const LargeFace& f, const RasterizeScene& scene, const
   }
 }
 
-// A face that reaches behind the eye. Few do, and what is drawn of these is large.
+// Draws a face that reaches behind the eye. There are few, and they are large on the screen.
 template <class T>
 void draw_clipped(const RasterizeScene& s, const T* vertices, int64_t b, int64_t face, const KeyImage& image) {
   ScreenFace f;
@@ -253,7 +253,7 @@ void draw_clipped(const RasterizeScene& s, const T* vertices, int64_t b, int64_t
     }
 }
 
-// The nearest face of every sample.
+// Finds the nearest face of every sample.
 template <class T>
 NR_INLINE void find_visible(const RasterizeScene& scene, const T* vertices, int64_t b, const KeyImage& image) {
   FaceBlock t;
@@ -310,7 +310,7 @@ void average(const Member<T>& m, T* image, Value&& value) {
     }
 }
 
-// Colours of all pixels, the three planes of `image` in one pass. Sums run in the order of average().
+// Averages samples to the colours of all pixels, three planes in one pass. Sums have the same order as in average().
 template <class T>
 void average_rgb(const Member<T>& m, const T* samples, T* image) {
   const int S = m.scene.S;
@@ -324,7 +324,7 @@ void average_rgb(const Member<T>& m, const T* samples, T* image) {
     }
 }
 
-// From keys, y up, to face indices, row 0 at the top. Leaves an empty image for the next mesh.
+// Converts keys, y up, to face indices, row 0 at the top. Clears the keys for the next mesh.
 NR_CLONES void resolve(const KeyImage& image, int32_t* face_index) {
   const int sH = image.sH, sW = image.sW;
   for (int row = 0; row < sH; ++row) {
@@ -335,7 +335,7 @@ NR_CLONES void resolve(const KeyImage& image, int32_t* face_index) {
   }
 }
 
-// Share of covered samples of each pixel. The sign bit of a face index says: nothing here.
+// The share of covered samples of each pixel. A face index with the sign bit set means that nothing is drawn.
 template <class T>
 NR_INLINE void coverage(const int32_t* face_index, int H, int W, int S, T* alpha) {
   const int sW = S * W;

@@ -1,5 +1,5 @@
-// Python binding of the rasteriser and of smoothness. Tensors arrive as addresses: Python
-// (neural_renderer/ops.py, smooth.py) has checked shapes, types and contiguity, and keeps the tensors alive during the call.
+// Python binding of the rasteriser and of smoothness. Tensors arrive as addresses. neural_renderer/ops.py and smooth.py
+// have checked their shapes, types and contiguity, and keep them alive during the call.
 #include <pybind11/pybind11.h>
 
 #include "arguments.h"
@@ -135,7 +135,7 @@ void smoothness_cuda(const py::dict& given) {
   nr::smoothness_cuda(device, stream, scene, arrays);
 }
 
-// Bytes that a call needs for scratch.
+// Bytes of workspace that a call needs.
 size_t workspace(size_t (*bytes)(const nr::RasterizeScene&), int64_t B, int64_t F, int H, int W, int S) {
   nr::RasterizeScene s{};
   s.B = B, s.F = F, s.H = H, s.W = W, s.S = S;

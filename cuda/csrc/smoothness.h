@@ -1,4 +1,4 @@
-// Smoothness of meshes that share their edges, with its gradient in the same pass.
+// Smoothness of meshes that share their edges. One pass computes the loss and its gradient.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@ namespace nr {
 struct SmoothnessScene {
   int64_t B, V, E;
   const int32_t* wings;  // (4, E): both ends of an edge and the opposite corners of its faces, in [0, V);
-                         // on the GPU, an edge with another index counts nothing
+                         // the GPU kernel skips edges with other indices
   double eps;
   int threads;
 };
@@ -16,7 +16,7 @@ struct SmoothnessScene {
 template <class T>
 struct SmoothnessArrays {
   const T* vertices;  // (B, V, 3)
-  T* loss;            // (B,), the sum over edges; zeroed, like the gradient, for the GPU
+  T* loss;            // (B,), the sum over edges; for the GPU, loss and gradient must begin as zeros
   T* gradient;        // (B, V, 3)
 };
 

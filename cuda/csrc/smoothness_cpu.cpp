@@ -9,10 +9,10 @@
 namespace nr {
 namespace {
 
-// Meshes share their edges, so vectors run over meshes: no vertex has to be gathered.
+// Number of meshes in a vector. All meshes share their edges, so a vector over meshes needs no gather.
 constexpr int kMeshes = 16;
 
-// Coordinates and gradients of a group of meshes, by vertex, then axis, then mesh.
+// Coordinates and gradients of a group of meshes, ordered by vertex, then axis, then mesh.
 template <class T>
 struct alignas(kApart) Group {
   std::vector<T> vertices, gradient;

@@ -7,9 +7,9 @@ namespace nr {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kMembers = 65535;  // of a batch in one launch; each block takes every kMembers-th
+constexpr int kMembers = 65535;  // most batch members in the grid of a launch; each block takes every kMembers-th
 
-// Python does not look at indices that are on a GPU, for it would have to wait: an edge with a wrong one is none.
+// Python does not check indices on a GPU, because it would have to wait. An edge with an invalid index is skipped.
 __device__ inline bool valid(const SmoothnessScene& s, int64_t edge) {
   for (int k = 0; k < 4; ++k) {
     const int32_t corner = s.wings[k * s.E + edge];
@@ -18,7 +18,7 @@ __device__ inline bool valid(const SmoothnessScene& s, int64_t edge) {
   return true;
 }
 
-// A thread an edge, a block of edges of one mesh.
+// One thread per edge; the edges of a block belong to one mesh.
 template <class T>
 __global__ void add_edges(SmoothnessScene s, SmoothnessArrays<T> arrays) {
   __shared__ T sums[kThreads];

@@ -1,5 +1,5 @@
-// Smoothness on a GPU: as smoothness.h, launched on the caller's stream without waiting. Sums of
-// floating-point numbers come in any order.
+// Smoothness on a GPU, as in smoothness.h, launched on the caller's stream without waiting. The order of
+// floating-point sums varies, so results may differ in the last bits.
 #pragma once
 
 #include "smoothness.h"

@@ -5,9 +5,10 @@
 
 namespace nr {
 
-// An edge a -> b and the opposite corners c and d of its two faces give (cos + 1)^2, with cos that of
-// the angle between the perpendiculars dropped from the edge to c and d; flat is 0. Returns it and its
-// gradient by b, c and d; that by a is minus their sum. eps stands where the published program has it.
+// The smoothness of an edge a -> b with the opposite corners c and d of its two faces is (cos + 1)^2, where
+// cos is the cosine of the angle between the perpendiculars from the edge to c and to d; it is 0 if flat.
+// Returns it, and its gradient by b, c and d; the gradient by a is minus their sum. eps is added in the same
+// places as in the published program.
 template <class T>
 NR_HD NR_INLINE T wing_smoothness(const T (&a)[3], const T (&b)[3], const T (&c)[3], const T (&d)[3], T eps,
                                   T (&by_b)[3], T (&by_c)[3], T (&by_d)[3]) {
@@ -18,7 +19,7 @@ NR_HD NR_INLINE T wing_smoothness(const T (&a)[3], const T (&b)[3], const T (&c)
   const T ll = l0 * l0 + l1 * l1 + l2 * l2, rr = r0 * r0 + r1 * r1 + r2 * r2;
   const T el = e0 * l0 + e1 * l1 + e2 * l2, er = e0 * r0 + e1 * r1 + e2 * r2;
   const T lr = l0 * r0 + l1 * r1 + l2 * r2;
-  // The perpendiculars l - e (el / ee) and r - e (er / ee): their product, and their lengths.
+  // The dot product and the lengths of the perpendiculars l - e (el / ee) and r - e (er / ee).
   const T inverse = T(1) / (ee + eps), tail = ee * inverse - T(2);
   const T dot = lr + el * er * inverse * tail;
   const T edge = sqrt(ee + eps), left = sqrt(ll + eps), right = sqrt(rr + eps);
@@ -29,13 +30,13 @@ NR_HD NR_INLINE T wing_smoothness(const T (&a)[3], const T (&b)[3], const T (&c)
   const T product = T(1) / (left_length * right_length + eps);
   const T cosine = dot * product;
 
-  // Backwards through the same lines.
+  // The chain rule through the lines above, in reverse order.
   const T by_dot = T(2) * (cosine + T(1)) * product;
   const T by_product = -by_dot * cosine;
   const T by_left_length = by_product * right_length, by_right_length = by_product * left_length;
   const T by_left_cos = -by_left_length * left * left_cos / left_sin;
   const T by_right_cos = -by_right_length * right * right_cos / right_sin;
-  const T by_left_norm = -by_left_cos * left_cos * left_norm;    // by edge * left
+  const T by_left_norm = -by_left_cos * left_cos * left_norm;    // derivative by edge * left
   const T by_right_norm = -by_right_cos * right_cos * right_norm;
   const T by_el = by_dot * er * inverse * tail + by_left_cos * left_norm;
   const T by_er = by_dot * el * inverse * tail + by_right_cos * right_norm;

@@ -1,4 +1,4 @@
-// Python binding of the voxelisers; voxelization/__init__.py checks what comes in.
+// Python binding of the voxelisers; voxelization/__init__.py checks the arguments.
 #include <pybind11/pybind11.h>
 
 #include "voxelize.h"

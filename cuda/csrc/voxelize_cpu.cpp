@@ -14,7 +14,7 @@ namespace {
 
 // ---- published rule -----------------------------------------------------------------------------
 
-// n x n rows of n bits, and one bit behind them that stands for everything outside of the grid.
+// n x n rows of n bits, and one more bit that stands for every cell outside of the grid.
 class BitGrid {
  public:
   void reset(int n) {
@@ -36,7 +36,7 @@ class BitGrid {
 };
 NR_INLINE void set_bit(uint64_t* bits, int64_t cell) { bits[cell >> 6] |= 1ull << (cell & 63); }
 
-// Where a line meets a triangle: the line's number, the height, and the first centre of a cell at or beyond it.
+// Where a line meets a triangle: the line's number, the height, and the first cell centre at or after the height.
 struct Crossing {
   int64_t line;
   double at;
@@ -51,22 +51,22 @@ struct alignas(kApart) VoxelScratch {
   std::vector<Crossing> met;
 };
 
-// Eight triangles in voxels side by side: most meet only a handful of grid lines, so vectors run over
-// triangles; over lines only where one triangle would keep the others waiting. Loops over `f` are without
-// branches, for the compiler to make vectors of.
+// Eight triangles, in voxels. Most triangles meet only a few grid lines, so vectors run over triangles. They run
+// over lines for a triangle that meets so many that the others would wait. Loops over `f` have no branches, so
+// that the compiler vectorises them.
 constexpr int kFaces = 8, kSteps = 8;
 struct alignas(64) FaceBlock {
-  double corner[3][3][kFaces];               // by corner and coordinate
+  double corner[3][3][kFaces];               // indexed by corner and coordinate
   double edge[3][3][kFaces];                 // edge k is opposite to corner k: from corner k+1 to k+2
-  double first[3][kFaces], last[3][kFaces];  // grid lines between which it lies, by coordinate
-  // By axis: twice its area seen along it, the sign that makes that positive, the lines that may meet it,
-  // and the most of them of any triangle.
+  double first[3][kFaces], last[3][kFaces];  // range of grid lines along each coordinate
+  // For each axis: twice the area seen along the axis, the sign that makes it positive, the number of lines that may
+  // meet the triangle, and the maximum of that number.
   double area[3][kFaces], side[3][kFaces], lines[3][kFaces], most[3];
   bool finite;
 };
 
-// Corners as they are; measure() does the rest. Not at once: what is stored one by one is best read as a
-// vector some time later. Of less than eight triangles, the last one stands in for those that lack.
+// Loads only the corners; measure() computes the rest later, because vector loads right after scalar stores stall. If
+// there are fewer than eight triangles, the last one is repeated.
 template <class T>
 NR_INLINE void load_block(const T* triangles, int64_t count, FaceBlock& t) {
   T padded[9 * kFaces];
@@ -81,7 +81,7 @@ NR_INLINE void load_block(const T* triangles, int64_t count, FaceBlock& t) {
 
 NR_INLINE void measure(int n, FaceBlock& t) {
   const double size = n, top = n - 1;
-  double odd[kFaces] = {};  // NaN as soon as one coordinate, in voxels, is not finite
+  double odd[kFaces] = {};  // becomes NaN if any coordinate, in voxels, is not finite
   for (int c = 0; c < 3; ++c) {
 #pragma omp simd
     for (int f = 0; f < kFaces; ++f) {
@@ -112,9 +112,9 @@ NR_INLINE void measure(int n, FaceBlock& t) {
   }
 }
 
-// Marks the cell in which each line along an axis that meets a triangle does so: meets_line() and
-// crossing_at() of voxel_math.h, operation by operation. Which lines are met cannot be guessed, so no
-// branch hangs on it before the tests that follow are under way.
+// Marks the cells in which lines along an axis meet triangles, with the operations of meets_line() and crossing_at()
+// in voxel_math.h. A branch on "does the line meet" could not be predicted, so the results of several tests are kept
+// first, and the marking follows later.
 class CrossingMarker {
  public:
   NR_INLINE CrossingMarker(int n, BitGrid* grids) : n_(n), grids_(grids) {
@@ -129,20 +129,21 @@ class CrossingMarker {
   }
 
  private:
-  // Of eight lines, in up to kSteps steps: one of each triangle of a block, or eight of one triangle.
+  // Results of testing lines, eight at a time, in up to kSteps steps. The eight lines of a step belong to the eight
+  // triangles of a block, or all to one triangle.
   struct Tests {
-    double cell[kSteps * kFaces], rise[kSteps * kFaces];  // cell at height 0, and height times area
+    double cell[kSteps * kFaces], rise[kSteps * kFaces];  // cell at height 0; height above corner 0, times area
     double w0[kFaces], area[kFaces];
     uint64_t met;  // bit kFaces * step + place
     uint64_t* bits;
     int64_t stride;
   };
-  static constexpr int kRoom = 2;  // few, to stay in the nearest cache with the grids
+  static constexpr int kRoom = 2;  // small, to stay in the L1 cache together with the grids
 
-  // Takes the triangles of more than kSteps lines out of a block if that is less work.
+  // Tests triangles with more than kSteps lines one by one, if that is less work.
   template <int axis>
   NR_INLINE void test_apart(FaceBlock& t) {
-    constexpr double kSetUp = 4.0;  // what a triangle alone costs before its first step, in steps (measured)
+    constexpr double kSetUp = 4.0;  // the cost of setting up one triangle, in steps (measured)
     double *lines = t.lines[axis], apart = 0.0, most = 0.0;
     uint64_t large = 0, bit[kFaces] = {1, 2, 4, 8, 16, 32, 64, 128};
 #pragma omp simd reduction(+ : apart) reduction(max : most) reduction(| : large)
@@ -170,11 +171,11 @@ class CrossingMarker {
     const double *dw1 = t.edge[2][axis], *dw2 = t.edge[1][axis], *lines = t.lines[axis];
     const double stride_u = strides_[iu], stride_v = strides_[iv], nowhere = n_;
     double u[kFaces], v[kFaces];
-    double du[3][kFaces], dv[3][kFaces];  // of the edges, turned so that inside is positive
+    double du[3][kFaces], dv[3][kFaces];  // edges, with signs such that inside is positive
 #pragma omp simd
     for (int f = 0; f < kFaces; ++f) {
       const double first = t.first[iu][f], side = t.side[axis][f];
-      u[f] = lines[f] > 0.0 ? first : nowhere;  // beyond the last line, where nothing is met
+      u[f] = lines[f] > 0.0 ? first : nowhere;  // past the last line, where nothing is met
       v[f] = t.first[iv][f];
       for (int k = 0; k < 3; ++k) du[k][f] = side * t.edge[k][iu][f], dv[k][f] = side * t.edge[k][iv][f];
     }
@@ -205,7 +206,7 @@ class CrossingMarker {
     }
   }
 
-  // Line l of a triangle is the (l / columns, l % columns)-th of its box.
+  // Tests all lines of one triangle. Line l is at (l / columns, l % columns) of its bounding box.
   template <int axis>
   NR_INLINE void test_lines(const FaceBlock& t, int f) {
     constexpr int iu = (axis + 1) % 3, iv = (axis + 2) % 3;
@@ -227,7 +228,7 @@ class CrossingMarker {
         double *cell = tests.cell + kFaces * step, *rise = tests.rise + kFaces * step;
 #pragma omp simd
         for (int k = 0; k < kFaces; ++k) {
-          const double row = floor((line[k] + 0.5) * share);  // the half: rounding never reaches a whole number
+          const double row = floor((line[k] + 0.5) * share);  // + 0.5 keeps rounding errors away from whole numbers
           const double u = first_u + row, v = first_v + (line[k] - row * columns);
           const double e0 = du0 * (v - v1) - dv0 * (u - u1);
           const double e1 = du1 * (v - v2) - dv1 * (u - u2);
@@ -279,11 +280,11 @@ class CrossingMarker {
   Tests tests_[kRoom];
 };
 
-// Every corner's own cell, truncated towards zero: (-1, 0) lands in cell 0.
+// Marks the cell of every corner, truncated towards zero: coordinates in (-1, 0) give cell 0.
 NR_INLINE void mark_corners(const FaceBlock& t, int n, BitGrid& grid) {
   const double size = n, row = 64.0 * grid.words(), nowhere = grid.nowhere();
   for (int k = 0; k < 3; ++k) {
-    double cell[kFaces];  // and 2^52: as bits, its low half is the cell; 1024^3 fit
+    double cell[kFaces];  // cell + 2^52: the low 32 bits of the double are the cell, and 1024^3 fits
 #pragma omp simd
     for (int f = 0; f < kFaces; ++f) {
       const double x = t.corner[k][0][f], y = t.corner[k][1][f], z = t.corner[k][2][f];
@@ -300,8 +301,7 @@ NR_INLINE void mark_corners(const FaceBlock& t, int n, BitGrid& grid) {
   }
 }
 
-// A line marks the cells on both sides of it in both directions: the crossing's own, numbered as the
-// line, and those before it.
+// A line marks the four cells around it: across the line, those with its own numbers and those one before.
 template <bool one_word>
 NR_INLINE void thicken(VoxelScratch& s, int n) {
   const int words = one_word ? 1 : s.solid.words();
@@ -321,7 +321,7 @@ NR_INLINE void thicken(VoxelScratch& s, int n) {
   }
 }
 
-// False: a coordinate is not finite.
+// Returns false if a coordinate is not finite.
 template <class T>
 NR_INLINE bool mark_surface(const T* triangles, int64_t F, int n, VoxelScratch& s) {
   bool finite = true;
@@ -353,7 +353,8 @@ NR_CLONES bool mark_surface_of(const double* triangles, int64_t F, int n, VoxelS
   return mark_surface(triangles, F, n, s);
 }
 
-// Takes over what the planes on both sides know to be outside and spreads it; true if that was news.
+// Marks cells of a plane as outside if the planes on both sides show that they are, and spreads this over the plane.
+// Returns true if any cell is new.
 template <bool one_word>
 NR_INLINE bool flood_plane(const uint64_t* wall, uint64_t* known, int n, int words, bool fresh) {
   if (one_word) words = 1;
@@ -389,7 +390,7 @@ NR_INLINE bool flood_plane(const uint64_t* wall, uint64_t* known, int n, int wor
   return true;
 }
 
-// unset_as_bytes() of eight bits.
+// A table of unset_as_bytes().
 struct UnsetBytes {
   uint64_t of[256];
   constexpr UnsetBytes() : of() {
@@ -398,7 +399,7 @@ struct UnsetBytes {
 };
 constexpr UnsetBytes kUnsetBytes;
 
-// A row's cells that are not outside, a byte each.
+// Writes a row, one byte per cell: 1 if the cell is not outside.
 NR_INLINE void write_row(const uint64_t* row, int n, uint8_t* voxels) {
   int from = 0;
   for (; from + 8 <= n; from += 8) {
@@ -408,7 +409,7 @@ NR_INLINE void write_row(const uint64_t* row, int n, uint8_t* voxels) {
   for (; from < n; ++from) voxels[from] = ~row[from >> 6] >> (from & 63) & 1;
 }
 
-// Everything that the border cannot reach through empty cells, a byte each.
+// Finds the cells that empty cells connect with the border, and writes all others as 1, one byte per cell.
 template <bool one_word>
 NR_INLINE void flood_and_write(VoxelScratch& s, int n, uint8_t* voxels) {
   const int words = one_word ? 1 : s.solid.words();
@@ -424,7 +425,7 @@ NR_INLINE void flood_and_write(VoxelScratch& s, int n, uint8_t* voxels) {
   for (int i = 0; i < n; ++i)
     for (int j = 0; j < n; j += i == 0 || i == n - 1 ? 1 : n - 1)
       for (int64_t c = i * plane + j * words, k = 0; k < words; ++k) known[c + k] = ~wall[c + k];
-  // Sweeps there and back, over the planes whose neighbours have changed.
+  // Sweep up and down over the planes whose neighbours have changed.
   std::vector<char>& stale = s.stale;
   stale.assign(n, 1);
   bool fresh = true;
@@ -445,7 +446,7 @@ NR_CLONES void flood_and_write(VoxelScratch& s, int n, uint8_t* voxels) {
   s.solid.words() == 1 ? flood_and_write<true>(s, n, voxels) : flood_and_write<false>(s, n, voxels);
 }
 
-// Both rules return false, and leave `voxels` as they are, if a coordinate is not finite.
+// Both rules return false, and do not write `voxels`, if a coordinate is not finite.
 template <class T>
 bool published_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScratch& scratch) {
   scratch.solid.reset(n);
@@ -460,7 +461,7 @@ bool published_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, Voxel
 
 template <class T>
 bool all_finite(const T* values, int64_t count, int n) {
-  double odd = 0.0;  // NaN as soon as one value, in voxels, is not finite
+  double odd = 0.0;  // becomes NaN if any value, in voxels, is not finite
 #pragma omp simd reduction(+ : odd)
   for (int64_t i = 0; i < count; ++i) {
     const double value = static_cast<double>(values[i]) * n;
@@ -469,8 +470,8 @@ bool all_finite(const T* values, int64_t count, int n) {
   return odd == 0.0;
 }
 
-// Calls meet(line, crossing, first, sign) where a line through the centres of cells along an axis meets a triangle:
-// its number u n + v, the height, the first centre at or beyond (moved by t > 0, like the line), and which way.
+// Calls meet(line, at, first, sign) for every crossing of a triangle and a line through cell centres along an axis:
+// the line's number u n + v, the height, the first centre at or after it, and the sign of the triangle's area.
 template <class T, class Meet>
 NR_INLINE void for_crossings(const T* triangles, int64_t F, int n, int axis, Meet meet) {
   for (int64_t f = 0; f < F; ++f) {
@@ -490,18 +491,20 @@ NR_INLINE void for_crossings(const T* triangles, int64_t F, int n, int axis, Mee
   }
 }
 
-// Crossings closer than this, in voxels, are one: of faces that stand twice, in another order of corners.
+// Crossings closer than this, in voxels, are at the same place: duplicated faces with another order of corners differ
+// by rounding.
 NR_INLINE double same_place(int n) { return 1e-9 * n; }
 
-// Votes of the lines along one axis by their winding numbers. Counts those that turn, and of these the consistent
-// ones, whose winding number ends at zero. True if a line of others, or of crossings that cancel in place, was met.
+// The lines along one axis vote by their winding numbers. Counts the lines whose winding number is ever not zero
+// (`turning`), and of these the ones that end at zero (`consistent`). Returns true if other lines meet the mesh: lines
+// that do not end at zero, or whose crossings cancel at the same place.
 template <class T>
 bool vote_by_winding(const T* triangles, int64_t F, int n, int axis, uint8_t* voxels, VoxelScratch& scratch,
                      int64_t& turning, int64_t& consistent, std::vector<char>& kept) {
   const int64_t strides[3] = {static_cast<int64_t>(n) * n, n, 1}, lines = strides[0];
   const int64_t su = strides[(axis + 1) % 3], sv = strides[(axis + 2) % 3], sw = strides[axis];
-  std::vector<int32_t>& steps = scratch.steps;  // of the winding number, along each line
-  std::vector<double>& length = scratch.length; // between crossings of opposite signs
+  std::vector<int32_t>& steps = scratch.steps;  // changes of the winding number along each line
+  std::vector<double>& length = scratch.length; // sum of sign * height: 0 if crossings cancel at the same place
   steps.assign(static_cast<size_t>(lines) * (n + 1), 0);
   length.assign(lines, 0.0);
   kept.assign(lines, 0);
@@ -531,8 +534,8 @@ bool vote_by_winding(const T* triangles, int64_t F, int n, int axis, uint8_t* vo
   return others;
 }
 
-// Votes of one line by parity, from its sorted crossings: those at one place count once; where that makes them odd
-// in number, each for itself, as at a flat closed part; where that is odd too, the surface is open.
+// One line votes by the parity of its sorted crossings. Crossings at the same place count once. If this makes their
+// number odd, and it is even when all count, all count, as at a flat closed part. If both are odd, the surface is open.
 NR_INLINE void vote_by_parity(const Crossing* crossing, int64_t count, int n, uint8_t* cells, int64_t stride) {
   int64_t places = 0;
   for (int64_t k = 0; k < count; ++k) places += k == 0 || crossing[k].at - crossing[k - 1].at > same_place(n);
@@ -558,7 +561,8 @@ bool solid_rule(const T* triangles, int64_t F, int n, uint8_t* voxels, VoxelScra
   for (int axis = 0; axis < 3; ++axis)
     others |= vote_by_winding(triangles, F, n, axis, voxels, scratch, turning, consistent, kept[axis]);
   if (others) {
-    // Not closed and turned outwards everywhere. Where most lines say it is, the others alone vote by parity.
+    // The mesh is not everywhere closed and consistently oriented. If most lines are consistent, only the others vote
+    // by parity.
     const bool oriented = 4 * consistent >= 3 * turning;
     std::fill(voxels, voxels + cells, uint8_t(0));
     std::vector<Crossing>& met = scratch.met;
@@ -614,7 +618,7 @@ namespace {
 
 NR_CLONES void count_overlap(const uint8_t* a, const uint8_t* b, int64_t cells, int64_t counts[2]) {
   int64_t both = 0, either = 0, i = 0;
-  for (; i + 8 <= cells; i += 8) {  // a byte a cell: so many bits as cells
+  for (; i + 8 <= cells; i += 8) {  // one byte per cell, so bits set are cells set
     uint64_t x, y;
     memcpy(&x, a + i, 8), memcpy(&y, b + i, 8);
     both += bits_set(x & y), either += bits_set(x | y);

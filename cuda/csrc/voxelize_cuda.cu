@@ -10,8 +10,8 @@ namespace nr {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int64_t kWorkspace = 512 << 20;   // at most, where grids go to global memory
-constexpr size_t kSharedBytes = 32 * 1024;  // for grids, of the 48 KB that every device has without asking
+constexpr int64_t kWorkspace = 512 << 20;   // most bytes of workspace, if the grids are in global memory
+constexpr size_t kSharedBytes = 32 * 1024;  // most bytes of grids in shared memory; every device has 48 KB by default
 
 using Word = unsigned long long;
 
@@ -20,36 +20,37 @@ struct Rows {
   Word* bits;
   int n, words;
   __device__ Word* row(int i, int j) const { return bits + (static_cast<int64_t>(i) * n + j) * words; }
-  // By halves of words: shared memory has an atomic "or" of 32 bits, one of 64 is a loop.
+  // Uses 32-bit halves of words: in shared memory, a 32-bit atomic "or" is one instruction, a 64-bit one is a loop.
   __device__ void mark(int i, int j, int k) const {
     atomicOr(reinterpret_cast<unsigned*>(row(i, j)) + (k >> 5), 1u << (k & 31));
   }
 };
 
-// k / n without a division of integers, which takes a GPU some thirty instructions: (k + 1/2) / n is at
-// least 1/2n away from every integer, which is more than rounding moves it while k < 2^21.
+// k / n without an integer division, which takes a GPU some thirty instructions. (k + 1/2) / n is at least 1/2n
+// away from every integer, more than the rounding error for k < 2^21.
 __device__ inline int quotient(int k, float one_nth) { return static_cast<int>((k + 0.5f) * one_nth); }
 
 int words_of(int n) { return (n + 63) / 64; }
 size_t grid_bytes(int n) { return sizeof(Word) * n * n * words_of(n); }
 
-// Blocks that work at a time where each needs its grids in global memory.
+// Number of blocks at a time if each has its grids in global memory.
 unsigned global_blocks(const VoxelizeArguments& a) {
   return blocks_for(a.B, 1, std::max<int64_t>(1, kWorkspace / (2 * grid_bytes(a.n))));
 }
 
-// The triangles that a block has in hand, one a thread. Most meet a handful of grid lines and some meet
-// hundreds, so the lines are dealt out: of triangle f along each axis, those of owner 3 f + axis.
+// The triangles of a block, one per thread, in shared memory. Most meet a few grid lines and some meet hundreds, so
+// the lines are distributed over the threads. Owner 3 f + axis stands for the lines along an axis of triangle f.
 struct Hand {
   struct Lines {
-    int16_t u, v, columns;  // the first one, and how many v there are to a u
+    int16_t u, v, columns;  // the first line, and the number of lines with the same u
     float one_column;       // 1 / columns
   };
   double corners[kThreads][9];  // in voxels
   Lines lines[3 * kThreads];
   Deal<kThreads, 3> deal;
 
-  // By a thread, of its own triangle: marks the cells of the corners, counts lines. False: not finite.
+  // A thread calls this to store its own triangle. It marks the cells of the corners and counts the grid lines.
+  // Returns false if a coordinate is not finite.
   template <class T>
   __device__ bool take(const T* triangle, int n, const Rows& solid, int (&counts)[3]) {
     double* corner = corners[threadIdx.x];
@@ -59,7 +60,7 @@ struct Hand {
       odd += corner[i] - corner[i];
     }
     if (!(odd == 0.0)) return false;
-    int first[3], last[3];  // between which grid lines it lies, by coordinate
+    int first[3], last[3];  // range of grid lines along each coordinate
     for (int c = 0; c < 3; ++c) {
       first[c] = first_in(min3(corner[c], corner[c + 3], corner[c + 6]), n);
       last[c] = last_in(max3(corner[c], corner[c + 3], corner[c + 6]), n);
@@ -72,7 +73,7 @@ struct Hand {
       lines[3 * threadIdx.x + axis] = {static_cast<int16_t>(first[iu]), static_cast<int16_t>(first[iv]),
                                        static_cast<int16_t>(columns), 1.0f / columns};
     }
-    for (int k = 0; k < 9; k += 3) {  // truncated towards zero: (-1, 0) lands in cell 0
+    for (int k = 0; k < 9; k += 3) {  // the cast truncates: coordinates in (-1, 0) give cell 0
       const double x = corner[k], y = corner[k + 1], z = corner[k + 2];
       if (min3(x, y, z) > -1.0 && max3(x, y, z) < n)
         solid.mark(static_cast<int>(x), static_cast<int>(y), static_cast<int>(z));
@@ -80,7 +81,7 @@ struct Hand {
     return true;
   }
 
-  // By any thread: marks the cells on both sides of a line where it meets its triangle.
+  // Any thread may call this: marks the four cells around a line where it meets its triangle.
   __device__ void mark_crossing(int item, int n, const Rows& solid) const {
     const int owner = deal.owner_of(item), axis = owner % 3, k = item - deal.first_of(owner);
     const ColumnTriangle t = along_axis(corners[owner / 3], 1.0, axis);
@@ -91,7 +92,7 @@ struct Hand {
     const double at = crossing_at(t, e);
     if (!(at >= 0.0 && at < n)) return;
     const int w = static_cast<int>(at);
-    for (int around = 0; around < 4; ++around) {  // before the first line: its own cell once more
+    for (int around = 0; around < 4; ++around) {  // no cell lies before the first line
       const int a = around & 1 ? max(u - 1, 0) : u, b = around >> 1 ? max(v - 1, 0) : v;
       solid.mark(axis == 0 ? w : axis == 1 ? b : a, axis == 0 ? a : axis == 1 ? w : b,
                  axis == 0 ? b : axis == 1 ? a : w);
@@ -99,7 +100,7 @@ struct Hand {
   }
 };
 
-// Hands on to one row what the rows around it know to be outside; true if that was news.
+// Marks cells of one row as outside if the neighbouring rows show that they are. Returns true if any cell is new.
 __device__ inline bool flood_from_around(const Rows& solid, const Rows& outside, int i, int j) {
   const int n = solid.n, words = solid.words;
   const bool border = i == 0 || j == 0 || i == n - 1 || j == n - 1;
@@ -121,7 +122,7 @@ __device__ inline bool flood_from_around(const Rows& solid, const Rows& outside,
   return news != 0;
 }
 
-// A block fills the grid of one mesh after another. In shared memory a row is one word.
+// Each block voxelises one mesh after another. kShared: the grids are in shared memory, and a row is one word.
 template <class T, bool kShared>
 __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* workspace, long long* first_bad) {
   NR_DYNAMIC_SHARED(Word, shared);
@@ -132,7 +133,7 @@ __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* w
   const float one_half = 1.0f / half;
   const Rows solid{mine, n, words}, outside{mine + all_words, n, words};
   for (int64_t b = blockIdx.x; b < a.B; b += gridDim.x) {
-    const Word beyond = n % 64 ? ~Word(0) << n % 64 : 0;  // bits of a row's last word that are no cells
+    const Word beyond = n % 64 ? ~Word(0) << n % 64 : 0;  // bits of a row's last word that have no cell
     for (int w = threadIdx.x; w < all_words; w += kThreads) {
       solid.bits[w] = (w + 1) % words == 0 ? beyond : 0;
       outside.bits[w] = 0;
@@ -148,7 +149,7 @@ __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* w
       __syncthreads();
     }
     for (bool again = true; again;) {
-      // Rows in the two colours of a chessboard: those of one read only those of the other.
+      // Rows are coloured like a chessboard. Rows of one colour read only rows of the other, so there is no race.
       again = false;
       for (int colour = 0; colour < 2; ++colour) {
         for (int r = threadIdx.x; r < n * half; r += kThreads) {
@@ -175,7 +176,7 @@ __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* w
   }
 }
 
-// A block counts one pair of grids after another.
+// Each block counts one pair of grids after another.
 __global__ void count_overlap(OverlapArguments o, bool aligned) {
   __shared__ int64_t sums[2][kThreads];
   for (int64_t k = blockIdx.x; k < o.B; k += gridDim.x) {

@@ -1,4 +1,4 @@
-"""Draws conventions.png and examples.png; needs matplotlib and the GIFs of the four examples.
+"""Draw conventions.png and examples.png. Needs matplotlib and the GIFs of the four examples.
 
     python cuda/docs/pictures.py FOLDER_OF_GIFS
 """
@@ -95,7 +95,7 @@ def conventions():
 
 
 def examples(folder, height=112):
-    """A row of moments of each GIF."""
+    """Draw a row of frames of each GIF."""
     rows = []
     for k in range(1, 5):
         with Image.open(os.path.join(folder, f"example{k}.gif")) as animation:

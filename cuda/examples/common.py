@@ -1,4 +1,4 @@
-"""What the examples share: a teapot made in code, and animations."""
+"""Shared code of the examples: a teapot, command-line options, and GIF files."""
 import argparse
 import math
 import os
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-# Radius and height from the foot's centre over the belly and the lid to the top of its knob.
+# (radius, height) of the teapot's outline, from the centre of its foot to the top of the knob on its lid.
 PROFILE = [(0, -0.62), (0.42, -0.62), (0.46, -0.58), (0.62, -0.4), (0.72, -0.15), (0.7, 0.1), (0.58, 0.32),
            (0.46, 0.43), (0.45, 0.47), (0.36, 0.54), (0.2, 0.6), (0.08, 0.63), (0.07, 0.68), (0.12, 0.74),
            (0.09, 0.8), (0, 0.82)]
@@ -28,14 +28,15 @@ def teapot():
 
 
 def _along(points, count):
-    """`count` points at equal distances along a polygon of points (N, D)."""
+    """`count` points at equal distances along a polyline of points (N, D)."""
     points = np.array(points, float)
     at = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     return np.stack([np.interp(np.linspace(0, at[-1], count), at, column) for column in points.T], 1)
 
 
 def _rings(rings, closed):
-    """Faces between neighbouring rings (R, N, 3), with poles in the place of the first and last if closed."""
+    """Vertices and faces of the surface through rings (R, N, 3). In a `closed` surface
+    the first and the last ring are poles: their points coincide."""
     count, sides = rings.shape[:2]
     vertices, faces = rings.reshape(-1, 3), []
     for r in range(count - 1):
@@ -71,11 +72,11 @@ def _tube(path, radii, sides, count):
 
 
 def options(description, out, steps, size):
-    """Command line of an example: --out, --steps, --size."""
+    """Parse the command line of an example: --out, --steps, --size."""
     parser = argparse.ArgumentParser(description=description,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", default=out, help="GIF to write")
-    parser.add_argument("--steps", type=int, default=steps, help="steps of the optimiser, or pictures")
+    parser.add_argument("--steps", type=int, default=steps, help="steps of the optimiser; in example1 pictures")
     parser.add_argument("--size", type=int, default=size, help="width and height of a picture in pixels")
     given = parser.parse_args()
     if min(given.steps, given.size) < 1:
@@ -86,7 +87,7 @@ def options(description, out, steps, size):
 
 
 def write_gif(path, frames, milliseconds=60):
-    """An endless animation of pictures (3, H, W) or (H, W) in [0, 1]."""
+    """Write pictures (3, H, W) or (H, W) in [0, 1] as a GIF that repeats endlessly."""
     pictures = []
     for frame in frames:
         frame = frame.detach().cpu().clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Draw a turntable: a teapot with stripes, seen from all around."""
+"""Draw a turntable: a striped teapot from all sides."""
 import torch
 
 import neural_renderer as nr

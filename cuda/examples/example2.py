@@ -8,7 +8,7 @@ VIEWS = 8
 
 
 def sphere(rings=26, sides=40, radius=0.7):
-    """Vertices (V, 3) and faces (F, 3) of a globe."""
+    """Vertices (V, 3) and faces (F, 3) of a sphere of latitude rings and longitude sides."""
     latitude = torch.linspace(-torch.pi / 2, torch.pi / 2, rings)[1:-1, None]
     turn = torch.arange(sides) * 2 * torch.pi / sides
     globe = torch.stack([latitude.cos() * turn.cos(), latitude.sin().expand(-1, sides),
@@ -26,7 +26,7 @@ def sphere(rings=26, sides=40, radius=0.7):
 
 
 def neighbours(faces, count):
-    """Matrix (V, V) that takes each vertex to the mean of its neighbours."""
+    """Matrix (V, V) that maps vertices to the mean of their neighbours."""
     i, j = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).T
     matrix = torch.zeros(count, count)
     matrix[i, j] = matrix[j, i] = 1.0
@@ -54,7 +54,7 @@ def main():
         images = silhouettes(vertices, faces)
         both = (images * target).sum((1, 2))
         overlap = both / (images + target - images * target).sum((1, 2))
-        rough = (moved - mean @ moved).square().sum()  # neighbours move alike
+        rough = (moved - mean @ moved).square().sum()  # neighbours should move alike
         loss = (1 - overlap).mean() + 0.5 * rough
         optimizer.zero_grad()
         loss.backward()

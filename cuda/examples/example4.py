@@ -1,4 +1,4 @@
-"""Find the camera of a picture: what it shows on the left, the search on the right."""
+"""Find the camera of a picture: the picture on the left, the search on the right."""
 import torch
 
 import neural_renderer as nr

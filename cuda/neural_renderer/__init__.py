@@ -1,7 +1,7 @@
 """Differentiable mesh renderer: the interface of neural_renderer_pytorch, on CPU and CUDA.
 
 `import neural_renderer as nr`; see `Renderer`, the camera functions and the rasterize* functions.
-Conventions (axes, handedness, row order, angles) stand in `neural_renderer.cameras`.
+`neural_renderer.cameras` documents the conventions: axes, handedness, row order, angles.
 """
 from .backend import get_backend, set_backend
 from .batches import unpack
@@ -16,7 +16,7 @@ from .renderer import Renderer
 from .smooth import smoothness
 from .version import __version__
 
-name = "neural_renderer"  # as the original has it
+name = "neural_renderer"  # the original package exports this name
 enter_modules()
 __all__ = ["Mesh", "Rasterize", "Renderer", "__version__", "create_texture_image", "from_opencv", "get_backend",
            "get_points_from_angles", "lighting", "load_obj", "load_textures", "look", "look_at", "name", "perspective",

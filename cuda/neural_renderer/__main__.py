@@ -1,4 +1,4 @@
-"""`python -m neural_renderer`: what was built, and what of it works here."""
+"""`python -m neural_renderer` prints which kernels were built and tests them on each device of this machine."""
 import sys
 
 import torch
@@ -11,7 +11,7 @@ def main():
           f"torch {torch.__version__}")
     kernels = backend._kernels
     if kernels is None:
-        print(f"compiled kernels: none ({backend._import_error}); the NumPy reference takes over")
+        print(f"compiled kernels: none ({backend._import_error}); the NumPy reference is used instead")
     else:
         archs = kernels.cuda_architectures
         print("compiled kernels: CPU" + (f" and CUDA for compute capability {archs.replace(';', ', ')}" if archs else
@@ -22,7 +22,7 @@ def main():
 
 
 def try_out(device):
-    """Draw a triangle and its gradient; 0 if both are as they are known to be (Kato et al.'s test)."""
+    """Draw a triangle and compare its gradient with known values (a test of Kato et al.'s); 0 if they agree."""
     vertices = torch.tensor([[[0.8, 0.8, 1.0], [0.0, -0.5, 1.0], [0.2, -0.4, 1.0]]], device=device, requires_grad=True)
     faces = torch.tensor([[[0, 1, 2]]], device=device)
     renderer = Renderer(image_size=64, anti_aliasing=False, camera_mode="look_at", perspective=False)

@@ -1,4 +1,4 @@
-"""Which kernels do the work: the compiled ones, or the NumPy reference."""
+"""Choose between the compiled kernels and the NumPy reference."""
 import os
 import warnings
 
@@ -12,8 +12,10 @@ _choice = None
 
 
 def default(package, kernels, why, stacklevel=3):
-    """The kernels of a package where a program chooses none: what NR_BACKEND says, else 'compiled' where the compiled
-    module could be loaded and 'reference', with a warning, where it could not (`kernels` None, `why` the error)."""
+    """The backend of `package` when the program has not chosen one: the value of NR_BACKEND if it is set, else
+    'compiled' if the compiled module could be imported, else 'reference', with a warning.
+
+    `kernels` is the compiled module, or None if its import failed with the error `why`."""
     name = os.environ.get("NR_BACKEND") or None
     if name not in ("compiled", "reference", None):
         raise ValueError(f"NR_BACKEND must be 'compiled' or 'reference', got {name!r}")
@@ -21,8 +23,8 @@ def default(package, kernels, why, stacklevel=3):
         raise ImportError(f"the compiled kernels of {package} cannot be loaded: {why}")
     if name is None and kernels is None:
         warnings.warn(
-            f"the compiled kernels of {package} cannot be loaded ({why}); the NumPy reference takes over, correct but "
-            "hundreds of times slower. Install a C++ compiler and run: pip install ./cuda", RuntimeWarning,
+            f"the compiled kernels of {package} cannot be loaded ({why}); the NumPy reference is used instead. It is "
+            "correct but hundreds of times slower. Install a C++ compiler and run: pip install ./cuda", RuntimeWarning,
             stacklevel=stacklevel)
     return name or ("reference" if kernels is None else "compiled")
 
@@ -30,8 +32,8 @@ def default(package, kernels, why, stacklevel=3):
 def get_backend():
     """Name of the kernels in use: 'compiled' or 'reference'.
 
-    Taken from `set_backend`, else from the environment variable NR_BACKEND, else 'compiled' where
-    the compiled module can be loaded and 'reference', with one warning, where it cannot.
+    `set_backend` comes first, then the environment variable NR_BACKEND. If neither is set, the name is
+    'compiled' if the compiled module can be imported, else 'reference', with one warning.
     """
     global _choice
     if _choice is None:
@@ -40,7 +42,7 @@ def get_backend():
 
 
 def set_backend(name):
-    """Choose the kernels: 'compiled' or 'reference' (None: choose anew at the next call)."""
+    """Use the kernels `name`: 'compiled' or 'reference'. None makes `get_backend` choose again."""
     global _choice
     if name not in ("compiled", "reference", None):
         raise ValueError(f"backend must be 'compiled' or 'reference', got {name!r}")

@@ -1,38 +1,38 @@
-"""Batches of meshes of different topology: as lists, or packed one behind the other."""
+"""Batches of meshes of different sizes, as lists or packed into one tensor."""
 import torch
 
 from .checks import check_mesh, check_vertices, describe, indices_are_right, integers
 
 
 def unpack(vertices, faces, vertex_offsets, face_offsets, textures=None):
-    """Lists, as `Renderer` takes them, of meshes that stand one behind the other.
+    """Split packed meshes into the lists that `Renderer` takes.
 
     Parameters
     ----------
     vertices : (sum of V_i, 3) float
     faces : (sum of F_i, 3) integer indices into all of `vertices`: a packed batch is itself a mesh.
-    vertex_offsets, face_offsets : B + 1 ascending integers, the first 0, the last the number of all. Mesh i has
-        vertices[vertex_offsets[i]:vertex_offsets[i + 1]], and the same of faces.
+    vertex_offsets, face_offsets : B + 1 ascending integers, from 0 to the total number. Mesh i has
+        vertices[vertex_offsets[i]:vertex_offsets[i + 1]] and faces[face_offsets[i]:face_offsets[i + 1]].
     textures : (sum of F_i, T, T, T, 3) float, or (sum of V_i, 3) for colours of vertices, optional
 
     Returns
     -------
-    lists of vertices (V_i, 3), of faces (F_i, 3) that count from the mesh's own first vertex, and, where
-    textures were given, of textures (F_i, T, T, T, 3) or (V_i, 3). Gradients flow to the packed tensors.
+    Lists of vertices (V_i, 3) and of faces (F_i, 3), whose indices count from the first vertex of their mesh. With
+    `textures`, also a list of textures (F_i, T, T, T, 3) or (V_i, 3). Gradients flow to the packed tensors.
     """
     faces = integers(faces)
     check_mesh("", vertices, faces)
     sizes = [_sizes(name, offsets, len(all_)) for name, offsets, all_ in (
         ("vertex_offsets", vertex_offsets, vertices), ("face_offsets", face_offsets, faces))]
     if len(sizes[0]) != len(sizes[1]):
-        raise ValueError(f"vertex_offsets and face_offsets must be of one length, got {len(sizes[0]) + 1} and "
+        raise ValueError(f"vertex_offsets and face_offsets must have the same length, got {len(sizes[0]) + 1} and "
                          f"{len(sizes[1]) + 1} offsets")
     counts, owner = torch.tensor(sizes[0], device=faces.device), torch.arange(len(sizes[1]), device=faces.device)
     owner = owner.repeat_interleave(torch.tensor(sizes[1], device=faces.device), output_size=len(faces))
     faces = faces - (counts.cumsum(0) - counts)[owner, None].to(faces.dtype)
     stray = ((faces < 0) | (faces >= counts[owner, None])).any(1)
     if stray.any():
-        raise IndexError(f"faces of mesh {int(owner[stray][0])} must hold indices of its own vertices alone")
+        raise IndexError(f"faces of mesh {int(owner[stray][0])} must hold only indices of the vertices of that mesh")
     own_vertices, own_faces = vertices.split(sizes[0]), list(faces.split(sizes[1]))
     for own, count in zip(own_faces, sizes[0]):
         indices_are_right(own, count)
@@ -55,10 +55,11 @@ def _sizes(name, offsets, total):
 
 
 def pad(vertices, faces, textures=None):
-    """Tensors (B, V, 3), (B, F, 3) and (B, F, T, T, T, 3), (B, V, 3) or None of meshes of different sizes.
+    """Pad lists of meshes of different sizes to tensors: vertices (B, V, 3), faces (B, F, 3), and textures
+    (B, F, T, T, T, 3) or (B, V, 3), None if none are given.
 
-    A tensor in the place of a list is taken mesh by mesh; faces (F, 3) belong to every mesh. What is added
-    are copies of a vertex and faces (0, 0, 0), which have no area: they are not drawn and cost nothing.
+    A tensor in place of a list holds one mesh per row; faces (F, 3) belong to every mesh. The padding is copies of
+    a vertex and faces (0, 0, 0). These faces have no area: they are not drawn and cost nothing.
     """
     if not isinstance(vertices, (list, tuple)):
         check_vertices(vertices)
@@ -82,7 +83,7 @@ def pad(vertices, faces, textures=None):
         missing = most["vertices"] - len(vertices)
         if not missing:
             return vertices
-        # Not zeros: a vertex at the eye would turn the camera's gradient into NaN.
+        # Not zeros: a vertex at the eye would make the camera's gradient NaN.
         return torch.cat([vertices, (vertices[:1] if len(vertices) else any_vertex).expand(missing, -1)])
 
     def with_zeros(tensor, length):

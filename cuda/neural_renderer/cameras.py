@@ -16,7 +16,7 @@ from .checks import check_vertices, numbers, real, scalars, vectors
 
 
 def _like(given):
-    """A tensor whose dtype and device the result gets: the first float one that is given, else float64, CPU."""
+    """The tensor that sets the dtype and device of the result: the first float tensor, else a float64 on the CPU."""
     floats = (v for v in given.values() if isinstance(v, torch.Tensor) and v.is_floating_point())
     return next(floats, torch.zeros((), dtype=torch.float64))
 
@@ -28,8 +28,8 @@ def get_points_from_angles(distance, elevation, azimuth, degrees=True):
 
     Returns
     -------
-    A tuple of three floats for numbers; a (B, 3) tensor for tensors, arrays or lists of shape (B,), of which
-    some may be numbers.
+    A tuple of three floats if all arguments are numbers. A (B, 3) tensor if any is a tensor, array or list of
+    shape (B,); the others may be numbers.
     """
     given = {"distance": distance, "elevation": elevation, "azimuth": azimuth}
     if any(isinstance(v, torch.Tensor) or np.ndim(v) for v in given.values()):
@@ -52,8 +52,8 @@ def look_at(vertices, eye, at=(0, 0, 0), up=(0, 1, 0)):
     """Camera coordinates of vertices for a camera at `eye` that looks at the point `at`.
 
     With z = unit(at - eye), x = unit(up x z), y = unit(z x x) as the rows of R, the result is
-    (v - eye) R^T. `eye`, `at` and `up` are (3,) or (B, 3); gradients flow to them. From straight above or
-    below, where up x z is zero, the picture is the limit at azimuth 0.
+    (v - eye) R^T. `eye`, `at` and `up` are (3,) or (B, 3); gradients flow to them. If the camera looks
+    straight down or up, up x z is zero; x is then its limit for an eye at azimuth 0.
     """
     check_vertices(vertices)
     eye, at, up = (vectors(n, v, vertices) for n, v in (("eye", eye), ("at", at), ("up", up)))
@@ -61,7 +61,7 @@ def look_at(vertices, eye, at=(0, 0, 0), up=(0, 1, 0)):
 
 
 def look(vertices, eye, direction=(0, 1, 0), up=None):
-    """As `look_at`, for a camera that looks along `direction`. `up` None is y."""
+    """As `look_at`, for a camera at `eye` that looks along `direction`. `up=None` means (0, 1, 0)."""
     check_vertices(vertices)
     direction = vectors("direction", direction, vertices)
     up = vectors("up", (0, 1, 0) if up is None else up, vertices)
@@ -80,9 +80,10 @@ def _rotate(vertices, eye, forward, up):
 
 
 def _behind(z):
-    """Depths by which x and y can be divided: where they are 0, and a hair below, a hair behind the eye.
+    """Depths by which x and y can be divided: depths in (-1e-6, 0] become -1e-6, just behind the eye.
 
-    The rasteriser clips faces there; 0 would be lost to it, and NaN in the gradient. A depth in front stays as it is.
+    The rasteriser clips faces that reach behind the eye. It could not draw a corner at depth 0, and its gradient would
+    be NaN. Depths in front of the eye do not change.
     """
     return torch.where((z <= 0) & (z > -1e-6), -1e-6, z)
 
@@ -90,8 +91,8 @@ def _behind(z):
 def perspective(vertices, angle=30.0):
     """x / (z tan angle), y / (z tan angle), z: `angle`, a number or (B,), is HALF the field of view in degrees.
 
-    Vertices behind the eye (z <= 0) come out mirrored through the centre, which is what the rasteriser needs to clip
-    faces that reach there; z within 1e-6 of the eye's plane becomes -1e-6.
+    Vertices behind the eye (z <= 0) come out mirrored through the centre: the rasteriser expects this when it clips
+    faces that reach behind the eye. z in (-1e-6, 0] becomes -1e-6.
     """
     check_vertices(vertices)
     angle = scalars("angle", angle, vertices, 1)
@@ -108,10 +109,10 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
     K, R : (B, 3, 3); t : (B, 1, 3) or (B, 3); dist_coeffs : (B, 5), k1 k2 p1 p2 k3, or None; B may be 1. Tensors,
         arrays or lists.
     orig_size : size in pixels of the image that K is for, one number or (height, width). u and
-        (orig_size - v) go from [0, orig_size] to [-1, 1].
+        (orig_size - v) are scaled from [0, orig_size] to [-1, 1].
 
-    Vertices behind the camera are not distorted: the polynomial says nothing of what no lens sees, and an edge that
-    leaves the picture goes on straight.
+    Vertices behind the camera are not distorted: the distortion polynomial is only valid for points that the lens
+    sees. An edge that leaves the picture continues straight.
     """
     check_vertices(vertices)
 
@@ -156,22 +157,21 @@ def _original_size(size):
 
 
 def from_opencv(camera_matrix, rotation, translation, dist_coeffs=None, image_size=None):
-    """What `Renderer` and its calls need to see what an OpenCV camera sees.
+    """Arguments that make `Renderer` and its calls draw what an OpenCV camera sees.
 
     >>> renderer = nr.Renderer(image_size=(480, 640), **nr.from_opencv(K, rvec, tvec, dist, (480, 640)))
 
-    OpenCV counts pixels from the centre of the first, this renderer from its outer corner: half a pixel is
-    added to the principal point. Gradients flow to all arguments that are tensors.
+    In OpenCV the centre of the first pixel is (0, 0); in this renderer its outer corner is. So this function adds
+    half a pixel to the principal point. Gradients flow to all arguments that are tensors.
 
     Parameters
     ----------
     camera_matrix : (3, 3) or (B, 3, 3)
     rotation : vectors (3,), (3, 1), (B, 3) or (B, 3, 1), as cv2.calibrateCamera and cv2.solvePnP give them,
-        or matrices (3, 3) or (B, 3, 3). (3, 3) is one matrix.
+        or matrices (3, 3) or (B, 3, 3). An argument of shape (3, 3) is taken as one matrix.
     translation : (3,), (3, 1), (B, 3) or (B, 3, 1)
     dist_coeffs : k1 k2 p1 p2 and perhaps k3: (N,), (1, N), (N, 1) or (B, N)
-    image_size : (height, width) of the images that the camera was calibrated on; cv2 says it the other
-        way round.
+    image_size : (height, width) of the images that the camera was calibrated on; cv2 has (width, height).
 
     Returns
     -------
@@ -211,7 +211,7 @@ def _rows(name, value, *lengths):
 
 
 def _rodrigues(vectors):
-    """Rotation matrices (B, 3, 3) about vectors (B, 3) by their lengths; smooth at zero too."""
+    """Rotation matrices (B, 3, 3) about vectors (B, 3), by their lengths in radians; differentiable at zero too."""
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(-1, 3, 3))

@@ -1,4 +1,4 @@
-"""What comes in, checked once, in one sentence that names the argument."""
+"""Checks of arguments. An error is one sentence that names the argument."""
 import numpy as np
 import torch
 
@@ -18,13 +18,14 @@ def check_vertices(vertices):
 
 
 def integers(faces, which=""):
-    """Faces of a float dtype as int64, where every number is whole; anything else as it is, for check_faces to see."""
+    """Convert faces of a float dtype to int64; ValueError unless all are whole numbers. Other faces are returned as
+    they are, for `check_faces` to check."""
     if not isinstance(faces, torch.Tensor) or not faces.is_floating_point():
         return faces
     whole = faces.long()
     looked = not torch.compiler.is_compiling() and not (faces.is_cuda and torch.cuda.is_current_stream_capturing())
     if looked and not torch.equal(whole.to(faces.dtype), faces):
-        raise ValueError(f"faces{which} must be whole numbers, got {describe(faces)} with others among them")
+        raise ValueError(f"faces{which} must be whole numbers, got {describe(faces)} with values that are not")
     return whole
 
 
@@ -32,9 +33,9 @@ def check_faces(faces, vertices):
     """Raise ValueError unless faces is an integer tensor (F, 3) or (B, F, 3) on vertices' device, and
     IndexError if an index is out of range. Returns whether the indices are known to be right.
 
-    Where nothing can be looked at (torch.compile, vmap over faces) they are not. On a GPU, looking at the indices makes
-    the host wait for the device: it happens once for each tensor,
-    not while a CUDA graph is captured, and the kernels draw faces that are out of range as nothing.
+    torch.compile and vmap over faces hide the indices: the result is then False. On a GPU the check makes the host wait
+    for the device, so it runs once for each tensor, and never while a CUDA graph is captured. The kernels skip faces
+    with an index out of range.
     """
     B, V = vertices.shape[:2]
     if not isinstance(faces, torch.Tensor) or faces.is_floating_point() or faces.is_complex() \
@@ -66,7 +67,7 @@ def check_faces(faces, vertices):
 
 
 def indices_are_right(faces, V):
-    """Spare check_faces the look at indices that were made, or checked, below V."""
+    """Record that all indices are known to be below V, so that `check_faces` does not look at them again."""
     faces._indices_seen = _state(faces, V)
 
 
@@ -75,10 +76,10 @@ def _state(faces, V):
 
 
 def check_mesh(which, vertices, faces, like=None):
-    """Raise ValueError or IndexError unless vertices (V, 3) and faces (F, 3) are one mesh.
+    """Raise ValueError or IndexError unless vertices (V, 3) and faces (F, 3) form one mesh.
 
-    `which` is added to the names, '[2]' for the third of a list. With `like`, vertices must have its dtype
-    and device.
+    Errors add `which` to the names of the arguments, such as '[2]' for the third mesh of a list. If `like` is given,
+    vertices must have its dtype and device.
     """
     if not isinstance(vertices, torch.Tensor) or vertices.dim() != 2 or vertices.shape[1] != 3 \
             or not vertices.is_floating_point():
@@ -96,7 +97,8 @@ def check_mesh(which, vertices, faces, like=None):
 
 
 def numbers(name, value, like, what):
-    """Numbers of any kind as a tensor of the dtype and device of `like`; lists of tensors keep their graph."""
+    """Convert numbers (a number, list, array or tensor) to a tensor with the dtype and device of `like`. Gradients flow
+    to the tensors of a list."""
     try:
         if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value):
             return torch.stack([torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in value])
@@ -114,15 +116,15 @@ def _plain(value):
 
 
 def _filled(value, like):
-    """A plain number or a list of them, made on the device: a copy from the host would make a GPU's caller wait, and
-    cannot be part of a CUDA graph."""
+    """A tensor of a plain number or of a list of them, made on the device: a copy from the host would make the caller
+    wait for the GPU, and a CUDA graph cannot contain it."""
     if isinstance(value, (list, tuple)):
         return torch.stack([_filled(v, like) for v in value])
     return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
 def real(name, value):
-    """A number as a float, or one sentence."""
+    """Convert a number to a float; ValueError if it is none."""
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):
@@ -130,9 +132,9 @@ def real(name, value):
 
 
 def scalars(name, value, like, *ones):
-    """A number as it is, (B,) numbers as a (1 or B, *ones) tensor like the (B, ...) tensor `like`."""
+    """Return a number unchanged, and (B,) numbers as a (1 or B, *ones) tensor like the (B, ...) tensor `like`."""
     if isinstance(value, (int, float)):
-        return value  # where it takes part in no copy to a device
+        return value  # a plain number needs no copy to the device
     value = numbers(name, value, like, "a number or (B,) numbers")
     if value.dim() > 1 or value.numel() not in (1, like.shape[0]):
         raise ValueError(f"{name} must be a number or of shape ({like.shape[0]},), got {tuple(value.shape)}")
@@ -140,7 +142,7 @@ def scalars(name, value, like, *ones):
 
 
 def vectors(name, value, like):
-    """(3,) or (B, 3) numbers of any kind as a (1 or B, 3) tensor like the (B, ...) tensor `like`."""
+    """Convert (3,) or (B, 3) numbers to a (1 or B, 3) tensor like the (B, ...) tensor `like`."""
     value = numbers(name, value, like, "three numbers or a (B, 3) tensor")
     shape = tuple(value.shape)
     if value.dim() == 1:

@@ -14,7 +14,7 @@ def vertices_to_faces(vertices, faces):
 
 
 def corners_of(vertices, faces):
-    """`vertices_to_faces` of what was checked."""
+    """`vertices_to_faces` without its checks."""
     if faces.dim() == 2:
         return vertices[:, faces.long()]
     batch = torch.arange(len(vertices), device=vertices.device)[:, None, None]
@@ -27,7 +27,7 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
 
     ambient + directional * relu(n . direction), with n = unit((v0 - v1) x (v2 - v1)), which is
     OPPOSITE to the right-hand normal of (v0, v1, v2); the back has -n. `direction` points to the
-    light and is not normalised. Everything is in world space.
+    light; it is used as given, not normalised. Everything is in world space.
 
     Parameters
     ----------
@@ -63,10 +63,10 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
 
 def lighting(faces, textures, intensity_ambient=0.5, intensity_directional=0.5,
              color_ambient=(1, 1, 1), color_directional=(1, 1, 1), direction=(0, 1, 0)):
-    """Textures (B, F, T, T, T, 3) under the light on the fronts of `faces` (B, F, 3, 3).
+    """Multiply textures (B, F, T, T, T, 3) by the light on the fronts of `faces` (B, F, 3, 3); see `face_light`.
 
-    Textures (B, F, 3, 3) are colours of corners, as `vertices_to_faces` makes them of colours of vertices. See
-    `face_light`. A new tensor; the original program overwrote its input.
+    Textures (B, F, 3, 3) are colours of corners; `vertices_to_faces` makes them from colours of vertices. The result
+    is a new tensor. The original program overwrote its input.
     """
     light = face_light(faces, intensity_ambient, intensity_directional, color_ambient,
                        color_directional, direction)[:, :, 0]

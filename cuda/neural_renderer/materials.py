@@ -1,4 +1,4 @@
-"""Materials of OBJ files: MTL libraries, and the pictures they name. Of each material Kd and map_Kd are read."""
+"""Read the materials of OBJ files: Kd, map_Kd and map_d of MTL libraries, and find the pictures that they name."""
 import os
 import warnings
 
@@ -6,40 +6,41 @@ import numpy as np
 
 from .wavefront import Damaged, line_error, lines, numbers, readings, shown
 
-# How many values follow an option of map_Kd; those of a range count as long as they are numbers.
+# How many values follow an option of map_Kd. For a range, the values end at the first word that is not a number.
 OPTIONS = {b"-blendu": 1, b"-blendv": 1, b"-bm": 1, b"-boost": 1, b"-cc": 1, b"-clamp": 1, b"-imfchan": 1, b"-mm": 2,
            b"-texres": 1, b"-type": 1, b"-o": range(1, 4), b"-s": range(1, 4), b"-t": range(1, 4)}
 
 
 class Material:
-    """Kd and map_Kd of an MTL file, the source.
+    """One material of an MTL file: its Kd, map_Kd and map_d.
 
     Attributes
     ----------
     source : path of the MTL file
     colour : three numbers in [0, 1], or None
-    image : bytes, as the file has them, of the picture's name (`named_file` finds it), or None
-    scale, offset : (2,) numbers; the picture is looked up at uv * scale + offset
+    image : name of the picture in the bytes of the file, or None; `named_file` finds the picture
+    scale, offset : (2,) numbers; the picture is sampled at uv * scale + offset
     base, gain : the picture's values become base + gain * value
-    clamp : bool, the picture goes on with its edge instead of repeating
+    clamp : bool. Outside of [0, 1]^2 the edge of the picture continues; otherwise the picture repeats.
+    opacity : name of the picture of map_d in the bytes of the file, or None
     """
 
     def __init__(self, source):
         self.source, self.colour, self.image = source, None, None
         self.scale, self.offset = np.ones(2), np.zeros(2)
-        self.base, self.gain, self.clamp = 0.0, 1.0, False
+        self.base, self.gain, self.clamp, self.opacity = 0.0, 1.0, False, None
 
     def read_colour(self, words):
         words = words * 3 if len(words) == 1 else words  # one number alone is a grey
         self.colour = np.clip(numbers(words, 3, "colour"), 0, 1).tolist()
 
     def read_map(self, text):
-        """`map_Kd [-option value ...] name`, where the name may hold spaces. What does not change a colour (-bm,
-        -boost, -texres, ...) is passed over."""
+        """Read `map_Kd [-option value ...] name`; the name may contain spaces. Options that do not change a colour
+        (-bm, -boost, -texres, ...) are ignored."""
         while text.startswith(b"-"):
             option, *rest = text.split(None, 1)
             if option.lower() not in OPTIONS:
-                raise Damaged(f"the option {shown(option)} of map_Kd is not known")
+                raise Damaged(f"map_Kd has an unknown option {shown(option)}")
             option, count = option.lower(), OPTIONS[option.lower()]
             words, text = [], rest[0] if rest else b""
             most = count if isinstance(count, int) else count[-1]
@@ -87,34 +88,41 @@ def read_mtl(filename):
         try:
             if keyword == b"newmtl":
                 material = materials[text[6:].strip()] = Material(filename)
-            elif keyword in (b"kd", b"map_kd"):
+            elif keyword in (b"kd", b"map_kd", b"map_d"):
                 if material is None:
-                    raise Damaged("no newmtl stands before it")
+                    raise Damaged("it comes before the first newmtl")
                 if keyword == b"kd":
                     material.read_colour(words[1:])
-                else:
+                elif keyword == b"map_kd":
                     material.read_map(text[6:].strip())
+                else:
+                    opacity = Material(filename)
+                    opacity.read_map(text[5:].strip())
+                    material.opacity = opacity.image
         except Damaged as error:
             raise line_error(filename, number, text, error) from None
     return materials
 
 
-def named_file(name, source, root):
-    """Path of a file that the file `source` names, in bytes; it must lie in `root`, whatever links say.
+class Outside(ValueError):
+    """A file is named that does not lie where files may be read."""
 
-    Tried in turn: the name as it is and without what looks like a comment (` #`), its bytes as those of the disk and as
-    Latin-1, its letters in any case.
+
+def named_file(name, source, root):
+    """Path of the file `name` (bytes) that the file `source` names. It must lie in `root` after links are resolved.
+
+    The candidates, in this order: the name with and without a possible comment (` #`), each decoded as a file name of
+    this system and as Latin-1; then files in the folders of these whose names differ only in case.
     """
     if b"\0" in name:
-        raise ValueError(f"{source} names {shown(name)!r}, which no file is called")
+        raise ValueError(f"{source} names {shown(name)!r}, which cannot be the name of a file")
     top, folder = os.path.realpath(root), os.path.dirname(source)
     written = [some.replace(b"\\", b"/") for some in readings(name)]
     paths = [os.path.normpath(os.path.join(folder, text)) for some in written
              for text in dict.fromkeys((os.fsdecode(some), some.decode("latin-1")))]
     for path in paths + [other for path in paths for other in _in_another_case(path)]:
         if written[0][1:2] == b":" or os.path.commonpath([top, os.path.realpath(path)]) != top:
-            raise ValueError(f"{source} names {shown(name)!r}, which is outside {os.path.abspath(root)}; if you trust "
-                             "the file, give load_obj a texture_root that holds both")
+            raise Outside(f"{source} names {shown(name)!r}, which is outside {os.path.abspath(root)}")
         if os.path.isfile(path):
             return path
     raise FileNotFoundError(f"{source} names {shown(readings(name)[-1])!r}, but there is no file "
@@ -130,10 +138,11 @@ def _in_another_case(path):
     return [os.path.join(folder, found[0])] if len(found) == 1 else []
 
 
-def materials_of(geometry, root=None):
+def materials_of(geometry, root=None, missing=None):
     """The materials that the faces of a `wavefront.Geometry` use.
 
-    Faces that name none take the only one there is. What is missing is warned of.
+    Faces that name no material get the only one, if there is just one. A warning names each missing material. A library
+    that is missing or `Outside` raises an error; if `missing` is given, it is called with the error instead.
 
     Returns
     -------
@@ -143,8 +152,15 @@ def materials_of(geometry, root=None):
     there = {}
     for name in geometry.libraries:
         for part in _libraries(name, geometry.filename):
-            there.update(read_mtl(named_file(part, geometry.filename, root)))
-    used, index = [], np.full(len(geometry.names) + 1, -1)  # the last one: of faces that name none
+            try:
+                path = named_file(part, geometry.filename, root)
+            except (FileNotFoundError, Outside) as error:
+                if missing is None:
+                    raise
+                missing(error)
+                continue
+            there.update(read_mtl(path))
+    used, index = [], np.full(len(geometry.names) + 1, -1)  # the last entry is for faces that name none
     for k, name in enumerate(geometry.names):
         material = _called(name, there)
         if material is not None:
@@ -160,13 +176,13 @@ def materials_of(geometry, root=None):
         index[-1] = len(used)
         used += there.values()
     elif count and there:
-        warnings.warn(f"{geometry.filename} has {count} faces before the first usemtl, and its library {len(there)} "
-                      "materials: those faces stay grey", stacklevel=4)
+        warnings.warn(f"{geometry.filename} has {count} faces before the first usemtl, and its library has "
+                      f"{len(there)} materials: these faces stay grey", stacklevel=4)
     return used, index[geometry.materials]
 
 
 def _libraries(name, source):
-    """One file whose name may hold spaces, or several."""
+    """The names in a mtllib line: one name that may contain spaces if there is such a file, else one for each word."""
     folder = os.fsencode(os.path.dirname(source))
     for whole in readings(name):
         if os.path.isfile(os.path.join(folder, whole)):
@@ -175,7 +191,7 @@ def _libraries(name, source):
 
 
 def _called(name, there):
-    """The material of a name: the same bytes, ` #` and all, or the same but for comments."""
+    """The material `name`: one whose name has the same bytes, else one whose name is the same without comments."""
     for some in readings(name):
         if some in there:
             return there[some]

@@ -1,4 +1,4 @@
-"""`Mesh`: vertices, faces and textures that belong together."""
+"""`Mesh`: the vertices, faces and textures of one mesh."""
 import torch
 
 from .checks import check_mesh, describe, integers
@@ -6,15 +6,14 @@ from .obj import load_obj
 
 
 class Mesh:
-    """One mesh; tensors, arrays or lists go in, tensors come out.
+    """One mesh. It takes tensors, arrays or lists and holds tensors.
 
     Attributes
     ----------
     vertices : (V, 3) float
     faces : (F, 3) integer
-    textures : (F, T, T, T, 3) float, or (V, 3), colours of vertices; where none were given a Parameter of small random
-        numbers, to be
-        optimised
+    textures : (F, T, T, T, 3) float, or colours of vertices (V, 3). If none are given, a Parameter of small random
+        numbers that can be optimised.
     num_vertices, num_faces, texture_size : int (texture_size None with colours of vertices)
     """
 

@@ -1,4 +1,4 @@
-"""Wavefront OBJ as tensors, in and out: `load_obj` and `save_obj`. `wavefront` and `materials` read the files."""
+"""`load_obj` reads Wavefront OBJ files as tensors, `save_obj` writes them. `wavefront` and `materials` parse them."""
 import os
 import warnings
 
@@ -6,15 +6,15 @@ import numpy as np
 import torch
 
 from . import textures as cubes
-from .materials import materials_of, named_file
+from .materials import Outside, materials_of, named_file
 from .wavefront import read_obj
 
-GREY = 0.5        # the colour of faces without a material, as the original has it
-FARTHEST = 2e9    # texture coordinates beyond are no places on a picture
+GREY = 0.5        # the colour of faces without a material, as in the original
+FARTHEST = 2e9    # larger texture coordinates are treated as not finite
 
 
 def _load_textures(obj, T, wrapping, bilinear, root):
-    """(F, T, T, T, 3) float32 of the faces of a wavefront.Geometry."""
+    """Textures (F, T, T, T, 3) float32 of the faces of a wavefront.Geometry."""
     used, of_face = materials_of(obj, root)
     out, lost = np.full((len(obj.faces), T, T, T, 3), GREY, np.float32), 0
     root = os.path.dirname(obj.filename) or "." if root is None else root
@@ -35,17 +35,17 @@ def _load_textures(obj, T, wrapping, bilinear, root):
             colours = np.clip(material.base + material.gain * colours, 0, 1)
         out[faces[usable]] = colours
     if lost:
-        warnings.warn(f"{obj.filename}: texture coordinates (vt) of {lost} faces are not finite; these faces show the "
+        warnings.warn(f"{obj.filename}: texture coordinates (vt) of {lost} faces are not finite; these faces have the "
                       "colour of their material instead of its picture", stacklevel=3)
     return out
 
 
 def _vertex_colours(obj):
-    """(V, 3) float32 of a wavefront.Geometry whose vertices have colours."""
+    """Colours (V, 3) float32 in [0, 1] of a wavefront.Geometry whose vertices have colours."""
     colours, missing = obj.colours, ~np.isfinite(obj.colours).all(1)
     if np.abs(colours[~missing]).max(initial=0) > 1:
         colours = colours / 255
-        warnings.warn(f"{obj.filename}: the colours of vertices are taken as numbers up to 255", stacklevel=3)
+        warnings.warn(f"{obj.filename}: colours of vertices exceed 1, so they are divided by 255", stacklevel=3)
     if missing.any():
         warnings.warn(f"{obj.filename}: {int(missing.sum())} vertices have no colour and stay grey", stacklevel=3)
     return np.where(missing[:, None], GREY, np.clip(colours, 0, 1)).astype(np.float32)
@@ -53,32 +53,33 @@ def _vertex_colours(obj):
 
 def load_obj(filename_obj, normalization=True, texture_size=4, load_texture=False,
              texture_wrapping="REPEAT", use_bilinear=True, texture_root=None, vertex_colors=None, device=None):
-    """Vertices (V, 3) float32 and faces (F, 3) int32 of an OBJ file, and its textures if asked for.
+    """Read the vertices (V, 3) float32 and faces (F, 3) int32 of an OBJ file, and with load_texture its textures.
 
-    Faces of more than three corners become triangles: fans, or, where a fan would not cover them, by ear clipping,
-    which needs the package mapbox_earcut. Negative indices count from the last one read, as the format says. Faces
-    of one or two corners are left out, with a warning. Vertices that are not finite become 0 where no face uses them.
+    A face of more than three corners becomes a fan of triangles. If a fan would not cover it exactly, it is split by
+    ear clipping, which needs the package mapbox_earcut. Negative indices count back from the last one read, as the
+    format defines. Faces of one or two corners are left out, with a warning. A vertex that is not finite becomes 0 if
+    no face uses it, else it is an error.
 
     Parameters
     ----------
     normalization : centre the bounding box and make its longest side 2, in float64.
-    load_texture : also return textures (F, T, T, T, 3) float32 in [0, 1], T = texture_size: from the
-        pictures (map_Kd) of the materials where a face has texture coordinates, else their colour (Kd),
-        else grey. `neural_renderer.textures` says what a texel holds. Needs Pillow. A file that names no material
-        library (mtllib), but has colours of its vertices (`v x y z r g b`), gives these, (V, 3) float32.
-    texture_wrapping : 'REPEAT', 'MIRRORED_REPEAT', 'CLAMP_TO_EDGE' or 'CLAMP_TO_BORDER' (black); what lies
-        beyond [0, 1]^2, as in OpenGL. `map_Kd -clamp on` is 'CLAMP_TO_EDGE'.
-    use_bilinear : interpolate between pixels, else take the nearest.
-    texture_root : folder in which material libraries and pictures must lie; default the OBJ's own. For
-        ShapeNet v2, whose pictures are in ../images, the folder above.
-    vertex_colors : with load_texture, True takes the colours of vertices also where there are materials, False never
-        takes them.
-    device : of the tensors; default the current CUDA device where there is one, else the CPU.
+    load_texture : also return textures (F, T, T, T, 3) float32 in [0, 1], T = texture_size. A face with texture
+        coordinates gets the picture (map_Kd) of its material, any other face the material's colour (Kd), a face
+        without material grey. `neural_renderer.textures` documents the texels. Needs Pillow. If the file names no
+        material library (mtllib) but has colours of vertices (`v x y z r g b`), these are returned, (V, 3) float32.
+    texture_wrapping : 'REPEAT', 'MIRRORED_REPEAT', 'CLAMP_TO_EDGE' or 'CLAMP_TO_BORDER' (black): how the picture
+        continues outside of [0, 1]^2, as in OpenGL. `map_Kd -clamp on` in a material means 'CLAMP_TO_EDGE'.
+    use_bilinear : interpolate between pixels; if False, take the nearest pixel.
+    texture_root : folder in which material libraries and pictures must lie; default the folder of the OBJ file. The
+        pictures of ShapeNet v2 are in ../images, so give the folder above.
+    vertex_colors : with load_texture, True returns the colours of vertices even if the file has materials; False
+        never returns them.
+    device : of the tensors; default the current CUDA device if there is one, else the CPU.
 
     Raises
     ------
-    FileNotFoundError that names the file, or ValueError that names the file and the line. ImportError where Pillow
-    or mapbox_earcut is needed and missing.
+    FileNotFoundError that names the file, or ValueError that names the file and the line. ImportError if Pillow
+    or mapbox_earcut is needed but not installed.
     """
     filename = os.fspath(filename_obj)
     if texture_wrapping not in cubes.WRAPPINGS:
@@ -96,13 +97,16 @@ def load_obj(filename_obj, normalization=True, texture_size=4, load_texture=Fals
             raise ValueError(f"{filename} has no colours of vertices (v x y z r g b)")
         if not by_vertex and not obj.libraries:
             raise ValueError(f"{filename} names no material library (mtllib), so it has no textures to load")
-        tensors.append(_vertex_colours(obj) if by_vertex else _load_textures(
-            obj, int(texture_size), texture_wrapping, use_bilinear, texture_root))
+        try:
+            tensors.append(_vertex_colours(obj) if by_vertex else _load_textures(
+                obj, int(texture_size), texture_wrapping, use_bilinear, texture_root))
+        except Outside as error:
+            raise ValueError(f"{error}; if you trust the file, give load_obj a texture_root that holds both") from None
     return tuple(torch.from_numpy(array).to(device) for array in tensors)
 
 
 def _placed(obj, normalization):
-    """(V, 3) float32; rounded after it is centred, for far from the origin float32 is coarse."""
+    """Vertices (V, 3) float32. They are centred before they are rounded: far from the origin float32 is coarse."""
     vertices = obj.vertices
     finite = np.isfinite(vertices).all(1)
     if normalization:
@@ -117,7 +121,8 @@ def _placed(obj, normalization):
 
 
 def _replace_all(writers):
-    """Write every file {path: function of a beside path}, then put all in place; on failure none."""
+    """Write each file under a temporary name with its function {path: write(temporary path)}, then rename all of them.
+    If a write fails, no file is replaced."""
     beside = {path: path + ".part" for path in writers}
     try:
         for path, write in writers.items():
@@ -147,9 +152,9 @@ def _array(value):
 def save_obj(filename, vertices, faces, textures=None):
     """Write vertices (V, 3) and faces (F, 3) as an OBJ with 8 decimals.
 
-    Textures (V, 3) in [0, 1], colours of vertices, are written as `v x y z r g b`. With textures (F, T, T, T, 3) in
-    [0, 1], also NAME.mtl and NAME.png beside NAME.obj: one picture with a tile for every face
-    (`neural_renderer.textures.atlas`). All files appear whole, or none does.
+    Textures (V, 3) in [0, 1], colours of vertices, are written as `v x y z r g b`. For textures (F, T, T, T, 3) in
+    [0, 1], NAME.mtl and NAME.png are written beside NAME.obj; the picture has a tile for every face
+    (`neural_renderer.textures.atlas`). Either all files appear, complete, or none.
     """
     vertices, faces = _array(vertices), _array(faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or vertices.dtype.kind not in "fiu":
@@ -163,7 +168,7 @@ def save_obj(filename, vertices, faces, textures=None):
         raise ValueError(f"faces must hold indices into the {len(vertices)} vertices, got "
                          f"{faces.min()} ... {faces.max()}")
     filename = os.fspath(filename)
-    # A name may hold anything, also the end of a line: ascii() writes it on one.
+    # A file name may contain line breaks; ascii() keeps the comment on one line.
     head = [f"# {ascii(os.path.basename(filename))[1:-1]}\n#\n\ng mesh\n\n"]
     textures = None if textures is None else _array(textures)
     coloured = textures is not None and textures.ndim == 2
@@ -187,7 +192,8 @@ def save_obj(filename, vertices, faces, textures=None):
     base, ending = os.path.splitext(filename)
     beside = os.path.basename(base)
     if not beside.isprintable() or "\\" in beside or beside != beside.strip():
-        raise ValueError(f"filename must be such as an OBJ file can name in a line of its own, got {filename!r}")
+        raise ValueError("filename must be a name that an OBJ file can hold in one line (printable, no backslash, no "
+                         f"space at either end), got {filename!r}")
     if ending.lower() in (".mtl", ".png"):
         raise ValueError(f"filename must not end in {ending}: textures are written beside it under that name")
     image, uv = cubes.atlas(textures)

@@ -1,6 +1,6 @@
-"""The torch operator over the kernels: neural_renderer::rasterize, with autograd and fake kernels.
+"""The torch operator neural_renderer::rasterize, which calls the kernels, with autograd and fake kernels.
 
-Shapes, types and devices are checked here, once; below there are only addresses.
+This file checks shapes, types and devices. The kernels get raw addresses and check nothing.
 """
 import warnings
 from typing import Optional, Tuple
@@ -24,7 +24,7 @@ def _scene(vertices, faces, textures, height, width, samples, near, far, eps, fi
 
 
 def _batch_dense(tensor, dtype=None):
-    """(tensor whose members are contiguous, stride between members: 0 where all share one)."""
+    """(tensor with contiguous batch members, stride between the members: 0 if the whole batch shares one)."""
     if dtype is not None and tensor.dtype != dtype:
         shared = tensor.shape[0] and tensor.stride(0) == 0
         tensor = tensor[:1].to(dtype).expand(tensor.shape) if shared else tensor.to(dtype)
@@ -34,12 +34,12 @@ def _batch_dense(tensor, dtype=None):
 
 
 def _address(tensor):
-    """Of a tensor's numbers; None where there is no tensor, or an empty one in its place."""
+    """The address of a tensor's data; None for no tensor or an empty one."""
     return None if tensor is None or not tensor.numel() else tensor.data_ptr()
 
 
 def _addresses(scene, vertices, faces, textures, colours, light, background):
-    """Add the kernel's inputs to `scene`; returns the tensors that must outlive the call."""
+    """Add the kernel's inputs to `scene`. Returns tensors that the caller must keep until the kernel has run."""
     keep = [vertices]
     for name, tensor, dtype in (("faces", faces, torch.int32), ("textures", textures, None),
                                 ("colours", colours, None)):
@@ -56,13 +56,13 @@ def _addresses(scene, vertices, faces, textures, colours, light, background):
 
 
 def _has_kernels(device):
-    """Whether the kernels in use run on this device: the compiled ones, with CUDA where it is a GPU."""
+    """Whether compiled kernels are in use and run on this device; a GPU needs a build with CUDA."""
     return get_backend() == "compiled" and (device.type == "cpu" or
                                             device.type == "cuda" and _kernels.cuda_architectures is not None)
 
 
 def _run(name, args, like):
-    """Run the kernel 'forward' or 'backward' where the tensor `like` lies, for its scalar type."""
+    """Run the kernel `name`, 'forward' or 'backward', for the device and the scalar type of the tensor `like`."""
     dtype = str(like.dtype)[6:]
     if like.device.type == "cpu":
         return getattr(_kernels, f"{name}_{dtype}")(args)
@@ -75,11 +75,11 @@ def _run(name, args, like):
 
 
 def _through_cpu(operator, device, tensors, settings):
-    """What an operator gives for tensors on a device without kernels: drawn on the CPU, brought back."""
+    """Run an operator on the CPU for tensors on a device without kernels, and copy the results back."""
     global _warned
     if not _warned:
-        warnings.warn(f"neural_renderer has no kernels for {device} in this build: tensors are taken "
-                      "to the CPU, drawn there and brought back", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"this build of neural_renderer has no kernels for {device}: it copies tensors to the CPU, "
+                      "draws there and copies the images back", RuntimeWarning, stacklevel=3)
         _warned = True
     results = operator(*(None if t is None else t.cpu() for t in tensors), *settings)
     return tuple(r.to(device) for r in results)
@@ -89,8 +89,10 @@ _warned = False
 
 
 def add_shares(grad_vertices, faces, shares):
-    """Add what the corners of faces got along the first C axes, (B, F, 3, C), in a fixed order (torch's own, under
-    deterministic algorithms) to grad_vertices (B, V, 3). A face with an index out of range has none."""
+    """Add the gradients of the faces' corners, (B, F, 3, C), to the first C axes of grad_vertices (B, V, 3).
+
+    index_add_ adds in a fixed order under torch's deterministic algorithms. The shares of a face with an index out of
+    range are zero."""
     (B, V), C = grad_vertices.shape[:2], shares.shape[3]
     member = torch.arange(B, device=faces.device)[:, None, None] * V
     total = grad_vertices.new_zeros(B * V, C).index_add_(0, (faces.long().clamp(0, V - 1) + member).flatten(),
@@ -111,7 +113,7 @@ def _rasterize(vertices: Tensor, faces: Tensor, textures: Optional[Tensor], colo
     tensors = (vertices, faces, textures, colours, light, background)
     if vertices.device.type != "cpu" and not _has_kernels(vertices.device):
         return _through_cpu(_rasterize, vertices.device, tensors, (*settings, checked, outputs))
-    if not checked and not faces.is_cuda:  # a compiled program comes past rasterize() only once
+    if not checked and not faces.is_cuda:  # torch.compile traces rasterize() without its check of the indices
         check_faces(faces, vertices)
     images = _empty_images(vertices, height, width, samples, outputs)
     wanted = dict(zip(("rgb", "alpha", "depth", "face_index", "rgb_samples"), images))
@@ -195,7 +197,7 @@ def _rasterize_backward(vertices: Tensor, faces: Tensor, textures: Optional[Tens
 
 
 def _run_backward_cuda(args, vertices, faces, gradients):
-    """_run("backward") on a GPU; without atomics where torch is to be deterministic."""
+    """_run("backward") on a GPU, without atomics if torch must be deterministic."""
     shares = dict.fromkeys(("edge_shares", "sample_shares", "colour_shares"))
     if torch.are_deterministic_algorithms_enabled():
         shares = {"edge_shares": vertices.new_zeros(*faces.shape, 2, 2),
@@ -245,7 +247,7 @@ _draw = differentiable(_rasterize, _backward, _setup_context)
 
 
 def image_shape(image_size):
-    """(height, width) from an int or a pair; pixels are counted in int32 inside the kernels."""
+    """(height, width) from an int or a pair. The limit of 16384 lets the kernels count pixels in int32."""
     pair = (image_size, image_size) if not isinstance(image_size, (tuple, list)) else image_size
     try:
         height, width = (int(s) for s in pair)
@@ -259,7 +261,7 @@ def image_shape(image_size):
 
 
 def _mesh(vertices, faces, checked):
-    """Vertices in float32 or float64, faces (B, F, 3), and whether their indices are known to be right."""
+    """(vertices in float32 or float64, faces (B, F, 3), whether their indices are known to be right)."""
     check_vertices(vertices)
     if vertices.dtype not in (torch.float32, torch.float64):
         vertices = vertices.float()
@@ -283,40 +285,40 @@ def _between(near, far):
 def rasterize(vertices, faces, textures=None, light=None, background=None, *, image_size,
               anti_aliasing, near, far, eps, fill_back=False, rgb=False, alpha=False, depth=False,
               perspective=True, checked=False):
-    """Draw meshes that are already on the screen; the one entrance to the kernels.
+    """Draw meshes whose vertices are already in NDC. All drawing goes through this function.
 
     Parameters
     ----------
     vertices : (B, V, 3) float
         NDC x (right) and y (up) in [-1, 1], and depth z. float32 or float64; half precisions are
-        raised to float32. A face with a corner that is not finite is drawn as nothing and gets no
+        converted to float32. A face with a corner that is not finite is not drawn and gets no
         gradient.
     faces : (B, F, 3) or (F, 3) integer
-        Indices of vertices. (F, 3), and a tensor expanded over the batch, are not copied.
+        Indices of vertices. Faces (F, 3), and faces expanded over the batch, are not copied for each mesh.
     textures : (B, F, T, T, T, 3) or (B, V, 3) float, optional
-        With `rgb`. Axis k of a cube belongs to corner k. (B, V, 3) are colours of vertices,
-        interpolated between them as seen in perspective.
+        Needed if `rgb`. Axis k of a cube belongs to corner k. (B, V, 3) are colours of vertices,
+        interpolated with perspective correction.
     light : (B, F, 2, 3) float, optional
-        Factor on the texture of the front and of the back of each face.
+        Factor for the texture on the front and on the back of each face.
     background : (3,) or (B, 3) float, optional
     image_size : int or (height, width)
     fill_back : bool
         Draw the back of faces too.
     rgb, alpha, depth : bool
-        Which images are wanted.
+        Which images to draw.
     perspective : bool
-        x and y were divided by z. Vertices with z <= 0 are then behind the eye, and faces that reach there are
-        clipped at `near` (unless that is negative), as csrc/raster_math.h says; their gradient goes through z too.
+        Whether x and y were divided by z. If so, vertices with z <= 0 are behind the eye, and faces that reach there
+        are clipped at `near` (unless near is negative; see csrc/raster_math.h). A clipped face has a gradient in z too.
     checked : bool
-        The caller has looked at the faces' indices (`check_faces`).
+        The caller has already checked the faces' indices (`check_faces`).
 
     Returns
     -------
-    (rgb (B, 3, H, W), alpha (B, H, W), depth (B, H, W)), None where not wanted. Row 0 is the top.
+    (rgb (B, 3, H, W), alpha (B, H, W), depth (B, H, W)); None for an image not asked for. Row 0 is the top.
 
-    Gradients: NMR (Kato et al., CVPR 2018) to x and y from rgb and alpha, exact from depth to
-    x, y and z, exact to textures, colours and light; none to the background. Where vertices have colours, what is
-    interpolated inside of a face adds its exact gradient to x, y and z. First derivatives, in reverse mode.
+    Gradients: from rgb and alpha to x and y as in NMR (Kato et al., CVPR 2018); from depth to x, y and z exact; to
+    textures, colours and light exact; to the background none. Colours of vertices are interpolated inside of a face,
+    and this adds its exact gradient to x, y and z. There are first derivatives only, in reverse mode.
     """
     vertices, faces, checked = _mesh(vertices, faces, checked)
     B, F, V = vertices.shape[0], faces.shape[1], vertices.shape[1]
@@ -361,23 +363,23 @@ def rasterize(vertices, faces, textures=None, light=None, background=None, *, im
 
 
 def face_index(vertices, faces, *, image_size, near, far, fill_back=False, perspective=True, checked=False):
-    """Which face is seen at the centre of each pixel, (B, H, W) int64; -1 where none is.
+    """The index of the face seen at the centre of each pixel, (B, H, W) int64; -1 if there is none.
 
-    Parameters as of `rasterize`. Not differentiable.
+    The parameters are those of `rasterize`. Not differentiable.
     """
     vertices, faces, checked = _mesh(vertices, faces, checked)
     height, width = image_shape(image_size)
     near, far = _between(near, far)
     order = _draw(vertices.detach(), faces, None, None, None, None, height, width, 1, near, far, 0.0,
                        bool(fill_back), bool(perspective), checked, 0)[3].long()
-    return torch.where(order >= faces.shape[1], order - faces.shape[1], order)  # backs are numbered after all fronts
+    return torch.where(order >= faces.shape[1], order - faces.shape[1], order)  # a back has the index F + face
 
 
 def corner_weights(vertices, faces, index):
-    """Perspective-correct barycentric weights (B, H, W, 3) of what `face_index` found; 0 where no face is seen.
+    """Perspective-correct barycentric weights (B, H, W, 3) of the faces `index` from `face_index`; 0 without a face.
 
-    The weight of corner k of a face weighs what vertices faces[..., k] have (colours, texture coordinates) at the
-    centre of the pixel. Differentiable by the vertices, exactly.
+    Weight k belongs to vertex faces[..., k]: the weighted sum of the corners' attributes (colours, texture coordinates)
+    is the attribute at the centre of the pixel. The gradient to the vertices is exact.
     """
     B, H, W = index.shape
     seen = index >= 0
@@ -389,7 +391,7 @@ def corner_weights(vertices, faces, index):
     x = (2 * torch.arange(W, device=index.device, dtype=vertices.dtype) + 1 - W) / W
     y = (H - 1 - 2 * torch.arange(H, device=index.device, dtype=vertices.dtype)) / H
     x, y = corners[..., 0] - x[:, None], corners[..., 1] - y[:, None, None]
-    # Twice the area of the triangle that the pixel's centre makes with the side opposite to each corner.
+    # Twice the area of the triangle between the pixel's centre and the side opposite to each corner.
     area = x.roll(-1, -1) * y.roll(-2, -1) - x.roll(-2, -1) * y.roll(-1, -1)
     weight = area / corners[..., 2]
     total = torch.where(seen, weight.sum(-1), 1)

@@ -1,9 +1,9 @@
-"""What programs import of the original package under other names than ours.
+"""The module and function names of the original package that differ from ours.
 
-There `neural_renderer.projection` is a module and `neural_renderer.projection` a function: its modules are called as
-what they hold, and the package then puts the functions over them. A file for each would double this folder, and `import
-neural_renderer.projection` would put the module over the function. So the modules are made here, all from one table,
-and entered into `sys.modules`, where the import statement looks first; the package's attributes stay functions.
+In the original, `neural_renderer.projection` names both a module and a function: each module has the name of the
+function it holds, and the package's attribute is the function. One file per module would double this folder, and
+`import neural_renderer.projection` would replace the function by the module. So this file makes the modules from one
+table and puts them into `sys.modules`, where the import statement looks first. The package's attributes stay functions.
 """
 import os
 import sys
@@ -20,7 +20,7 @@ from .lighting import vertices_to_faces
 
 
 def load_mtl(filename_mtl):
-    """Colours {material: (3,) float64 array} and names of pictures {material: str} of an MTL file."""
+    """The colours {material: (3,) float64 array} and the picture names {material: str} of an MTL file."""
     read = {os.fsdecode(name): material for name, material in materials.read_mtl(os.fspath(filename_mtl)).items()}
     return ({name: np.array(m.colour) for name, m in read.items() if m.colour is not None},
             {name: os.fsdecode(m.image) for name, m in read.items() if m.image is not None})
@@ -29,7 +29,7 @@ def load_mtl(filename_mtl):
 def load_textures(filename_obj, filename_mtl, texture_size, texture_wrapping="REPEAT", use_bilinear=True):
     """Textures (F, T, T, T, 3) float32 of an OBJ file, T = texture_size; see `load_obj`.
 
-    `filename_mtl` is the library that the OBJ names (mtllib): a file of the same name in the folder of the OBJ.
+    `filename_mtl` must be the library that the OBJ file names (mtllib), in the folder of the OBJ file.
     """
     named = obj.read_obj(os.fspath(filename_obj), True).libraries
     if not any(os.path.basename(os.fsencode(filename_mtl)) in (name, *name.split(), os.path.basename(name))
@@ -40,9 +40,10 @@ def load_textures(filename_obj, filename_mtl, texture_size, texture_wrapping="RE
 
 
 def create_texture_image(textures, texture_size_out=16):
-    """One picture (H, W, 3) float32 in [0, 1], row 0 on top, of textures (F, T, T, T, 3), and where the corners of
-    faces lie on it, (F, 3, 2) in [0, 1] from the lower left. A face has a square of `texture_size_out` pixels a
-    side."""
+    """Draw textures (F, T, T, T, 3) into one picture; each face gets a square tile.
+
+    Returns the picture, (H, W, 3) float32 in [0, 1] with row 0 at the top, and the positions of the faces' corners on
+    it, (F, 3, 2) in [0, 1] from the lower left. The side of a tile is `texture_size_out` pixels."""
     if not isinstance(textures, torch.Tensor) or textures.dim() != 5 or not textures.is_floating_point() or \
             not 1 <= textures.shape[1] == textures.shape[2] == textures.shape[3] or textures.shape[4] != 3:
         raise ValueError(f"textures must be a float tensor of shape (F, T, T, T, 3), got {describe(textures)}")
@@ -62,7 +63,7 @@ MODULES = {
     "load_obj": [obj.load_obj, load_mtl, load_textures],
     "save_obj": [obj.save_obj, create_texture_image],
 }
-# The compiled functions of the original fill maps of its own layout, which do not exist here.
+# The compiled functions of the original fill maps in its own layout. This package has no such maps.
 RAW = {
     "rasterize": ["forward_face_index_map", "forward_texture_sampling", "backward_pixel_map", "backward_textures",
                   "backward_depth_map"],
@@ -73,10 +74,10 @@ RAW = {
 
 def _absent(module, name):
     def raw(*args, **kwargs):
-        raise RuntimeError(f"neural_renderer.cuda.{module}.{name} is a kernel of the original package and not here. "
-                           "Use neural_renderer.rasterize or rasterize_rgbad, which have their gradients, "
-                           "rasterize_face_index or Renderer.render_face_index for which face a pixel shows and its "
-                           "barycentric weights, and load_textures or create_texture_image")
+        raise RuntimeError(f"neural_renderer.cuda.{module}.{name} belongs to the original package, not to this one. "
+                           "For images with gradients use neural_renderer.rasterize or rasterize_rgbad; for the face "
+                           "that a pixel shows and its barycentric weights, rasterize_face_index or "
+                           "Renderer.render_face_index; for textures, load_textures or create_texture_image")
     raw.__name__ = raw.__qualname__ = name
     return raw
 

@@ -1,27 +1,27 @@
-"""Faces of more than three corners, split into triangles."""
+"""Split faces of more than three corners into triangles."""
 import numpy as np
 
 
 def split(vertices, corners, sizes):
-    """Triangles of polygons, in their order, turned as the polygon is.
+    """Split polygons into triangles, which keep the order and the orientation of the polygons.
 
-    A polygon that a fan from its first corner covers exactly (every convex one) becomes that fan. Any other
-    is split by ear clipping (`mapbox_earcut`, needed for such alone), seen along its normal (Newell's).
+    If a fan from the first corner covers a polygon exactly (it does for every convex one), the polygon becomes that
+    fan. Any other polygon is projected along its normal (Newell's) and split by ear clipping with `mapbox_earcut`.
 
     Parameters
     ----------
-    vertices : (V, 3) float64, those of the polygons finite
-    corners : (N,) integer indices into vertices, polygon behind polygon
+    vertices : (V, 3) float64; the vertices that polygons use are finite
+    corners : (N,) integer indices into vertices, the polygons one after another
     sizes : (P,) integers of at least 3; their sum is N
 
     Returns
     -------
     places : (T, 3) positions in `corners`
-    owner : (T,) the polygon of each triangle, ascending
+    owner : (T,) the index of each triangle's polygon, ascending
 
     Raises
     ------
-    ImportError if a polygon needs mapbox_earcut and it is not there.
+    ImportError if a polygon needs mapbox_earcut and it is not installed.
     """
     sizes = np.asarray(sizes, np.int64)
     if (sizes == 3).all():
@@ -53,8 +53,8 @@ def _fan(size):
 
 
 def _areas(points):
-    """Unit normals (P, 3) of polygons (P, n, 3), and the areas (P, n - 2) of their fans, negative where a triangle is
-    turned the other way."""
+    """Unit normals (P, 3) of polygons (P, n, 3), and the areas (P, n - 2) of the triangles of their fans. An area is
+    negative where the triangle has the opposite orientation."""
     legs = points[:, 1:] - points[:, :1]
     doubled = np.cross(legs[:, :-1], legs[:, 1:])
     normals = doubled.sum(1)
@@ -64,8 +64,8 @@ def _areas(points):
 
 
 def _covered(areas, tolerance=1e-6):
-    """Whether a fan covers a polygon without folding back: its triangles are all turned one way. The tolerance, of
-    the area, is for corners on one line, whose decimals were rounded."""
+    """Whether a fan covers a polygon without folding back, that is, whether its triangles all have one orientation.
+    The tolerance, a fraction of the area, allows for rounded decimals of corners on one line."""
     return (areas >= -tolerance * areas.sum(1, keepdims=True)).all(1)
 
 
@@ -82,7 +82,7 @@ def _clip_ears(points, normal):
     found = mapbox_earcut.triangulate_float64(np.ascontiguousarray(flat), np.array([len(flat)], np.uint32))
     triangles = np.asarray(found, np.int64).reshape(-1, 3)
     if not len(triangles):
-        return _fan(len(points))  # all on one line
+        return _fan(len(points))  # all corners lie on one line
     a, b, c = flat[triangles].swapaxes(0, 1)
     turned = (b - a)[:, 0] * (c - a)[:, 1] < (b - a)[:, 1] * (c - a)[:, 0]
     triangles[turned] = triangles[turned][:, ::-1]

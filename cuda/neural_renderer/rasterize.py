@@ -29,14 +29,14 @@ def rasterize_rgbad(faces, textures=None, image_size=DEFAULT_IMAGE_SIZE,
                     anti_aliasing=DEFAULT_ANTI_ALIASING, near=DEFAULT_NEAR, far=DEFAULT_FAR,
                     eps=DEFAULT_EPS, background_color=DEFAULT_BACKGROUND_COLOR, return_rgb=True,
                     return_alpha=True, return_depth=True):
-    """Dictionary of `rgb` (B, 3, H, W), `alpha` (B, H, W) and `depth` (B, H, W), None if not asked for.
+    """Dictionary of `rgb` (B, 3, H, W), `alpha` (B, H, W) and `depth` (B, H, W); images not asked for are None.
 
     Parameters
     ----------
-    faces : (B, F, 3, 3) float, corners in NDC with depth z: x and y as divided by it, so that a face with a corner
+    faces : (B, F, 3, 3) float, corners in NDC with depth z. x and y are already divided by z; a face with a corner
         behind the eye (z <= 0) is clipped at `near`.
-    textures : (B, F, T, T, T, 3) float, needed for rgb; or (B, F, 3, 3), colours of the corners, which
-        `vertices_to_faces` makes of colours of vertices.
+    textures : (B, F, T, T, T, 3) float, needed for rgb; or colours of the corners (B, F, 3, 3), which
+        `vertices_to_faces` makes from colours of vertices.
     eps : keeps the NMR gradient finite where an edge touches a pixel centre.
     """
     vertices, indices = _unshared(faces)
@@ -56,7 +56,7 @@ def rasterize_rgbad(faces, textures=None, image_size=DEFAULT_IMAGE_SIZE,
 
 
 class Rasterize(torch.nn.Module):
-    """The bare rasteriser, as the original exports it: rows from the BOTTOM up, colours last, no anti-aliasing.
+    """The rasteriser as the original exports it: rows from the BOTTOM up, colours last, no anti-aliasing.
 
     `Rasterize(...)(faces (B, F, 3, 3), textures (B, F, T, T, T, 3))` gives rgb (B, H, W, 3), alpha (B, H, W)
     and depth (B, H, W), None where not asked for.
@@ -77,7 +77,7 @@ class Rasterize(torch.nn.Module):
 
 
 class RasterizeFunction:
-    """The original's autograd.Function: only `apply` is there, and gives what `Rasterize` gives."""
+    """Stands in for the original's autograd.Function. It has only `apply`, which returns what `Rasterize` returns."""
 
     @staticmethod
     def apply(faces, textures, image_size, near, far, eps, background_color, return_rgb=False, return_alpha=False,
@@ -109,6 +109,6 @@ def rasterize_depth(faces, image_size=DEFAULT_IMAGE_SIZE, anti_aliasing=DEFAULT_
 
 
 def rasterize_face_index(faces, image_size=DEFAULT_IMAGE_SIZE, near=DEFAULT_NEAR, far=DEFAULT_FAR):
-    """Which of the triangles (B, F, 3, 3) a pixel's centre shows, (B, H, W) int64; -1 where none is seen."""
+    """The index of the triangle of (B, F, 3, 3) at the centre of each pixel, (B, H, W) int64; -1 if there is none."""
     vertices, indices = _unshared(faces)
     return ops.face_index(vertices, indices, image_size=image_size, near=near, far=far)

@@ -1,7 +1,7 @@
-"""The rasteriser and its gradient in plain NumPy, float64: slow, short, and what the kernels mean.
+"""The rasteriser and its gradient in plain NumPy, float64: slow and short. It defines what the kernels must compute.
 
 It follows Neural 3D Mesh Renderer (Kato, Ushiku, Harada, CVPR 2018) step by step and shares no code
-with the compiled kernels; the tests hold the two against each other.
+with the compiled kernels; the tests compare the two.
 
 Convention
 ----------
@@ -24,13 +24,13 @@ def rasterize_forward(vertices, faces, textures, colours, light, background, *, 
     light : (B, F, 2, 3) or None. Factor for the front and the back of each face.
     background : (B, 3) or None.
     samples : 1, or 2 for anti-aliasing.
-    perspective : bool. x and y were divided by z: with near >= 0, what has z <= 0 is behind the eye, and faces that
-        reach there are clipped.
-    rgb, alpha, depth : bool. Which images are wanted.
+    perspective : bool. Whether x and y were divided by z. If so, and near >= 0, vertices with z <= 0 are behind the
+        eye, and faces that reach there are clipped.
+    rgb, alpha, depth : bool. Which images to draw.
 
     Returns
     -------
-    dict with rgb (B, 3, H, W), alpha (B, H, W), depth (B, H, W), None where not wanted;
+    dict with rgb (B, 3, H, W), alpha (B, H, W), depth (B, H, W), None for images not asked for;
     face_index (B, sH, sW) int32, -1 where nothing is drawn, F + face for a back;
     rgb_samples (B, sH, sW, 3) or None.
     """
@@ -60,10 +60,10 @@ def rasterize_forward(vertices, faces, textures, colours, light, background, *, 
 def rasterize_backward(vertices, faces, textures, colours, light, background, face_index, rgb_samples,
                        grad_rgb, grad_alpha, grad_depth, *, height, width, samples, near, far, eps,
                        fill_back, perspective):
-    """Gradients to (vertices, textures, colours, light) as float64 arrays, from those of the images.
+    """Gradients of (vertices, textures, colours, light) as float64 arrays, from the gradients of the images.
 
-    A gradient of an image is None where that image was not used; the result has None where
-    `textures`, `colours` or `light` was None.
+    The gradient of an unused image is None. The result has None where `textures`, `colours` or `light` is
+    None.
     """
     size = (samples * height, samples * width)
     grad_vertices = np.zeros(vertices.shape)
@@ -120,10 +120,11 @@ def rasterize_backward(vertices, faces, textures, colours, light, background, fa
 
 
 class _ScreenFace:
-    """The side of a face that is seen, its vertices counter-clockwise in pixel coordinates.
+    """The visible side of a face, with its vertices counter-clockwise in pixel coordinates.
 
-    `outline` is what bounds it on the screen: points (n, 2), and for each the weights (3,) of the vertices that it is
-    mixed of in camera space; the vertices themselves unless the face reaches behind the eye.
+    `outline` holds the points (n, 2) that bound the face on the screen. `mix` holds for each point the weights (3,)
+    with which it is a mix of the vertices in camera space. The points are the vertices, unless the face reaches behind
+    the eye.
     """
 
     def __init__(self, face, corners, points, z, reversed_, clip_plane=None):
@@ -146,7 +147,7 @@ class _ScreenFace:
             self.mix, self.outline = np.array(mix), np.array(outline)
 
     def covers(self, e):
-        """Where a sample in front of the eye is inside."""
+        """Whether samples with the edge functions `e` lie inside the face and in front of the eye."""
         if not self.clipped:
             return (e >= 0).all(0)
         return ((e.T / self.z).T * e.sum(0) >= 0).all(0)
@@ -157,7 +158,7 @@ class _ScreenFace:
         return w / w.sum()
 
     def move(self, point, axis, gradient, size, grad_vertices):
-        """The gradient of a point of the outline, NDC, to the vertices that it is mixed of."""
+        """Add the gradient of a point of the outline, in NDC, to the vertices of which it is a mix."""
         if np.count_nonzero(self.mix[point]) == 1:
             grad_vertices[self.corners[self.mix[point].argmax()], axis] += gradient
             return
@@ -170,7 +171,7 @@ class _ScreenFace:
                 m[k] * x[k] + dm_b[k] * (x[b] * self.z[b] - x[a] * self.z[a]))
 
     def edge_functions(self, x, y):
-        """(3, ...) values, all >= 0 inside; divided by their sum, the barycentric weights."""
+        """(3, ...) values, all >= 0 inside. Divided by their sum they are the barycentric weights."""
         out = []
         for k in range(3):
             a, b = self.p[(k + 1) % 3], self.p[(k + 2) % 3]
@@ -183,7 +184,7 @@ class _ScreenFace:
 
 
 def _screen_faces(vertices, faces, size, fill_back, near):
-    """{draw order: _ScreenFace} of everything that faces the camera."""
+    """{draw order: _ScreenFace} of all sides that face the camera."""
     scale = np.array([size[1], size[0]], np.float64)
     out = {}
     for i, corners in enumerate(faces):
@@ -207,7 +208,7 @@ def _screen_faces(vertices, faces, size, fill_back, near):
 
 
 def _visible(screen, size, near, far, num_faces):
-    """Nearest face and its depth at every sample; depth competes as float32, the first order wins."""
+    """The nearest face and its depth at every sample. Depths are compared as float32; the first face wins a tie."""
     index = np.full(size, -1, np.int32)
     nearest = np.full(size, np.inf, np.float32)
     depth = np.full(size, float(far))
@@ -217,7 +218,7 @@ def _visible(screen, size, near, far, num_faces):
         low, high = face.outline.min(0), face.outline.max(0)
         if face.clipped and np.isfinite(face.outline).all():
             low, high = low - 1e-3, high + 1e-3
-        elif face.clipped:  # coordinates too large to mix
+        elif face.clipped:  # the mixed coordinates overflowed
             low, high = (-1, -1), (np.inf, np.inf)
         columns = np.flatnonzero((x >= low[0]) & (x <= high[0]))
         lines = np.flatnonzero((y >= low[1]) & (y <= high[1]))
@@ -240,7 +241,7 @@ def _texels(face, x, y, T, eps):
     position = e / e.sum() * (T - 1) * (face.depth(e) / face.z)
     position = np.clip(position, 0, max(T - 1 - eps, 0))
     if face.reversed:
-        position = position[::-1]  # corner k of the stored face, axis k of the cube
+        position = position[::-1]  # axis k of the cube belongs to corner k as stored
     cell = position.astype(int)
     fraction = position - cell
     up = np.array([[n >> axis & 1 for n in range(8)] for axis in range(3)])
@@ -269,7 +270,7 @@ def _average(image, samples):
 
 
 def _edges_backward(face, order, shown, values, gradients, eps, grad_vertices):
-    """Section 3 of the paper, for one face. Arrays are indexed [y, x], y up."""
+    """The gradient of section 3 of the paper, for one face. Arrays are indexed [y, x], y up."""
     for a in range(len(face.outline)):
         b = (a + 1) % len(face.outline)
         for axis in (0, 1):  # the direction in which the edge may move: x, y
@@ -278,7 +279,7 @@ def _edges_backward(face, order, shown, values, gradients, eps, grad_vertices):
             if a0 == b0:
                 continue
             direction = 1 if (a0 < b0) == (axis == 0) else -1
-            # Everything along one line, whichever way it runs.
+            # Returns line d0 of an array, along x or along y.
             lines = (lambda array, d0: array[d0]) if axis == 0 else (lambda array, d0: array[:, d0])
             count, length = shown.shape if axis == 0 else shown.shape[::-1]
             first, last = np.ceil(min(a0, b0)), np.floor(max(a0, b0))
@@ -322,7 +323,7 @@ def _depth_backward(face, x, y, size, gradient, grad_vertices):
 
 
 def _weights_backward(face, x, y, size, pull, grad_vertices):
-    """Of weights @ pull, pull (3,), to the vertices; as depth, which is weights @ z."""
+    """Add the gradient of weights @ pull, pull (3,), to the vertices. Depth is the case pull = z."""
     e, b = face.edge_functions(float(x), float(y)), face.weights(x, y)
     more = (pull - b @ pull) / face.z
     slope = np.zeros(2)

@@ -1,4 +1,4 @@
-"""`Renderer`: camera, light and rasteriser in one object, as users of the original know it."""
+"""`Renderer`: camera, light and rasteriser in one object, with the interface of the original."""
 import math
 import warnings
 
@@ -13,9 +13,9 @@ from .lighting import corners_of, face_light
 from .rasterize import DEFAULT_EPS
 
 
-# What people set on a Renderer, and the original passed over in silence as well: and what is meant.
+# Attributes that programs set on a Renderer although they do nothing, here and in the original, and what helps instead.
 MISTAKEN = {"camera_up": "no attribute turns the camera; use nr.look_at(vertices, eye, up=...) and camera_mode='none'",
-            "light_intensity_direction": "light_intensity_directional is meant",
+            "light_intensity_direction": "use light_intensity_directional",
             "use_lights": "for colours without light set light_intensity_ambient=1 and light_intensity_directional=0"}
 _warned_of = set()
 
@@ -23,10 +23,10 @@ _warned_of = set()
 class Renderer(torch.nn.Module):
     """Draws meshes: `renderer(vertices, faces, textures, mode=None|'rgb'|'silhouettes'|'depth')`.
 
-    vertices (B, V, 3) float, faces (B, F, 3) or (F, 3) integer, textures (B, F, T, T, T, 3) float, or (B, V, 3) for
-    colours of vertices. For meshes of different sizes: lists of (V_i, 3), (F_i, 3) and (F_i, T, T, T, 3) or (V_i, 3);
-    see `unpack` for packed ones. A face with a corner that is NaN or infinite is drawn as nothing. Faces that reach
-    behind the eye are clipped at `near`, except with perspective=False, which has no eye.
+    vertices are (B, V, 3) float, faces (B, F, 3) or (F, 3) integer, textures (B, F, T, T, T, 3) float, or (B, V, 3) for
+    colours of vertices. Meshes of different sizes are lists of (V_i, 3), (F_i, 3) and (F_i, T, T, T, 3) or (V_i, 3);
+    `unpack` makes these lists from packed meshes. A face with a corner that is NaN or infinite is not drawn. Faces that
+    reach behind the eye are clipped at `near`, except with perspective=False, where there is no eye.
 
     Parameters
     ----------
@@ -36,14 +36,14 @@ class Renderer(torch.nn.Module):
         already in NDC).
     viewing_angle : HALF the field of view, in degrees. The default `eye` is
         (0, 0, -(1 / tan(viewing_angle) + 1)).
-    near, far : only what lies between is drawn, in every mode. Where that leaves nothing, the CPU warns.
+    near, far : only depths between these are drawn, in every mode. If nothing lies between, the CPU warns.
     light_direction : towards the light, in world space, not normalised.
     edge_depth : the depth of a pixel on an edge, with anti_aliasing. 'mixed' averages all four samples, of which those
         that miss the object count as `far`, as the original does: neither the object's depth nor the ground's.
         'covered' averages the samples that hit, so that every depth below `far` is an object's. At a second drawing.
 
-    All are attributes of the same name and may be set later. `eye` is (3,) or (B, 3). K, R, t and dist_coeffs are
-    kept as tensors, arrays or not; dist_coeffs is zeros (1, 5) where none are given.
+    All are attributes of the same name and may be set later. `eye` is (3,) or (B, 3). The attributes K, R, t and
+    dist_coeffs are tensors; arrays are converted. The default of dist_coeffs is zeros (1, 5).
 
     Convention
     ----------
@@ -89,7 +89,7 @@ class Renderer(torch.nn.Module):
             warnings.warn(f"Renderer.{name} does nothing: {MISTAKEN[name]}", stacklevel=2)
         if name in ("K", "R", "t", "dist_coeffs") and isinstance(value, np.ndarray):
             value = torch.as_tensor(value)
-        # A Parameter may be followed by numbers: what torch forbids is usual for `eye`.
+        # torch forbids setting a Parameter's attribute to plain numbers. Programs do this with `eye`, so allow it.
         if not isinstance(value, torch.nn.Parameter):
             self.__dict__.get("_parameters", {}).pop(name, None)
         super().__setattr__(name, value)
@@ -100,7 +100,7 @@ class Renderer(torch.nn.Module):
                              f"{self.camera_mode!r}")
 
     def transform(self, vertices, K=None, R=None, t=None, dist_coeffs=None, orig_size=None):
-        """World coordinates (B, V, 3) to NDC and depth (B, V, 3), by the camera mode."""
+        """Transform world coordinates (B, V, 3) to NDC and depth (B, V, 3) by the camera mode."""
         self._check_camera_mode()
         check_vertices(vertices)
         if vertices.dtype in (torch.float16, torch.bfloat16):
@@ -111,12 +111,12 @@ class Renderer(torch.nn.Module):
                            ((K, self.K), (R, self.R), (t, self.t)))
                 missing = [n for n, v in (("K", K), ("R", R), ("t", t)) if v is None]
                 if missing:
-                    raise ValueError(f"camera_mode 'projection' needs {', '.join(missing)}: give it to "
+                    raise ValueError(f"camera_mode 'projection' needs {', '.join(missing)}: pass it to "
                                      "Renderer or to the call, or choose another camera_mode")
                 if dist_coeffs is None:
                     dist_coeffs = self.dist_coeffs
                 if dist_coeffs is self._undistorted:
-                    dist_coeffs = None  # made on the device: a copy to it would wait, and break a CUDA graph
+                    dist_coeffs = None  # projection makes zeros on the device; a copy to it would wait
                 return projection(vertices, K, R, t, dist_coeffs,
                                   self.orig_size if orig_size is None else orig_size)
             if self.camera_mode in ("none", "None", None):
@@ -148,7 +148,7 @@ class Renderer(torch.nn.Module):
         checked = check_faces(faces, vertices)
         light = background = None
         if wanted.get("rgb"):
-            if textures is None:  # white, at the cost of one texel
+            if textures is None:  # white: one texel for all faces
                 textures = screen.new_ones(1, 1, 1, 1, 1, 3).expand(
                     len(screen), faces.shape[-2], -1, -1, -1, -1)
             light = self._light(vertices.to(screen.dtype), faces)
@@ -181,13 +181,13 @@ class Renderer(torch.nn.Module):
                           alpha=True)[1]
 
     def render_depth(self, vertices, faces, K=None, R=None, t=None, dist_coeffs=None, orig_size=None):
-        """Depth (B, H, W), `far` where nothing is drawn; on edges by `edge_depth`."""
+        """Depth (B, H, W); `far` where nothing is drawn; at edges see `edge_depth`."""
         return self._draw(vertices, faces, None, DEFAULT_EPS, (K, R, t, dist_coeffs, orig_size),
                           depth=True)[2]
 
     def render_rgb(self, vertices, faces, textures=None, K=None, R=None, t=None, dist_coeffs=None,
                    orig_size=None):
-        """Colours (B, 3, H, W); textures (B, F, T, T, T, 3) or (B, V, 3), None for white."""
+        """Colours (B, 3, H, W). textures are (B, F, T, T, T, 3) or (B, V, 3); None is white."""
         return self._draw(vertices, faces, textures, self.rasterizer_eps,
                           (K, R, t, dist_coeffs, orig_size), rgb=True)[0]
 
@@ -201,14 +201,13 @@ class Renderer(torch.nn.Module):
 
     def render_face_index(self, vertices, faces, K=None, R=None, t=None, dist_coeffs=None, orig_size=None,
                           return_weights=False):
-        """Which face a pixel shows: (B, H, W) int64, an index into `faces`, -1 where none is seen.
+        """The index into `faces` of the face at the centre of each pixel: (B, H, W) int64, -1 if there is none.
 
-        It is the face at the centre of the pixel, whatever `anti_aliasing` says: an index has no average, while an
-        anti-aliased image averages four samples beside the centre. So a pixel on an edge may have an index and a
-        silhouette below 1, or none and a silhouette above 0.
+        `anti_aliasing` does not change the result. An anti-aliased image is the average of four samples beside the
+        centre, so a pixel on an edge may have an index and a silhouette below 1, or index -1 and a silhouette above 0.
 
-        With `return_weights` also (B, H, W, 3): the perspective-correct barycentric weights of the face's corners at
-        the centre, 0 where no face is seen. The index has no gradient; the weights have their exact one.
+        With `return_weights`, also returns the perspective-correct barycentric weights (B, H, W, 3) of the face's
+        corners at the centre, 0 if there is no face. The index has no gradient; the gradient of the weights is exact.
         """
         if isinstance(vertices, (list, tuple)) or isinstance(faces, (list, tuple)):
             vertices, faces, _ = pad(vertices, faces)

@@ -1,4 +1,4 @@
-"""Smoothness of meshes that share their edges, with its gradient in the same pass over them."""
+"""Smoothness of meshes that share their edges. One pass computes the loss and its gradient."""
 from typing import Tuple
 
 import torch
@@ -10,17 +10,17 @@ from .transforms import differentiable, folded, forward_mode_refused, second_der
 
 
 def smoothness(vertices, wings, eps=1e-6):
-    """Sum over edges of (cos + 1)^2, (B,); flat is 0 (Kato et al., CVPR 2018, section 4).
+    """Sum over edges of (cos + 1)^2, (B,); 0 for a flat mesh (Kato et al., CVPR 2018, section 4).
 
-    cos is that of the angle between the two perpendiculars dropped from an edge, inside its two
-    faces, to the opposite corners.
+    cos is the cosine of the angle between two perpendiculars to the edge: each lies in one of its two
+    faces and runs to the opposite corner.
 
     Parameters
     ----------
     vertices : (B, V, 3) float
     wings : (4, E) integer
-        For each edge its two ends and the opposite corners of its two faces. On a GPU, where looking at them would
-        make the host wait, edges with an index out of range are left out.
+        For each edge its two ends and the opposite corners of its two faces. On a CPU an index out of range raises
+        IndexError. On a GPU a check would make the host wait, so edges with such an index are skipped.
     """
     check_vertices(vertices)
     if not isinstance(wings, Tensor) or wings.is_floating_point() or wings.dim() != 2 or wings.shape[0] != 4:
@@ -41,14 +41,14 @@ def smoothness(vertices, wings, eps=1e-6):
 
 
 def plain(vertices, wings, eps=1e-6):
-    """The same in torch alone."""
-    v = vertices.permute(1, 2, 0).contiguous()  # picking a vertex then copies one contiguous run
+    """`smoothness` in plain torch operations."""
+    v = vertices.permute(1, 2, 0).contiguous()  # index_select then copies one contiguous run for a vertex
     a, b, c, d = (v.index_select(0, w) for w in wings.long())
     edge, left, right = b - a, c - a, d - a
     ee, ll, rr = (edge * edge).sum(1), (left * left).sum(1), (right * right).sum(1)
     el, er, lr = (edge * left).sum(1), (edge * right).sum(1), (left * right).sum(1)
-    # The perpendiculars left - edge (el / ee) and right - edge (er / ee) from dot products alone;
-    # eps stands where the published program has it.
+    # The dot product of the perpendiculars left - edge (el / ee) and right - edge (er / ee), from dot products
+    # only. eps is added in the same places as in the published program.
     inverse = 1 / (ee + eps)
     dot = lr + el * er * inverse * (ee * inverse - 2)
 
@@ -64,7 +64,7 @@ def plain(vertices, wings, eps=1e-6):
 def _by_kernel(vertices):
     if get_backend() != "compiled":
         return False
-    if vertices.is_cuda:  # its atomics add in any order
+    if vertices.is_cuda:  # the CUDA kernel is not deterministic: its atomics add in any order
         return _kernels.cuda_architectures is not None and not torch.are_deterministic_algorithms_enabled()
     return vertices.device.type == "cpu"
 
@@ -114,11 +114,11 @@ def _backward(ctx, grad_loss, _):
 
 
 def _over_meshes(call):
-    """vmap: edges are shared by a batch, so that only one over the vertices folds into it."""
+    """The rule for vmap. A batch shares its edges, so only vmap over the vertices can be folded into the batch."""
     def rule(info, in_dims, vertices, wings, eps):
         if in_dims[1] is not None:
-            raise RuntimeError("neural_renderer.smoothness shares its wings between meshes: vmap goes over vertices "
-                               "only")
+            raise RuntimeError("neural_renderer.smoothness uses the same wings for all meshes: vmap works only over "
+                               "vertices")
         return folded(lambda v: call(v, wings, eps))(info, in_dims[:1], vertices)
     return rule
 

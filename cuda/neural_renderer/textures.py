@@ -1,18 +1,18 @@
-"""Texture cubes from pictures and pictures from texture cubes, in NumPy. Pillow reads and writes them.
+"""Convert pictures to texture cubes and texture cubes to pictures, in NumPy. Pillow reads and writes the pictures.
 
 Convention
 ----------
-A face has a cube of T^3 texels; axis k belongs to corner k. Where the barycentric weights are w, the
-rasteriser reads the cube at w (T - 1), trilinear. So the plane i + j + k = T - 1 is the face, and texels
-off that plane only take part through interpolation. As in the original program, texel (i, j, k) holds the
-colour at the weights (i, j, k) / (i + j + k); texel (0, 0, 0), which has none there, the face's centre.
+A face has a cube of T^3 texels; axis k belongs to corner k. At the barycentric weights w the rasteriser
+interpolates the cube trilinearly at w (T - 1). So the plane i + j + k = T - 1 is the face, and texels
+off that plane matter only through interpolation. As in the original program, texel (i, j, k) holds the
+colour at the weights (i, j, k) / (i + j + k). Texel (0, 0, 0) has no such weights; it holds the face's centre.
 """
 import warnings
 
 import numpy as np
 
 WRAPPINGS = ("REPEAT", "MIRRORED_REPEAT", "CLAMP_TO_EDGE", "CLAMP_TO_BORDER")
-# No EPS or WMF: Pillow hands those to other programs.
+# Without EPS and WMF: Pillow runs other programs to read those.
 FORMATS = ("PNG", "JPEG", "BMP", "TGA", "TIFF", "GIF", "WEBP", "PPM")
 AT_ONCE = 1 << 20  # samples
 
@@ -26,22 +26,23 @@ def pillow():
     return Image
 
 
-def read_image(path):
-    """A picture as uint8 (H, W, 3), row 0 on top; transparency is dropped.
+def read_image(path, file=None, alpha=False):
+    """Read a picture as uint8 (H, W, 3), row 0 at the top; transparency is dropped, or the fourth channel with `alpha`.
+
+    `file`, an open binary file, is read instead of the path, which then only names it in messages.
 
     Raises
     ------
-    ValueError for what is no picture, and for more pixels than PIL.Image.MAX_IMAGE_PIXELS.
+    ValueError if the file is not a picture, or has more pixels than PIL.Image.MAX_IMAGE_PIXELS.
     """
     Image = pillow()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
-                    grey = np.clip(np.asarray(image, np.int64) // 256, 0, 255)
-                    return np.repeat(grey[..., None], 3, 2).astype(np.uint8)
-                return np.asarray(image.convert("RGB"))
+            with Image.open(path if file is None else file, formats=FORMATS) as image:
+                if image.mode.startswith("I"):  # Pillow would clip 16-bit values to 255
+                    image = Image.fromarray(np.clip(np.asarray(image, np.int64) // 256, 0, 255).astype(np.uint8))
+                return np.asarray(image.convert("RGBA" if alpha else "RGB"))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(f"{path} has more pixels than PIL.Image.MAX_IMAGE_PIXELS, {Image.MAX_IMAGE_PIXELS}; "
                          "raise that if you trust the file") from None
@@ -52,7 +53,7 @@ def read_image(path):
 
 
 def cube_weights(T):
-    """Barycentric weights (T^3, 3) of the texels of a cube, in the order of its memory."""
+    """Barycentric weights (T^3, 3) of the texels of a cube, in the order in which they lie in memory."""
     index = np.indices((T, T, T)).reshape(3, -1).T.astype(np.float64)
     index[0] = 1
     return index / index.sum(1, keepdims=True)
@@ -67,32 +68,35 @@ def _wrapped(index, size, wrapping):
 
 
 def sample(image, uv, wrapping, bilinear):
-    """Colours (N, 3) in [0, 1] of a picture uint8 (H, W, 3) at uv (N, 2).
+    """Sample a picture, uint8 (H, W, C), at uv (N, 2): values (N, C) in [0, 1].
 
-    As OpenGL samples: (0, 0) is the lower left corner of the lower left pixel, (1, 1) the upper right
-    corner of the upper right one; pixel centres lie in between. Beyond CLAMP_TO_BORDER's border is black.
+    The convention is OpenGL's: (0, 0) is the lower left corner of the lower left pixel, (1, 1) the upper
+    right corner of the upper right pixel. `wrapping` is one for both axes, or a pair for u and v. The border colour of
+    CLAMP_TO_BORDER is black.
     """
     size = np.array(image.shape[1::-1])
+    along_u, along_v = (wrapping, wrapping) if isinstance(wrapping, str) else wrapping
     at = np.asarray(uv, np.float64) * size
     if bilinear:
         at = at - 0.5
     cell = np.floor(at)
     fraction = at - cell
     cell = cell.astype(np.int64)
-    out = np.zeros((len(cell), 3))
+    out = np.zeros((len(cell), image.shape[2]))
     for right, up in ((0, 0), (1, 0), (0, 1), (1, 1)) if bilinear else ((0, 0),):
         x, y = cell[:, 0] + right, cell[:, 1] + up
         weight = (abs(1 - right - fraction[:, 0]) * abs(1 - up - fraction[:, 1])) if bilinear else 1.0
-        if wrapping == "CLAMP_TO_BORDER":
-            weight = weight * ((x >= 0) & (x < size[0]) & (y >= 0) & (y < size[1]))
-        row = size[1] - 1 - _wrapped(y, size[1], wrapping)
-        colour = image[row, _wrapped(x, size[0], wrapping)]
+        for place, most, how in ((x, size[0], along_u), (y, size[1], along_v)):
+            if how == "CLAMP_TO_BORDER":
+                weight = weight * ((place >= 0) & (place < most))
+        row = size[1] - 1 - _wrapped(y, size[1], along_v)
+        colour = image[row, _wrapped(x, size[0], along_u)]
         out += np.broadcast_to(weight, len(cell))[:, None] * colour
     return out / 255
 
 
 def bake(image, corners, T, wrapping, bilinear):
-    """Texture cubes (F, T, T, T, 3) float32 of faces whose corners lie at uv `corners` (F, 3, 2)."""
+    """Sample a picture into texture cubes (F, T, T, T, 3) float32 of faces with corners at uv (F, 3, 2)."""
     weights = cube_weights(T)
     out = np.empty((len(corners), T, T, T, 3), np.float32)
     step = max(AT_ONCE // len(weights), 1)
@@ -104,7 +108,7 @@ def bake(image, corners, T, wrapping, bilinear):
 
 
 def _read_cubes(textures, weights):
-    """Colours (F, N, 3) that cubes (F, T, T, T, 3) show at barycentric weights (N, 3)."""
+    """Colours (F, N, 3) of cubes (F, T, T, T, 3) at barycentric weights (N, 3), interpolated as the rasteriser does."""
     T = textures.shape[1]
     position = weights * (T - 1)
     cell = np.minimum(position.astype(int), max(T - 2, 0))
@@ -118,19 +122,19 @@ def _read_cubes(textures, weights):
 
 
 def atlas(textures, side=None):
-    """One picture of all faces, and where their corners lie on it.
+    """Draw the textures of all faces into one picture, and return the positions of their corners on it.
 
-    Every face has a square tile: four pixels a texel along the two legs of a right triangle, and a border
-    that goes on with the nearest colour, so that programs that interpolate do not mix in a neighbour.
+    Every face gets a square tile with a right triangle, whose legs have four pixels per texel. Pixels outside of
+    the triangle repeat its nearest colour, so that programs that interpolate do not mix in a neighbouring face.
 
     Parameters
     ----------
-    textures : (F, T, T, T, 3) in [0, 1]; values beyond are cut off.
-    side : pixels of a tile, at least 4; default 4 (T - 1) + 3
+    textures : (F, T, T, T, 3) in [0, 1]; values outside are clipped.
+    side : width and height of a tile in pixels, at least 4; default 4 (T - 1) + 3
 
     Returns
     -------
-    image : uint8 (H, W, 3), row 0 on top
+    image : uint8 (H, W, 3), row 0 at the top
     uv : (F, 3, 2), as in `sample`
     """
     F, T = textures.shape[:2]

@@ -1,13 +1,13 @@
-"""What torch's transforms of functions make of the operators: vmap folds into the batch, the others are refused."""
+"""The operators under torch.func: vmap is folded into the batch; second and forward-mode derivatives are refused."""
 import torch
 from torch.autograd import forward_ad
 
 
 def differentiable(operator, backward, setup_context=None, vmap=None):
-    """Give an operator its derivative and its rule for vmap (default: `folded`); returns what to call in its place.
+    """Register the derivative of an operator and its rule for vmap (default: `folded`).
 
-    That is the operator, and inside of torch.func's transforms, which do not see the derivatives of operators, an
-    autograd.Function around it.
+    Returns a function to call instead of the operator. torch.func's transforms do not see derivatives of operators,
+    so inside of them this function calls an autograd.Function around the operator; elsewhere the operator itself.
     """
     def call(*args):
         if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
@@ -27,7 +27,7 @@ def differentiable(operator, backward, setup_context=None, vmap=None):
 
 
 def folded(call):
-    """A rule for vmap: N calls with batches of B meshes are one with N * B."""
+    """A rule for vmap that turns N calls with B meshes into one call with N * B meshes."""
     def rule(info, in_dims, *args):
         N = info.batch_size
 
@@ -40,14 +40,14 @@ def folded(call):
         batch = next(a.shape[0 if d is None else int(d == 0)] for a, d in zip(args, in_dims)
                      if isinstance(a, torch.Tensor))
         results = call(*(fold(value, dim) for value, dim in zip(args, in_dims)))
-        absent = [result.shape == (0,) for result in results]  # stands for an image or a gradient not asked for
+        absent = [result.shape == (0,) for result in results]  # an image or a gradient not asked for
         return (tuple(r if none else r.unflatten(0, (N, batch)) for r, none in zip(results, absent)),
                 tuple(None if none else 0 for none in absent))
     return rule
 
 
 def forward_mode_refused(name, *tensors):
-    """RuntimeError where an input carries a tangent (jvp, jacfwd, forward_ad), which would be lost silently."""
+    """Raise RuntimeError if an input has a tangent (jvp, jacfwd, forward_ad): the operator would lose it silently."""
     if torch.compiler.is_compiling():
         return
     for tensor in tensors:
@@ -57,7 +57,7 @@ def forward_mode_refused(name, *tensors):
 
 
 def second_derivatives_refused(ctx, *gradients):
-    """The derivative of an operator that gives gradients."""
+    """The derivative of the operators that compute gradients: it raises RuntimeError."""
     raise RuntimeError("neural_renderer has first derivatives only: the gradient of a rendering cannot be "
-                       "differentiated again (create_graph=True, hessian). Detach it, or leave it out of what is "
-                       "differentiated twice")
+                       "differentiated again (create_graph=True, hessian). Detach the rendering, or take no second "
+                       "derivative of it")

@@ -1,4 +1,4 @@
-"""Says why an image is blank, and its gradient zero: the rasteriser moves only what is seen."""
+"""Warn why an image is blank, and why its gradient is zero: the rasteriser has gradients only for visible faces."""
 import warnings
 
 import torch
@@ -14,14 +14,13 @@ def warn_if_blank(vertices, faces, face_index, near, far, fill_back):
 
 
 def warn_if_unseen(vertices, faces, face_index, near, far, fill_back):
-    """The same where a gradient is zero for that, also if there are no faces; what was told of the image is not told
-    again."""
+    """Warn of a zero gradient in the same way, also if there are no faces. What was told of the image is not repeated."""
     if _blank(face_index):
         _warn(_cause(vertices, faces, near, far, fill_back), ", so the gradient of the rendering is zero")
 
 
 def _blank(face_index):
-    """Whether no sample of any image shows a face. A few mostly tell."""
+    """Whether no sample of any image shows a face (`face_index` is all negative). A few samples usually suffice."""
     return face_index.numel() and not any(part.max() >= 0 for part in (face_index[:1, ::4, ::4], face_index))
 
 
@@ -43,7 +42,7 @@ def _cause(vertices, faces, near, far, fill_back):
     left &= (high[..., 2] > near) & (low[..., 2] < far)
     if not left.any():
         return f"every face lies in front of near or behind far ({near:g} and {far:g} along the view)"
-    left &= ((high[..., :2] >= -1) & (low[..., :2] <= 1)).all(-1) | (low[..., 2] <= 0)  # clipped: seen anywhere
+    left &= ((high[..., :2] >= -1) & (low[..., :2] <= 1)).all(-1) | (low[..., 2] <= 0)  # clipped: may be anywhere
     if not left.any():
         return "every face lies beside the picture; does the camera look at it?"
     a, b, c = corners[..., :2].unbind(2)

@@ -1,6 +1,7 @@
-"""The version, told by `neural_renderer.__version__`, by the wheel and by `3D-GAN.py --version`; it stands here alone.
+"""The only place of the version number. `neural_renderer.__version__`, the wheel and `3D-GAN.py --version` use it.
 
-1.1.3 is the version of neural_renderer_pytorch whose interface this is; learn3D's own version follows.
+The first part, 1.1.3, is the version of neural_renderer_pytorch whose interface this package has; the part after
+`+learn3d.` is the version of learn3D.
 """
 __version__ = "1.1.3+learn3d.2.0.0"
 LEARN3D = __version__.partition("+learn3d.")[2]

@@ -1,11 +1,12 @@
-"""The reader of Wavefront OBJ and MTL files, for every use of them in this program.
+"""Read Wavefront OBJ and MTL files. The whole program uses this one reader.
 
-Files are read as bytes, and names stay bytes: no encoding is written in an OBJ, and two names that differ must not
-become one. What is read: v (with r g b), vt, f, usemtl, mtllib; newmtl, Kd, map_Kd. Behind ` #` stands a comment; a
-backslash at its end goes on with the next line; lines end as on any system; a byte order mark is passed over.
+It reads files as bytes, and names stay bytes: an OBJ file does not tell its encoding, and two different names must
+stay different. It reads v (with r g b), vt, f, usemtl and mtllib of OBJ files, newmtl, Kd and map_Kd of MTL files. A
+comment begins at ` #`. A backslash at the end of a line joins the next line to it. Lines may end as on any system. A
+byte order mark is skipped.
 
-A block of a few megabytes at a time goes through NumPy. A block with anything uncommon in it is read line by line
-instead, with the same result; only that reader words errors.
+NumPy parses an OBJ file in blocks of a few megabytes. A block with anything unusual is read line by line instead, with
+the same result; only the line reader raises errors.
 """
 import io
 import os
@@ -18,24 +19,24 @@ import numpy as np
 from . import polygons
 
 BLOCK = 1 << 22
-MOST = 2 ** 31  # indices beyond are refused
+MOST = 2 ** 31  # larger indices are errors
 NOT_A_NUMBER = re.compile(rb"[-+]?(\d\.#(IND|QNAN|SNAN|INF)\d*|nan\(\w*\))", re.I)  # as Microsoft's C library prints it
 
 
 class Damaged(ValueError):
-    """A line that cannot be read; the reader adds which."""
+    """A line cannot be read. The reader catches this error and adds the number of the line."""
 
 
 @dataclass
 class Geometry:
-    """What stands in an OBJ file. Faces are triangles, in the order of the file."""
+    """The content of an OBJ file. Faces are triangles, in the order of the file."""
     filename: str
-    vertices: np.ndarray      # (V, 3) float64; those that a face uses are finite
-    colours: np.ndarray       # (V, 3) float64, as the file has them, NaN where a vertex has none; None if all have none
+    vertices: np.ndarray      # (V, 3) float64; the vertices that faces use are finite
+    colours: np.ndarray       # (V, 3) float64, not scaled; NaN for a vertex without colour; None if no vertex has one
     faces: np.ndarray         # (F, 3) int64
-    uv: np.ndarray            # (T, 2) float64, also not finite
-    uv_faces: np.ndarray      # (F, 3) int64 rows of uv, -1 where a corner names none
-    materials: np.ndarray     # (F,) int64 into names, -1 before the first usemtl
+    uv: np.ndarray            # (T, 2) float64; may be NaN or infinite
+    uv_faces: np.ndarray      # (F, 3) int64 rows of uv, -1 for a corner without
+    materials: np.ndarray     # (F,) int64 indices into names, -1 before the first usemtl
     names: list = field(default_factory=list)      # bytes
     libraries: list = field(default_factory=list)  # bytes
 
@@ -43,14 +44,15 @@ class Geometry:
 # ---- lines ----------------------------------------------------------------------------------------------------
 
 def _blocks(filename):
-    """(number of the first line, bytes that end where a line does). Line ends are \\n, marks of encodings gone."""
+    """Yield blocks of whole lines: (number of the first line, bytes in UTF-8 or as in the file). Lines end in \\n; byte
+    order marks are removed."""
     with open(filename, "rb") as file:
         start = file.read(3)
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
             try:
                 file = io.BytesIO((start + file.read()).decode("utf-16").encode())
             except UnicodeDecodeError as error:
-                raise ValueError(f"{filename} begins as UTF-16 does, but is not: {error.reason}") from None
+                raise ValueError(f"{filename} begins like UTF-16 text, but is not: {error.reason}") from None
         else:
             file.seek(3 if start == b"\xef\xbb\xbf" else 0)
         number = 1
@@ -67,12 +69,12 @@ def _blocks(filename):
 
 
 def _goes_on(line):
-    """Whether a backslash joins the next line to this one; at the end of a comment it is a part of that."""
+    """Whether a backslash joins the next line to this one. One at the end of a comment is a part of the comment."""
     return line.endswith(b"\\") and not re.search(rb"(^|\s)#[^\n]*$", line)
 
 
 def _lines(number, block):
-    """(number, words, text) of every line of a block that says something. Words end where a comment begins."""
+    """Yield (number, words, text) of every line of a block that has words. A comment is not part of the words."""
     joined, first = b"", number
     for number, line in enumerate(block.split(b"\n"), number):
         first = first if joined else number
@@ -86,7 +88,7 @@ def _lines(number, block):
 
 
 def _said(words):
-    """Words before a comment, which may begin inside of one: `f 1 2 3# lower`."""
+    """The words before a comment. A comment may begin inside of a word: `f 1 2 3# lower`."""
     for k, word in enumerate(words):
         if b"#" in word and not NOT_A_NUMBER.fullmatch(word):
             before = word.partition(b"#")[0]
@@ -95,12 +97,12 @@ def _said(words):
 
 
 def readings(name):
-    """What a name may be: all of it, or what is before one of its ` #`, the longest first."""
+    """Possible readings of a name: all of it, and each part of it before a ` #`, longest first."""
     return [name] + [name[:at.start()] for at in reversed(list(re.finditer(rb"\s+#", name)))]
 
 
 def shown(text):
-    """Bytes of a file as they appear in messages."""
+    """Bytes of a file as text for messages."""
     return text.decode("utf-8", "backslashreplace")
 
 
@@ -109,15 +111,15 @@ def line_error(filename, number, text, error):
 
 
 def lines(filename):
-    """(number, words, text) of every line that says something, in bytes. Words end where a comment begins, the text
-    does not: a name may hold ` #`."""
+    """Yield (number, words, text) of every line that has words, in bytes. The words end before a comment. The text
+    keeps it, for a name may contain ` #`."""
     for number, block in _blocks(filename):
         yield from _lines(number, block)
 
 
 def _number(word):
     try:
-        if b"_" in word:  # Python's own
+        if b"_" in word:  # Python would accept 1_000
             raise ValueError(f"could not convert string to float: {shown(word)!r}")
         return float(word)
     except ValueError as error:
@@ -127,7 +129,7 @@ def _number(word):
 
 
 def numbers(words, count, kind, finite=True):
-    """The first `count` of some words as floats, or Damaged."""
+    """Convert the first `count` words to floats; Damaged if that fails."""
     values = [_number(word) for word in words[:count]]
     if len(values) < count or finite and not np.isfinite(values).all():
         raise Damaged(f"a {kind} needs {count} {'finite ' if finite else ''}numbers")
@@ -135,7 +137,7 @@ def numbers(words, count, kind, finite=True):
 
 
 def _index(word, count):
-    """0-based index: positive ones count from the first, negative ones from the last read so far."""
+    """0-based index of a word. Positive indices count from the first, negative ones back from the last read so far."""
     try:
         if b"_" in word:
             raise ValueError(f"invalid literal for int() with base 10: {shown(word)!r}")
@@ -151,9 +153,10 @@ def _index(word, count):
 # ---- OBJ ------------------------------------------------------------------------------------------------------
 
 def read_obj(filename, with_uv=True):
-    """`Geometry` of an OBJ file; without with_uv its vt, usemtl and mtllib are passed over.
+    """Read the `Geometry` of an OBJ file. With with_uv=False its vt, usemtl and mtllib are ignored.
 
-    Faces of more than three corners are split (`polygons.split`), those of one or two left out with a warning.
+    Faces of more than three corners are split (`polygons.split`). Faces of one or two corners are left out, with a
+    warning.
 
     Raises
     ------
@@ -163,11 +166,11 @@ def read_obj(filename, with_uv=True):
 
 
 class _Reader:
-    """Gathers what the blocks hold: arrays of numbers, and polygons as one behind the other."""
+    """Collects the content of the blocks: arrays of numbers, and the corners of polygons one after another."""
 
     def __init__(self, filename, with_uv):
         self.filename, self.with_uv = filename, with_uv
-        self.vertices, self.colours, self.uv = [], [], []               # arrays, a block each
+        self.vertices, self.colours, self.uv = [], [], []               # one array per block
         self.corners, self.uv_corners, self.sizes, self.used = [], [], [], []
         self.V = self.T = 0
         self.names, self.libraries, self.material = {}, [], -1
@@ -206,18 +209,18 @@ class _Reader:
 
     def _add_vertices(self, xyz, colours):
         self.vertices.append(xyz)
-        self.colours.append(colours)  # or None
+        self.colours.append(colours)  # None if no vertex of the block has a colour
         self.V += len(xyz)
 
     def _keyword(self, keyword, text):
-        """usemtl and mtllib, in the order of the lines."""
+        """Read a usemtl or mtllib line. These must be read in the order of the lines."""
         name = text[len(keyword):].strip()
         if keyword == b"usemtl":
             self.material = self.names.setdefault(name, len(self.names))
         elif keyword == b"mtllib":
             self.libraries.append(name)
 
-    # Line by line.
+    # The line reader.
 
     def _read_lines(self, number, block):
         vertices, colours, uv, corners, uv_corners, sizes, used = [], [], [], [], [], [], []
@@ -237,7 +240,7 @@ class _Reader:
                         corners.append(corner)
                         uv_corners.append(its_uv)
                 elif self.with_uv and words[0] == b"vt":
-                    uv.append(numbers(words[1:] + [b"0"], 2, "vt", finite=False))  # one number alone is u
+                    uv.append(numbers(words[1:] + [b"0"], 2, "vt", finite=False))  # a single number is u
                 elif self.with_uv:
                     self._keyword(words[0], text)
             except Damaged as error:
@@ -256,10 +259,10 @@ class _Reader:
         parts = word.split(b"/")
         return _index(parts[0], V), _index(parts[1], T) if self.with_uv and len(parts) > 1 and parts[1] else -1
 
-    # A block at once.
+    # The block reader.
 
     def _read_at_once(self, block):
-        """False, and nothing read, where a line is out of the common."""
+        """Read a block with NumPy. Returns False, and keeps nothing, if a line of it is unusual."""
         if b"\\\n" in block:
             return False
         words = _Words(block)
@@ -270,7 +273,7 @@ class _Reader:
             vt = vt[:0]
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", DeprecationWarning)  # NumPy's, of text that is no number
+                warnings.simplefilter("error", DeprecationWarning)  # NumPy's warning for text that is no number
                 xyz, colours = self._vertices_at_once(words, v)
                 uv = words.numbers(vt, (1, 2, 3), 2)
                 faces = self._faces_at_once(words, f, v, vt)
@@ -302,7 +305,7 @@ class _Reader:
     def _faces_at_once(self, words, f, v, vt):
         sizes = words.count[f] - 1
         if len(f) and sizes.min() < 3:
-            raise Damaged("a face of less than three corners")
+            raise Damaged("a face of fewer than three corners")
         first = np.cumsum(sizes) - sizes
         corners, uv_corners = np.empty(sizes.sum(), np.int64), np.full(sizes.sum(), -1)
         forms = words.forms(f)
@@ -316,7 +319,7 @@ class _Reader:
                     uv_corners[at] = _indices(values[..., 1], self.T + np.searchsorted(vt, f[own]))
         return corners, uv_corners, sizes
 
-    # What only the whole file tells; read once more for the line.
+    # Errors that show only after the whole file. These methods read the file again to find the line.
 
     def _refuse(self, V, T):
         now = {"vertex": 0, "vt": 0}
@@ -342,7 +345,8 @@ def _joined(arrays, shape, dtype=np.float64):
 
 
 def _indices(values, before):
-    """0-based (n, corners) of what n faces name, with so many read before each; ValueError as `_index`."""
+    """0-based indices (n, corners) of the values that n faces name. `before` (n,) counts the vertices or vt read before
+    each face. Damaged for an index out of range, as in `_index`."""
     index = np.where(values > 0, values - 1, before[:, None] + values)
     if len(index) and ((values == 0) | (index < 0) | (index >= MOST)).any():
         raise Damaged("index out of range")
@@ -350,24 +354,24 @@ def _indices(values, before):
 
 
 class _Words:
-    """The words of a block of bytes: where they begin, and how many each line has."""
+    """The words of a block of bytes: their positions, and how many each line has."""
 
     def __init__(self, block):
         self.block, self.bytes = block, np.frombuffer(block, np.uint8)
         blank = self.bytes <= 32
-        self.odd = bool((blank & (self.bytes != 32) & ((self.bytes < 9) | (self.bytes > 13))).any())  # blank to no one
+        self.odd = bool((blank & (self.bytes != 32) & ((self.bytes < 9) | (self.bytes > 13))).any())  # controls
         begins = ~blank
         begins[1:] &= blank[:-1]
         self.start = np.flatnonzero(begins)
-        self.end = np.flatnonzero(self.bytes == 10) + 1                     # of every line
+        self.end = np.flatnonzero(self.bytes == 10) + 1                     # the end of every line
         past = np.searchsorted(self.start, self.end)
-        self.first = np.concatenate([[0], past[:-1]])                       # word of every line
+        self.first = np.concatenate([[0], past[:-1]])                       # index of the first word of every line
         self.count = past - self.first
         self.slashes = np.flatnonzero(self.bytes == 47)
-        self.plain = self.bytes.copy()                                      # keywords will go
+        self.plain = self.bytes.copy()                                      # _values blanks the keywords
 
     def called(self, *keywords):
-        """Numbers of the lines that begin with one of these words."""
+        """Indices of the lines that begin with one of these words."""
         some = np.flatnonzero(self.count)
         at = self.start[self.first[some]]
         found = np.zeros(len(some), bool)
@@ -384,9 +388,9 @@ class _Words:
         return text.split(None, 1)[0], text
 
     def _values(self, lines, dtype):
-        """All numbers of some lines; ValueError where a word is none."""
+        """All numbers of some lines in one array; ValueError if a word is not a number."""
         at = self.start[self.first[lines]]
-        for letter in at, at[self.bytes[at + 1] == ord("t")] + 1:  # of v, vt, f
+        for letter in at, at[self.bytes[at + 1] == ord("t")] + 1:  # the letters of v, vt and f
             self.plain[letter] = 32
         if len(lines) == len(self.end):
             text = self.plain
@@ -398,7 +402,8 @@ class _Words:
         return np.fromstring(text.replace(b"/", b" ") if dtype == np.int64 else text, dtype, sep=" ")
 
     def numbers(self, lines, counts, width):
-        """(lines, width) float64 of lines that have one of so many numbers; 0 where there are fewer."""
+        """The first `width` numbers of some lines, float64, filled up with 0. Damaged if a line's count of numbers is
+        not in `counts`."""
         out = np.zeros((len(lines), width))
         for count in np.unique(self.count[lines]) - 1:
             own = np.flatnonzero(self.count[lines] == count + 1)
@@ -411,7 +416,8 @@ class _Words:
         return out
 
     def forms(self, lines):
-        """Of faces: 0 for `a`, 1 for `a/b`, 2 for `a/b/c`, 3 for `a//c`, the same at all corners."""
+        """The form of the corners of each face: 0 for `a`, 1 for `a/b`, 2 for `a/b/c`, 3 for `a//c`. Damaged if the
+        corners of a face have different forms."""
         double = self.slashes[:-1][np.diff(self.slashes) == 1]
         limits = np.append(self.start, len(self.bytes))
         count = np.diff(np.searchsorted(self.slashes, limits))
@@ -425,7 +431,7 @@ class _Words:
         return own
 
     def indices(self, lines, size, form):
-        """(lines, size, 1 to 3) int64: what each corner of faces of one size and form names."""
+        """The indices at the corners of faces of one size and form, (lines, size, 1 to 3) int64."""
         width = (1, 2, 3, 2)[form]
         values = self._values(lines, np.int64)
         if values.size != len(lines) * size * width:

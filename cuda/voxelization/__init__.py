@@ -1,8 +1,8 @@
-"""Voxelisers: triangles to occupancy grids, many meshes at a time.
+"""Voxelisers: convert batches of triangle meshes to occupancy grids.
 
-`voxelize` is the rule of the evaluation code of this line of work (Kato & Harada, CVPR 2019):
-published IoU figures are comparable only under it. `voxelize_solid` is exact: a cell is solid where
-its centre is inside. `overlap` counts what an IoU of grids is made of.
+`voxelize` follows the rule of the published evaluation code (Kato & Harada, CVPR 2019): published IoU
+figures can only be compared with figures under this rule. `voxelize_solid` is exact: a cell is solid if
+its centre is inside the mesh. `overlap` counts the intersection and the union of grids.
 
 Convention
 ----------
@@ -45,7 +45,7 @@ def _first_not_finite(faces):
 
 def _refuse_not_finite(bad):
     if bad >= 0:
-        raise ValueError(f"faces must be finite, mesh {bad} of the batch is not")
+        raise ValueError(f"faces must be finite, but mesh {bad} of the batch has a NaN or infinite coordinate")
 
 
 def _run(faces, size, rule, dtype):
@@ -87,18 +87,20 @@ def _run_cuda(faces, size):
 def voxelize(faces, size, normalize=False, dtype=torch.int32):
     """Occupancy by the published rule.
 
-    Along each axis, every grid line at integer coordinates 0 ... size-1 that meets a triangle (edges
-    included) marks the four cells around it at the height of the crossing; every corner marks its own
-    cell, truncated towards zero; whatever empty space cannot reach from the border through
-    6-neighbours is solid. Thin parts come out up to two cells thicker than they are.
+    1. Along each axis, take the grid lines at integer coordinates 0 ... size-1. Where a line meets a triangle
+       (edges included), the four cells around the line at that height are solid.
+    2. The cell of every corner is solid; its coordinates are truncated towards zero.
+    3. Empty cells that no path through empty 6-neighbours connects with the border are solid.
+
+    Thin parts become up to two cells thicker than they are.
 
     Parameters
     ----------
-    faces : (B, F, 3, 3) float, corners in [0, 1]; what lies outside of the grid is left out.
+    faces : (B, F, 3, 3) float, corners in [0, 1]; parts outside of the grid are ignored.
     size : int, cells along each axis.
     normalize : bool. Scale and centre the box of the whole batch so that its longest side spans
         (size - 1) / size of the grid.
-    dtype : of the result; torch.bool costs least.
+    dtype : of the result; torch.bool is fastest.
 
     Returns
     -------
@@ -118,39 +120,41 @@ def voxelize(faces, size, normalize=False, dtype=torch.int32):
 
 
 def voxelize_solid(faces, size, dtype=torch.int32):
-    """Occupancy that is exact: a cell is solid if its centre is inside, whatever way the faces are turned.
+    """Exact occupancy: a cell is solid if its centre is inside the mesh, whatever the orientation of the faces.
 
-    Lines through the centres run along each of the three axes, and the majority of the axes decides. Along a line,
-    a centre is inside
+    Lines through the centres of the cells run along each of the three axes. A cell is solid if its centre is inside
+    along at least two of its three lines. There are two rules for the inside of a line:
 
-    - where the winding number is not zero, if that ends at zero behind the mesh, and on three quarters of the lines
-      that meet the mesh it does so: the mesh is turned consistently. Parts that overlap are then their union.
-    - elsewhere by parity: where an odd number of crossings lies before it. Crossings at one place, of faces that
-      stand twice, count once, except where this alone makes their number odd (a closed part without thickness).
-      Orientation is of no account; where parts overlap, the overlap is hollow.
+    - Winding number: a centre is inside where the winding number is not zero. This rule is used if the winding number
+      of the line ends at zero behind the mesh, and three quarters of the lines that meet the mesh end so, which shows
+      that the faces are oriented consistently. Parts that overlap form their union.
+    - Parity, for all other lines: a centre is inside behind an odd number of crossings. Crossings at the same place,
+      of duplicated faces, count once, unless only this makes their number odd (a closed part without thickness). The
+      orientation of faces does not matter. Where parts overlap, the overlap is hollow.
 
-    A closed mesh is exact by the first; the same mesh with faces doubled or turned at random, by the second, if its
-    parts do not overlap. An open mesh is filled as far as two axes agree: a hole costs nothing where only lines along
-    one axis pass it; a sheet alone is not solid where lines of two axes do not see both its sides. Lines through
-    edges and corners are settled by simulation of simplicity (Edelsbrunner & Muecke 1990).
+    A closed, consistently oriented mesh is exact by the winding number. The same mesh with faces doubled or turned at
+    random is exact by parity, if its parts do not overlap. In an open mesh the cells are solid where two axes agree: a
+    hole that only lines along one axis pass changes nothing, and a single sheet is not solid unless lines along two
+    axes cross it twice. A line through an edge or a corner is decided by simulation of simplicity (Edelsbrunner &
+    Muecke 1990).
 
-    Shapes, range and errors as for `voxelize`.
+    Shapes, range and errors are those of `voxelize`.
     """
     _check(faces, size)
     return _run(faces, size, _SOLID, dtype)
 
 
 def overlap(a, b):
-    """Count the cells that are set in both of two grids, and those set in either: their quotient is the IoU.
+    """Count the cells set in both of two grids and the cells set in at least one; the quotient is the IoU.
 
     Parameters
     ----------
     a : (B, n, n, n) bool
-    b : (B, n, n, n) bool, or (1, n, n, n) for all of a.
+    b : (B, n, n, n) bool, or one grid (1, n, n, n) to compare with every grid of a.
 
     Returns
     -------
-    (B,), (B,) int64
+    intersection (B,), union (B,), int64
 
     Raises
     ------
@@ -162,8 +166,8 @@ def overlap(a, b):
                 grid, torch.Tensor) else type(grid).__name__
             raise ValueError(f"{name} must be a bool tensor of shape (B, n, n, n), got {got}")
     if a.shape[1:] != b.shape[1:] or len(b) not in (1, len(a)) or a.device != b.device:
-        raise ValueError(f"b must have the shape {tuple(a.shape)} of a, or its grids only one, and lie on {a.device}; "
-                         f"got {tuple(b.shape)} on {b.device}")
+        raise ValueError(f"b must have the shape {tuple(a.shape)} of a, or hold one grid of that size, and lie on "
+                         f"{a.device}; got {tuple(b.shape)} on {b.device}")
     compiled = _backend() == "compiled" and (
         not a.is_cuda or _kernels.cuda_architectures is not None) and a.device.type in ("cpu", "cuda")
     if not compiled:

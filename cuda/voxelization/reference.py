@@ -1,9 +1,9 @@
-"""The published voxel rule in plain NumPy, float64: what the kernels mean, and their fallback."""
+"""Both voxel rules in plain NumPy, float64. They define what the kernels must compute, and replace missing kernels."""
 import numpy as np
 
 
 def published(triangles, n):
-    """(F, 3, 3) triangles in [0, 1] to (n, n, n) bool, by the rule of `voxelization.voxelize`."""
+    """Voxelise (F, 3, 3) triangles in [0, 1] to (n, n, n) bool by the rule of `voxelization.voxelize`."""
     solid = np.zeros((n, n, n), bool)
     corners = np.asarray(triangles, np.float64).reshape(-1, 3, 3) * n
 
@@ -33,12 +33,12 @@ def published(triangles, n):
                                 mark([int(c) for c in cell])
         for corner in t:
             if np.abs(corner).max() < 2 ** 31:
-                mark([int(c) for c in corner])  # truncated: (-1, 0) lands in cell 0
+                mark([int(c) for c in corner])  # int() truncates: coordinates in (-1, 0) give cell 0
     return ~_reached_from_the_border(~solid)
 
 
 def _reached_from_the_border(empty):
-    """Empty cells that hang together with one of the border through their faces."""
+    """Empty cells that a path through faces of empty cells connects with the border of the grid."""
     border = np.ones(empty.shape, bool)
     border[1:-1, 1:-1, 1:-1] = False
     reached = border & empty
@@ -63,7 +63,7 @@ def _floor(value, n):
 
 
 def solid(triangles, n):
-    """(F, 3, 3) triangles in [0, 1] to (n, n, n) bool, by the rule of `voxelization.voxelize_solid`."""
+    """Voxelise (F, 3, 3) triangles in [0, 1] to (n, n, n) bool by the rule of `voxelization.voxelize_solid`."""
     corners = np.asarray(triangles, np.float64).reshape(-1, 3, 3) * n
     lines = {}  # (axis, u, v): [(height, sign)]
     for axis in range(3):
@@ -88,7 +88,8 @@ def solid(triangles, n):
 
 
 def _crossings(t, axis, n):
-    """(u, v, height, sign) of the lines along an axis, through centres of cells, that a triangle owns."""
+    """(u, v, height, sign) of the lines along an axis, through the centres of cells, that cross a triangle. A line
+    through a shared edge or corner belongs to exactly one of the triangles."""
     centres = np.arange(n) + 0.5
     u, v, w = t[:, (axis + 1) % 3], t[:, (axis + 2) % 3], t[:, axis]
     det = (u[1] - u[0]) * (v[2] - v[0]) - (u[2] - u[0]) * (v[1] - v[0])
@@ -108,14 +109,14 @@ def _crossings(t, axis, n):
 
 
 def _running(met, n):
-    """Sum of the signs of the crossings at or before each centre of a line."""
+    """The sum of the signs of the crossings at or before each centre of a line."""
     centres = np.arange(n) + 0.5
     return sum(sign * (centres >= height) for height, sign in met)
 
 
 def _parity(met, n):
-    """Whether the centres of a line lie behind an odd number of crossings: of those at one place one counts; where
-    they are odd in number, all, if these are not."""
+    """Whether each centre of a line lies behind an odd number of crossings. Crossings at the same place count once,
+    unless that makes their number odd and it is even otherwise."""
     heights = np.sort([height for height, _ in met])
     once = heights[np.diff(heights, prepend=-np.inf) > 1e-9 * n]
     chosen = heights if len(once) % 2 and len(heights) % 2 == 0 else once

@@ -1,4 +1,4 @@
-"""Every mode on NIPS17 and Pascal3D, and check_data, by the command line and tiny."""
+"""Every mode on tiny NIPS17 and Pascal3D datasets, and check_data, through the command line."""
 import json
 import shutil
 
@@ -53,7 +53,7 @@ def test_training_and_evaluation(trained, capsys, layout):
     result = json.loads((trained[layout] / f"evaluation_{split}_last.json").read_text())
     assert 0 <= result["iou"][CHAIR] <= 1 and result["protocol"]["dataset"] == layout
     assert result["protocol"]["objects"] == {CHAIR: 2}
-    if layout == "Pascal3D":  # one image an object: what cannot be measured is told with its reason
+    if layout == "Pascal3D":  # one image per object: the reason of undefined figures is printed
         no_pairs = f"no agreement, no new view of {CHAIR}: each object has one view"
         assert result["view_agreement"][CHAIR] is None and no_pairs in result["protocol"]["undefined"]
         assert f"-: {no_pairs}\n" in told and "nan" not in told and told.count(" -") >= 2
@@ -62,7 +62,7 @@ def test_training_and_evaluation(trained, capsys, layout):
 
 @pytest.mark.parametrize("layout", OWN)
 def test_resume_is_exact(files, trained, template, tmp_path, layout):
-    """With the augmentation, which is a function of the seed and the step."""
+    """Including the augmentation, which depends only on the seed and the step."""
     folder = tmp_path / "run"
     assert call(*command(layout, files, folder, template, "--n_iters=2")) == 0
     assert call(*command(layout, files, folder, template, "--resume")) == 0
@@ -72,7 +72,7 @@ def test_resume_is_exact(files, trained, template, tmp_path, layout):
 
 
 def test_resume_with_batch_norm_is_exact(files, scratch, template, tmp_path):
-    """The ResNet's running statistics are state, too."""
+    """The checkpoint includes the running statistics of the ResNet."""
     run = ("--img_size=224", "--symmetric", "--latent_dim=32", "--batch_size=2", "--lambda_adv=0.1")
     for name, iterations in (("whole", [4]), ("parts", [2, 4])):
         for count in iterations:
@@ -110,7 +110,7 @@ def test_the_other_modes(trained, tmp_path, layout):
     assert (tmp_path / f"t_SNE_{split}.png").exists()
     assert call("--mode=reconstruct_Pascal", *here, "--n_images=1") == 0
     mesh, = tmp_path.glob(f"{CHAIR}_*_out.obj")
-    if layout == "Pascal3D":  # photos with their ground; a loose picture is taken like one of the dataset
+    if layout == "Pascal3D":  # photographs with background; other pictures are loaded like those of the dataset
         picture = str(mesh).replace("_out.obj", ".png")
         assert call("--mode=interpolation", *here, "--load_im", picture, "--load_im1", picture, "--steps=2") == 0
         assert call("--mode=reconstruct", *here[:2], "--load_im", picture, "--sample_dir", tmp_path / "again") == 0
@@ -118,7 +118,7 @@ def test_the_other_modes(trained, tmp_path, layout):
 
 
 def test_mmd_by_pose_bin_leaves_out_bins_of_one_object(trained, tmp_path, monkeypatch):
-    """Of the heat map too: its ticks are the numbers of the bins, not of the rows."""
+    """The ticks of the heat map are the numbers of the bins, not of the rows."""
     shown, savefig = [], Figure.savefig
 
     def seen(figure, *where, **more):
@@ -241,13 +241,13 @@ def test_check_data_of_sound_files(files, tmp_path, capsys, layout):
     assert call("--mode=check_data", f"--dataset={layout}", "--data_dir", files[layout], "--sample_dir",
                 tmp_path) == 0
     said = capsys.readouterr().out
-    assert "all that is there is sound" in said and "https://github.com/" in said and "overlap by 0." in said
+    assert "everything found is in order" in said and "https://github.com/" in said and "overlap by 0." in said
     assert ("the plane z = 0, as the dataset says" if layout == "Pascal3D" else "mirror plane: ") in said
     assert (tmp_path / f"check_{layout}.png").exists()
 
 
 def swapped(folder, layout):
-    """A copy whose voxels have two axes exchanged."""
+    """A copy with two axes of the voxels swapped."""
     if layout == "NIPS17":
         import scipy.io
         for path in (folder / "voxels").rglob("*.mat"):
@@ -270,7 +270,7 @@ def test_check_data_shows_a_wrong_axis(files, tmp_path, capsys, layout):
 
 
 def test_check_data_measures_every_split(files, tmp_path, capsys):
-    """Also where the voxels of the last one alone have other axes."""
+    """It finds an error if only the voxels of the last split have other axes."""
     shutil.copytree(files["Pascal3D"], tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
     (tmp_path / "val").mkdir()
     for path in (tmp_path / "data").glob("*_val*.npz"):
@@ -297,7 +297,7 @@ def test_check_data_names_what_is_missing_or_broken(files, tmp_path, capsys, ref
 
 
 def test_check_data_looks_at_all_views(files, tmp_path, capsys):
-    """Of NIPS17, of which training takes the first ones alone."""
+    """For NIPS17 too, where training uses only the first ones."""
     data = tmp_path / "data"
     shutil.copytree(files["NIPS17"], data, ignore=shutil.ignore_patterns(".cache"))
     (data / "renders" / CHAIR / "train_00001" / "depth_3.png").unlink()
@@ -307,7 +307,7 @@ def test_check_data_looks_at_all_views(files, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "train_00001/depth_3.png" in said and "train_00002/render_5.png" in said and "2 things are wrong" in said
     assert call(*command, "--trainViews=3") == 0
-    assert "all that is there is sound" in capsys.readouterr().out
+    assert "everything found is in order" in capsys.readouterr().out
     assert call(*command, "--trainViews=4") == 1
 
 
@@ -320,6 +320,6 @@ def test_check_data_of_a_set_made_with_few_views(files, tmp_path, capsys):
     command = ("--mode=check_data", "--dataset=NIPS17", "--data_dir", data, "--sample_dir", tmp_path)
     assert call(*command) == 0
     said = capsys.readouterr().out
-    assert f"note: training objects of {CHAIR} have 2 of 20 views" in said and "all that is there is sound" in said
+    assert f"note: training objects of {CHAIR} have 2 of 20 views" in said and "everything found is in order" in said
     next(data.glob(f"renders/{CHAIR}/train_00003/depth_1.png")).unlink()
     assert call(*command) == 1 and "train_00003/depth_1.png" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Cameras and voxel axes of the CVPR18 layout, from formulas typed here; a chiral object through all."""
+"""Cameras and voxel axes of the CVPR18 layout, compared with formulas in this file and tested with a chiral object."""
 import itertools
 import math
 
@@ -14,7 +14,7 @@ DISTANCE, ELEVATION, HALF_ANGLE = 2.732, math.radians(30), math.radians(15)
 
 
 def look_through(points, eye, right, up, forward):
-    """NDC x and y of points (N, 3) in a pinhole camera whose picture is 2 tan(15 degrees) wide at 1."""
+    """NDC x and y of points (N, 3) in a pinhole camera with half the field of view 15 degrees."""
     relative = points - eye
     depth = relative @ forward * math.tan(HALF_ANGLE)
     return np.stack([relative @ right / depth, relative @ up / depth], 1)
@@ -69,7 +69,7 @@ def test_project_is_the_published_camera():
         eye, *axes = renderer_camera(view)
         np.testing.assert_allclose(result[view, :, :2], look_through(points[view], eye, *axes), atol=1e-6)
         np.testing.assert_allclose(result[view, :, 2], (points[view] - eye) @ axes[2], atol=1e-6)
-    # Controls: the other sense of turning, and a camera that does not mirror.
+    # Controls: the opposite sense of rotation, and a camera that does not mirror.
     eye, *axes = renderer_camera(-5)
     assert np.abs(look_through(points[5], eye, *axes) - result[5, :, :2]).max() > .1
     assert np.abs(look_through(points[5], *people_camera(5)) - result[5, :, :2]).max() > .1
@@ -86,7 +86,7 @@ def test_views_between_two_views():
 
 
 def test_kept_cameras_are_those_worked_out_anew_to_the_bit():
-    """Made where no gradients are, as evaluation does, and used where there are."""
+    """The cache is filled without gradients, as in evaluation, and then used with gradients."""
     CVPR18._whole_views.cache_clear()
     views = torch.randint(24, (37,))
     with torch.inference_mode():
@@ -176,7 +176,7 @@ def test_voxel_mesh_is_the_inverse_of_voxelize_cell_for_cell():
     for x, y, z in np.random.default_rng(2).integers(0, 32, (500, 3)):
         assert solid[x, y, z] == grid[y, x, 31 - z]
     assert solid.sum() == grid.sum()
-    # Cell by cell through the published rule, which thickens whatever touches a grid line.
+    # Test cells one by one with the published rule, which thickens everything that touches a grid line.
     cells = grid.nonzero().numpy()[::400]
     cubes, sides = small_cubes([(j, i, 31 - k) for i, j, k in cells])
     assert CVPR18.voxelize(cubes[None].float(), sides)[0].nonzero().tolist() == cells.tolist()
@@ -220,8 +220,8 @@ def test_pictures_are_those_of_a_right_handed_viewer(chiral):
     points = surface_points(vertices, faces)
     for view in range(24):
         seen = mask_of(look_through(points, *people_camera(view)))
-        # What has alpha is touched by the object; some pixels that it touches hold none of the
-        # four samples of the picture.
+        # The object touches every pixel with alpha. Some pixels that it touches have alpha 0, because it
+        # covers none of their four samples.
         assert not ((alphas[view] > 0) & ~seen).any()
         assert overlap(seen, alphas[view] > 0) > .85
         for wrong in (seen[:, ::-1], mask_of(look_through(points * (1, 1, -1), *people_camera(view))),
@@ -260,7 +260,7 @@ def test_light_comes_from_above():
         for axis, sign in ((1, 1), (0, 1), (0, -1), (2, 1), (2, -1)):
             centre = np.zeros(3)
             centre[axis] = .3 * sign
-            if (eye - centre)[axis] * sign > .3:  # seen, and not at a grazing angle
+            if (eye - centre)[axis] * sign > .3:  # visible, and not at a grazing angle
                 (r,), (c,) = pixels(look_through(centre[None], eye, *axes))
                 assert image[3, r, c] == 255
                 shade[axis, sign] = int(image[0, r, c])
@@ -268,10 +268,10 @@ def test_light_comes_from_above():
 
 
 def cells_to_people(cells):
-    """Eight points in each cell of a dataset's grid (rows of indices), where people's meshes are.
+    """Eight points in each cell (rows of indices) of a dataset's grid, in the people frame.
 
-    grid[y, x, z] of the object; the index along z runs against the renderer's z, which runs against
-    people's z; 31 cells are one unit.
+    The grid is grid[y, x, z] of the object. The index along z runs opposite to z of the renderer's frame, which is
+    opposite to z of the people frame; 31 cells are one unit.
     """
     inside = np.array(list(itertools.product((.25, .75), repeat=3)))
     y, x, z = (((cells[:, None] + inside) / 32 - .5) * 32 / 31).reshape(-1, 3).T
@@ -279,14 +279,14 @@ def cells_to_people(cells):
 
 
 def distance_to(mask):
-    """Distance in pixels of every pixel to the next one of the mask."""
+    """The distance of every pixel to the nearest pixel of the mask, in pixels."""
     rows, columns = np.nonzero(mask)
     r, c = np.mgrid[:64, :64]
     return np.sqrt(((r[..., None] - rows) ** 2 + (c[..., None] - columns) ** 2).min(-1))
 
 
 def agreement(grid, alphas, distances):
-    """(least overlap over the views, share of the voxels' points within 1.5 pixels of the picture)."""
+    """(smallest overlap over the views, share of the voxels' points within 1.5 pixels of the silhouette)."""
     points, least, near = cells_to_people(np.argwhere(grid)), 1, []
     for view, alpha in enumerate(alphas):
         ndc = look_through(points, *people_camera(view))

@@ -107,7 +107,7 @@ def test_train_views_are_for_training_alone(tmp_path):
 @pytest.mark.parametrize("n", [0, 25])
 def test_train_views_out_of_range(tmp_path, n):
     write(tmp_path)
-    with pytest.raises(InputError, match=f"--trainViews={n} .*24 views"):
+    with pytest.raises(InputError, match=f"--trainViews={n}: the objects of {CAR} in .* have 24 views"):
         read(tmp_path, trainViews=n)
 
 
@@ -124,7 +124,7 @@ def test_a_training_set_with_few_views_names_them(tmp_path):
         o = int(batch.objects[k])
         place = shown[o].tolist().index(int(batch.cameras[k]))
         np.testing.assert_allclose(batch.images[k], images[o, place] / 255, atol=1e-7)
-    with pytest.raises(InputError, match="--trainViews=4 .*3 views"):
+    with pytest.raises(InputError, match=f"--trainViews=4: the objects of {CAR} in .* have 3 views"):
         read(tmp_path, trainViews=4)
 
 
@@ -147,7 +147,7 @@ def test_files_are_unpacked_once_and_mapped(tmp_path):
     assert isinstance(first, np.memmap) and not first.flags.writeable and np.array_equal(first, images)
     copy, = glob.glob(cache + "/*")
     before = os.stat(copy).st_mtime_ns
-    # A mark in the copy shows up: the second time it is the copy that is read.
+    # Mark the copy. The mark shows that the second call reads the copy.
     marked = np.load(copy, mmap_mode="r+")
     marked[0, 0, 0, 0, 0] ^= 255
     marked.flush()
@@ -240,7 +240,7 @@ def test_damaged_files_are_named(tmp_path, content):
 @pytest.mark.parametrize("mask", [1, 8, 255])
 @pytest.mark.parametrize("compress", [np.savez, np.savez_compressed])
 def test_no_flipped_byte_goes_unnoticed_or_ends_in_another_error(tmp_path, compress, mask):
-    # Larger than what is read at once, so that the header is believed before the checksum is known.
+    # The array is larger than one read, so the header is used before the checksum is known.
     array = np.random.default_rng(0).integers(0, 256, (2, 9000), dtype=np.uint8)
     compress(tmp_path / "whole.npz", array)
     whole, wrong = (tmp_path / "whole.npz").read_bytes(), []

@@ -31,7 +31,7 @@ def test_every_mode_takes_it(tmp_path):
         ("--mode=make_dataset", "--layout=Triples", "--data_dir", tmp_path / "few", "--train_views=4"),
         ("--mode=train", "--ckpt_dir", tmp_path / "no", "--brightness=50"))
     assert codes == [0] * 7 + [2, 2], err
-    assert "all that is there is sound" in out and (tmp_path / "check_Triples.png").exists()
+    assert "everything found is in order" in out and (tmp_path / "check_Triples.png").exists()
     overlap = float(out.split("voxels and masks overlap by ")[1].split()[0])
     assert overlap > 0.7
     assert [r["step"] for r in metrics(folder)] == [1, 2, 3, 4]  # its published n_iters

@@ -1,4 +1,4 @@
-"""The readers on damaged files, in short (tests/programs/fuzz.py); and payloads that must not run."""
+"""A short run of tests/programs/fuzz.py: damaged files, and payloads that must not run."""
 import os
 import re
 import subprocess
@@ -17,7 +17,7 @@ def test_damaged_files_end_in_our_errors(tmp_path):
     done = fuzz("--cases=500", "--keep", tmp_path / "escapes")
     assert done.returncode == 0, done.stdout + done.stderr
     cases, readers = map(int, re.search(r"(\d+) cases of (\d+) readers, 0 escapes", done.stdout).groups())
-    assert cases >= 450 and readers >= 28 and not (tmp_path / "escapes").exists()
+    assert cases >= 450 and readers >= 40 and not (tmp_path / "escapes").exists()
 
 
 @pytest.mark.parametrize("harm, told", [("1 / 0", "ZeroDivisionError"), ("fuzz.time.sleep(9)", "more than 1 s"),

@@ -1,4 +1,4 @@
-"""Images and masks as people have them: what is taken for the object, and what is passed over."""
+"""Images and masks as users have them: how the object is found, and which files are ignored."""
 import numpy as np
 import pytest
 import torch
@@ -22,7 +22,7 @@ def shape_of(image):
 
 
 @pytest.mark.parametrize("alpha", [None, 255, 254, 200, 128, "one pixel", "a few pixels"])
-def test_alpha_that_says_nothing_is_not_the_object(alpha, tmp_path, capsys):
+def test_uniform_alpha_is_not_taken_as_the_mask(alpha, tmp_path, capsys):
     if isinstance(alpha, str):
         value, alpha = alpha, np.full((64, 64), 255, np.uint8)
         alpha[0, :1 if value == "one pixel" else 6] = 0
@@ -32,21 +32,21 @@ def test_alpha_that_says_nothing_is_not_the_object(alpha, tmp_path, capsys):
     assert (whole[:, 0, 30] == 1).all(), "nothing is cut off, nothing is darkened"
 
 
-def test_alpha_that_says_something_is(tmp_path):
+def test_alpha_that_shows_an_object_is_the_mask(tmp_path):
     image = load_image(picture(tmp_path / "a.png", (DISC * 255).astype(np.uint8), ground=(10, 200, 10)), 64)
     assert np.array_equal(shape_of(image), DISC)
     with pytest.raises(InputError, match="its alpha is empty"):
         load_image(picture(tmp_path / "a.png", 0), 64)
 
 
-def test_an_object_that_touches_all_borders_is_told(tmp_path, capsys):
+def test_a_warning_if_the_object_touches_all_borders(tmp_path, capsys):
     alpha = np.full((64, 64), 255, np.uint8)
     alpha[20:40, 20:40] = 0
     load_image(picture(tmp_path / "a.png", alpha), 64)
     assert f"warning: in {tmp_path}/a.png the object touches all four borders" in capsys.readouterr().err
 
 
-def test_a_mask_may_say_it_in_its_alpha(tmp_path):
+def test_a_mask_may_have_the_object_in_its_alpha(tmp_path):
     path = picture(tmp_path / "a.png")
     white = np.full((64, 64, 4), 255, np.uint8)
     white[..., 3] = DISC * 255
@@ -56,13 +56,13 @@ def test_a_mask_may_say_it_in_its_alpha(tmp_path):
     assert torch.equal(*results) and np.array_equal(shape_of(results[0]), DISC)
 
 
-def test_files_of_systems_are_passed_over(tmp_path, capsys):
+def test_hidden_and_system_files_are_ignored(tmp_path, capsys):
     picture(tmp_path / "car0.png")
     for name in ("._car0.png", ".DS_Store", "Thumbs.db", ".hidden.jpg"):
         (tmp_path / name).write_bytes(b"\0\5\x16\7")
     (tmp_path / "__MACOSX").mkdir()
     assert list_images(str(tmp_path)) == [str(tmp_path / "car0.png")]
-    assert capsys.readouterr().out == (f"passed over in {tmp_path}: 5 hidden files and files of systems (.DS_Store, "
+    assert capsys.readouterr().out == (f"ignored in {tmp_path}: 5 hidden or system files (.DS_Store, "
                                        "...)\n")
 
 
@@ -76,13 +76,13 @@ def test_reconstruct_leaves_out_broken_images_on_request(tmp_path, capsys):
     model = SimpleNamespace(options={"img_size": 64}, dataset=CVPR18)
     paths = list_images(str(tmp_path))
     options = SimpleNamespace(skip_bad=False, mask=None, load_im=str(tmp_path))
-    with pytest.raises(InputError, match="b.png is not an image that can be read.*; --skip_bad goes on without"):
+    with pytest.raises(InputError, match="b.png is not an image that can be read.*; --skip_bad leaves out such images"):
         reconstruct._read_images(paths, model, options)
     options.skip_bad = True
     good, images, bad = reconstruct._read_images(paths, model, options)
     assert [good, len(images), list(bad)] == [paths[:1], 1, paths[1:]]
     said = capsys.readouterr().out
-    assert "left out, for their files are broken (1):" in said and "b.png is not an image" in said
+    assert "left out, because their files are broken (1):" in said and "b.png is not an image" in said
     assert json.loads(json.dumps(bad)) == bad
     with pytest.raises(InputError, match="--skip_bad leaves no image"):
         reconstruct._read_images(paths[1:], model, options)

@@ -1,18 +1,21 @@
-"""A chiral mesh written in each published layout and read back: masks, cameras and voxels against formulas
-typed here."""
+"""A chiral mesh, written in each published layout and read back. Masks, cameras and voxels are compared with
+formulas in this file."""
 import inspect
 import io
 import itertools
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.io
 import torch
+import trimesh
 from datasets import DATASETS, NIPS17
 from errors import InputError
 from flat import bars, covered, eye_at, overlap, pinhole
+from making import workers
 from scoring import score
 from PIL import Image
 from readers.base import Dataset
@@ -26,7 +29,7 @@ OPEN = {"CVPR18": {}, "NIPS17": {"img_size": 128}, "Pascal3D": {"img_size": 64},
 
 @pytest.mark.parametrize("layout", DATASETS)
 def test_what_a_dataset_has_to_give(layout):
-    """A dataset of one's own that forgets a method is told which when it is opened."""
+    """If a dataset lacks a method, opening it raises an error that names the method."""
     assert not inspect.isabstract(DATASETS[layout])
     hole = type("Hole", (DATASETS[layout],), {"project": classmethod(Dataset.project.__func__)})
     with pytest.raises(TypeError, match="abstract method '?project"):
@@ -38,7 +41,7 @@ def placed(layout):
     x, y, z = VERTICES.T
     if layout == "CVPR18":
         return np.stack([x, y, -z], 1)
-    if layout == "NIPS17":  # (x, y, z) -> (z, y, -x), as released; z negated, for the camera mirrors
+    if layout == "NIPS17":  # (x, y, z) -> (z, y, -x), as released; z negated, because the camera mirrors
         points = np.stack([z, y, x], 1)
         return points * min(1, .5 / np.linalg.norm(points, axis=1).max())
     points = np.stack([z, y, -x], 1)
@@ -104,8 +107,8 @@ def read(folders, layout, split="val", **more):
 
 
 def files_of_object(folders, layout):
-    """(masks (v, S, S) bool, cameras (v, ...), voxels) of the first training object, by other means than the
-    reader's."""
+    """(masks (v, S, S) bool, cameras (v, ...), voxels) of the first training object, read without the
+    dataset's reader."""
     folder = folders[layout]
     if layout == "CVPR18":
         images, voxels = (np.load(folder / f"{CLASS}_train_{kind}.npz")["arr_0"] for kind in ("images", "voxels"))
@@ -166,7 +169,7 @@ def test_what_is_read_is_the_mesh_seen_by_the_datasets_camera(folders, layout):
 @pytest.mark.parametrize("layout", DATASETS)
 def test_voxels_are_those_of_the_published_rule_in_the_datasets_axes(folders, layout):
     corners = placed(layout)
-    if layout == "R2N2":  # a cell whose centre is in one of the boxes
+    if layout == "R2N2":  # cells whose centre is in one of the boxes
         corners = corners / np.ptp(corners, axis=0).max() + .5
         centres = (np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), -1) + .5) / 32
         wanted = np.any([((centres > box.min((0, 1))) & (centres < box.max((0, 1)))).all(-1)
@@ -185,7 +188,7 @@ def test_voxels_are_those_of_the_published_rule_in_the_datasets_axes(folders, la
 
 
 class Oracle:
-    """A model that predicts one mesh, whatever it sees."""
+    """A model that predicts the same mesh for all images."""
 
     device, options = torch.device("cpu"), {"latent_dim": 3}
 
@@ -208,8 +211,8 @@ def test_evaluation_of_a_perfect_prediction(folders, layout):
 
 @pytest.mark.parametrize("layout", DATASETS)
 def test_meshes_for_people_look_as_the_files_meshes(folders, layout):
-    """Right-handed: the predicted mesh, turned back, is the one that people made, up to a turn about y, a
-    scale and a shift."""
+    """The predicted mesh in the people frame equals the original mesh up to a rotation about y, a scale and a
+    shift."""
     data = DATASETS[layout]
     back = data.flip_handedness(torch.tensor(placed(layout))).numpy()
 
@@ -269,23 +272,116 @@ def test_other_views_are_other_images(folders):
         assert torch.equal(poses, batch.poses[torch.tensor(found)])
 
 
-def test_classes_are_added_and_nothing_half_written_stays(folders, tmp_path):
+class Several(Same):
+    """Makes meshes that differ; refuses or stops where it is told to, and counts."""
+    stop, error, made = None, KeyboardInterrupt, 0
+
+    def __call__(self, split, i):
+        if (split, i) == Several.stop:
+            raise Several.error("in the middle")
+        Several.made += 1
+        vertices, *rest = self.mesh
+        return vertices * torch.tensor([1, 1 - .1 * i, 1 - (.2 if split == "val" else 0)]), *rest
+
+
+def files_in(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("layout", DATASETS)
+def test_objects_are_made_once_in_any_number_of_processes(layout, tmp_path, monkeypatch):
+    """What was interrupted goes on at its object, what was refused leaves nothing half made, and files are equal to the
+    bit."""
     mesh = torch.tensor(VERTICES).float(), torch.tensor(FACES), torch.full((len(FACES), 3), .7)
+    make, sizes = Several(mesh), {split: n for split, n in (("train", 3), ("val", 1)) if split in DATASETS[layout].splits}
+    monkeypatch.setattr(Several, "made", 0)
 
-    def make(split, i):
-        if split == "val":
-            raise RuntimeError("in the middle")
-        return mesh
+    def write(name, class_id=CLASS, workers=1, sizes=sizes):
+        DATASETS[layout].writer(str(tmp_path / name), class_id, sizes, make, 1, 0, layout, workers)
+        return files_in(tmp_path / name)
+    whole = write("whole")
+    assert Several.made == 4
+    for stop, made in ((("train", 2), 2), (("val", 0), 1)):
+        monkeypatch.setattr(Several, "stop", stop)
+        monkeypatch.setattr(Several, "made", 0)
+        with pytest.raises(KeyboardInterrupt):
+            write("stopped")
+        assert Several.made == made and list((tmp_path / "stopped").glob("*.part"))
+    monkeypatch.setattr(Several, "stop", None)
+    assert write("stopped") == whole and Several.made == 2
+    monkeypatch.setattr(Several, "stop", ("train", 1))
+    monkeypatch.setattr(Several, "error", InputError)
+    with pytest.raises(InputError):
+        write("refused")
+    assert not list((tmp_path / "refused").rglob("*.part")) and not (tmp_path / "refused" / "splits.json").exists()
+    monkeypatch.setattr(Several, "stop", None)
+    write("refused", "03001627", sizes={"train": 1})
+    write("refused", sizes={"train": 1})
+    assert DATASETS[layout].available(str(tmp_path / "refused")) == [CLASS, "03001627"]
+    monkeypatch.setattr(workers, "PER_WORKER", 1)
+    assert write("several", workers=2) == whole
 
-    for layout in ("NIPS17", "Pascal3D", "R2N2"):
-        folder = tmp_path / layout
-        folder.mkdir()
-        with pytest.raises(RuntimeError):
-            DATASETS[layout].writer(str(folder), CLASS, {"train": 1, "val": 1}, make, 1, 0, layout)
-        assert not list(folder.rglob("*.part")) and not (folder / "splits.json").exists()
-        DATASETS[layout].writer(str(folder), "03001627", {"train": 1}, make, 1, 0, layout)
-        DATASETS[layout].writer(str(folder), CLASS, {"train": 1}, make, 1, 0, layout)
-        assert DATASETS[layout].available(str(folder)) == [CLASS, "03001627"]
+
+@pytest.mark.parametrize("layout", DATASETS)
+def test_points_lie_on_the_surface_where_predicted_vertices_are(folders, layout):
+    points = read(folders, layout, "train").points(0)
+    assert len(points) == 4 and not np.array_equal(points[0], points[1]), "drawn anew for each object"
+    assert points[0].shape == (10000, 6) and points[0].dtype == np.float16
+    some, corners = points[2][:400].astype(float), placed(layout)[FACES]
+
+    def distances(at):
+        nearest = trimesh.triangles.closest_point(np.tile(corners, (400, 1, 1)), np.repeat(at, len(corners), 0))
+        return np.linalg.norm(nearest.reshape(400, -1, 3) - at[:, None], axis=2)
+    found = distances(some[:, :3])
+    assert found.min(1).max() < 5e-4, "a digit of float16"
+    for signs in itertools.product((1, -1), repeat=3):
+        if signs != (1, 1, 1):
+            assert distances(some[:, :3] * signs).min(1).mean() > .02
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    alike = np.abs((normals[None] * some[:, None, 3:]).sum(2))
+    assert (np.where(found < 1e-3, alike, 0).max(1) > .999).all()
+
+
+def test_points_go_with_their_objects(tmp_path):
+    """Also of Pascal3D, whose training objects are in two files, and where a split file or broken files choose."""
+    mesh = torch.tensor(VERTICES).float(), torch.tensor(FACES), torch.full((len(FACES), 3), .7)
+    heights = {}
+    for layout in DATASETS:
+        DATASETS[layout].writer(str(tmp_path / layout), CLASS, {"train": 4, "val": 1}, Several(mesh), 1, 0, "")
+        data = DATASETS[layout](str(tmp_path / layout), [CLASS], "train", str(tmp_path / "cache"), trainViews=1,
+                                **OPEN[layout])
+        sides = [np.ptp(np.asarray(data.points(0)[i])[:, :3].astype(float), axis=0) for i in range(4)]
+        heights[layout] = np.array([s[1] / s.max() for s in sides])
+        assert (np.diff(heights[layout]) < -.03).all()
+    for layout in ("NIPS17", "R2N2"):
+        chosen = {CLASS: {"train": ["train_00003", "train_00001"]}}
+        (tmp_path / "some.json").write_text(json.dumps(chosen))
+        more = {**OPEN[layout], "trainViews": 1, "split_file": str(tmp_path / "some.json")}
+        data = DATASETS[layout](str(tmp_path / layout), [CLASS], "train", str(tmp_path / "cache"), **more)
+        for i, k in enumerate((3, 1)):
+            side = np.ptp(np.asarray(data.points(0)[i])[:, :3].astype(float), axis=0)
+            assert side[1] / side.max() == pytest.approx(heights[layout][k])
+        chosen[CLASS]["train"] = ["val_00000"]
+        (tmp_path / "some.json").write_text(json.dumps(chosen))
+        said = []
+        data = DATASETS[layout](str(tmp_path / layout), [CLASS], "train", str(tmp_path / "cache"), **more, say=said.append)
+        assert data.points(0) is None and "does not list val_00000 in train" in said[-1]
+
+
+@pytest.mark.parametrize("points, told", [
+    (np.zeros((2, 10000, 6), np.float32), r"must be float16 of shape \(2, 10000, 6\).*got float32"),
+    (np.zeros((1, 10000, 6), np.float16), r"object, got float16 \(1, 10000, 6\)"), (np.array([None]), "Python objects"),
+    (np.full((2, 10000, 6), np.nan, np.float16), "object 0 must have finite points"),
+    (np.concatenate([np.full((2, 10000, 3), .5), np.tile([0, 0, 1.], (2, 10000, 1))], 2).astype(np.float16), "object 0")])
+def test_points_that_are_none_are_refused(folders, tmp_path, points, told):
+    folder = shutil.copytree(folders["CVPR18"], tmp_path / "set", ignore=shutil.ignore_patterns("cache"))
+    np.savez(folder / f"{CLASS}_val_points.npz", points)
+    data = DATASETS["CVPR18"](str(folder), [CLASS], "val", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=f"{folder}/{CLASS}_val_points.npz.* {told}"):
+        data.points(0)
+    (folder / f"{CLASS}_val_points.npz").unlink()
+    assert data.points(0) is None
 
 
 @pytest.mark.parametrize("broken", ["{", "[1]", "[" * 3000, '{"02958343": 3}'])

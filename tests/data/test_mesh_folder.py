@@ -1,4 +1,4 @@
-"""A dataset from a folder of meshes: formats, the up axis, what is refused and how it is said."""
+"""Datasets from a folder of meshes: formats, the up axis, and error messages."""
 import itertools
 import json
 import os
@@ -27,7 +27,7 @@ def bars(scale=(1, 1, 1)):
 
 
 def corners(vertices, faces):
-    """Triangles, however their vertices are numbered: sorted rows of 9 numbers."""
+    """The triangles as sorted rows of 9 numbers, which do not depend on the numbering of vertices."""
     triangles = np.asarray(vertices, float)[np.asarray(faces)]
     first = [min(range(3), key=lambda k: tuple(t[k].round(4) + 0.)) for t in triangles]  # keeps the sense
     rows = np.stack([np.roll(t, -k, 0).reshape(9) for t, k in zip(triangles, first)])
@@ -71,7 +71,7 @@ def test_every_format_gives_the_same_mesh(tmp_path, kind):
     expected = bars()
     scaled = (expected.vertices - (low + high) / 2) / .88
     assert len(faces) == 48 and colors.shape == (48, 3)
-    # the longest side is 1, or somewhat less where a corner would leave a picture
+    # the longest side is 1, or slightly less if a corner would leave a picture
     shrink = float(vertices.numpy()[np.unique(faces)].max(0)[0]) * 2
     assert .8 < shrink <= 1 + 1e-6
     np.testing.assert_allclose(corners(vertices, faces), corners(scaled * shrink, expected.faces), atol=1e-5)
@@ -95,7 +95,7 @@ def test_up_turns_and_never_mirrors(tmp_path, up):
     assert np.allclose(matrix @ matrix.T, np.eye(3)) and np.linalg.det(matrix) == pytest.approx(1)
     axis = np.eye(3)["xyz".index(up[-1])] * (-1 if up[0] == "-" else 1)
     assert (matrix @ axis).tolist() == [0, 1, 0]
-    # a mesh whose `up` is that axis comes out as the upright one
+    # a mesh with this up axis becomes the upright mesh
     turned = bars()
     turned.vertices = turned.vertices @ matrix  # the inverse turn, from y to `up`
     turned.export(tmp_path / "turned.ply")
@@ -143,7 +143,8 @@ def test_colours_of_faces_are_read_and_grey_stands_for_none(tmp_path):
 
 def _colors(mesh, tmp_path):
     mesh.export(tmp_path / "a.ply")
-    return synthetic.load_mesh(str(tmp_path / "a.ply"))[2].numpy()
+    colors = synthetic.load_mesh(str(tmp_path / "a.ply"))[2]
+    return colors.numpy() if isinstance(colors, torch.Tensor) else colors.colours.mean(1)
 
 
 def test_corners_of_no_face_do_not_count(tmp_path):
@@ -191,7 +192,7 @@ def test_few_views_and_the_same_again(mesh_dir, tmp_path):
     for name in ("one", "two"):
         synthetic.make_from_meshes(str(tmp_path / name), str(mesh_dir), train_views=2, seed=4)
     names = sorted(n for n in os.listdir(tmp_path / "one") if n.endswith(".npz"))
-    assert "02958343_train_views.npz" in names and len(names) == 7
+    assert "02958343_train_views.npz" in names and len(names) == 10
     for name in names:
         one, two = (np.load(tmp_path / folder / name)["arr_0"] for folder in ("one", "two"))
         assert np.array_equal(one, two)
@@ -202,7 +203,7 @@ def test_few_views_and_the_same_again(mesh_dir, tmp_path):
         synthetic.make_from_meshes(str(tmp_path / "one"), str(mesh_dir), up="z", train_views=2, seed=4)
 
 
-def test_what_is_told_is_what_the_files_hold(mesh_dir, tmp_path, capsys):
+def test_the_printed_counts_are_those_of_the_files(mesh_dir, tmp_path, capsys):
     folder = tmp_path / "set"
     for _ in range(2):
         synthetic.make_from_meshes(str(folder), str(mesh_dir))
@@ -211,7 +212,7 @@ def test_what_is_told_is_what_the_files_hold(mesh_dir, tmp_path, capsys):
 
 @pytest.mark.parametrize("changed", ["added", "removed", "class"])
 def test_meshes_that_changed_since_are_refused(mesh_dir, tmp_path, capsys, changed):
-    """Their split would be another: what one has trained on would test."""
+    """A new split could test on objects of the old training set."""
     folder = tmp_path / "set"
     synthetic.make_from_meshes(str(folder), str(mesh_dir))
     before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
@@ -252,7 +253,7 @@ def test_class_ids_choose_subfolders(mesh_dir, tmp_path, capsys, refused):
 
 @pytest.mark.parametrize("option", ["--n_train=2", "--n_val=40", "--n_test=1", "--palette=own"])
 def test_options_of_the_embedded_shapes_are_refused(mesh_dir, tmp_path, refused, option):
-    """Also where they say what they are without being given."""
+    """Even if the given value is the default."""
     line = refused("--mode=make_dataset", "--mesh_dir", mesh_dir, "--data_dir", tmp_path / "set", option, usage=True)
     assert f"{option.split('=')[0]} is for the built-in shapes" in line and "70/10/20" in line
 
@@ -263,8 +264,8 @@ def test_broken_meshes_are_left_out_on_request(mesh_dir, tmp_path, capsys):
     (mesh_dir / "bars" / "aaa.ply").write_text("no mesh")
     command = ("--mode=make_dataset", "--mesh_dir", mesh_dir, "--data_dir", folder)
     assert call(*command) == 2
-    assert "; --skip_bad goes on without such meshes" in capsys.readouterr().err
-    for k in range(2):  # and again, when all is there
+    assert "; --skip_bad leaves out such meshes" in capsys.readouterr().err
+    for k in range(2):  # and again with the complete dataset
         assert call(*command, "--skip_bad") == 0
         said = capsys.readouterr().out
         assert f"{folder}: 02958343 (3 objects), bars (5 objects, 2 meshes left out)\n" in said
@@ -311,7 +312,7 @@ def test_a_mesh_that_cannot_be_used_is_named(mesh_dir, tmp_path, name, content):
         synthetic.make_from_meshes(str(tmp_path / "set"), str(mesh_dir))
 
 
-def test_when_the_bad_mesh_is_gone_it_goes_on(mesh_dir, tmp_path):
+def test_without_the_bad_mesh_the_same_command_completes(mesh_dir, tmp_path):
     shutil.rmtree(mesh_dir / "02958343")
     for bad in sorted((mesh_dir / "bars").iterdir()):  # whichever split it falls into
         good = bad.read_bytes()

@@ -1,4 +1,4 @@
-"""Mesh files as other programs write them, through make_dataset's reader; OBJ itself is in test_obj_of_people.py."""
+"""Mesh files of other programs, read by make_dataset's reader. OBJ is in test_obj_of_people.py."""
 import json
 import re
 
@@ -41,16 +41,17 @@ def test_concave_polygons_keep_their_area(kind, first, tmp_path):
     assert area(*read_mesh(str(path))[:2]) == pytest.approx(3.5)
 
 
-def test_colours_of_vertices_become_those_of_faces(tmp_path):
+def test_colours_of_vertices_become_those_of_corners(tmp_path):
     (tmp_path / "a.obj").write_text("v 0 0 0 1 0 0\nv 1 0 0 0 1 0\nv 0 1 0 0 0 .5\nv 1 1 0\nf 1 2 3\nf 2 3 4\n")
-    assert read_mesh(str(tmp_path / "a.obj"))[2].tolist() == [pytest.approx([1 / 3, 1 / 3, 1 / 6]), [.7] * 3]
+    colours = read_mesh(str(tmp_path / "a.obj"))[2].colours
+    np.testing.assert_allclose(colours, [[[1, 0, 0], [0, 1, 0], [0, 0, .5]], [[.7] * 3] * 3], atol=1e-6)
 
 
 # ---- glTF -------------------------------------------------------------------------------------------------------
 
 
 def gltf(folder, change, kind):
-    """A scene of two boxes, changed; where there is no `kind` of compression, it is sound."""
+    """A glTF scene of two boxes, changed by `change`."""
     scene = trimesh.Scene([trimesh.creation.box((1, 1, 1)), trimesh.creation.box((3, 1, 1))])
     parts = trimesh.exchange.gltf.export_gltf(scene)
     tree = json.loads(parts.pop("model.gltf"))
@@ -84,8 +85,8 @@ def compress(name, required=True, primitives=slice(None)):
 @pytest.mark.parametrize("primitives", [slice(None), slice(1), slice(1, 2)])
 def test_compressed_geometry_is_refused(kind, required, primitives, tmp_path):
     path = gltf(tmp_path, compress("KHR_draco_mesh_compression", required, primitives), kind)
-    with pytest.raises(InputError, match=f"{path} needs the glTF extension KHR_draco_mesh_compression, which is not "
-                                         "read here; export it without compression"):
+    with pytest.raises(InputError, match=f"{path} needs the glTF extension KHR_draco_mesh_compression, which this "
+                                         "program does not read; export it without compression"):
         read_mesh(str(path))
 
 
@@ -97,7 +98,7 @@ def test_what_a_file_requires_is_read_or_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["KHR_materials_unlit", "KHR_texture_transform", "KHR_mesh_quantization"])
-def test_what_does_not_change_a_shape_is_no_matter(name, tmp_path):
+def test_extensions_that_do_not_change_a_shape_are_accepted(name, tmp_path):
     path = gltf(tmp_path, lambda tree: tree.update(extensionsRequired=[name]), "glb")
     assert extents(path).tolist() == [3, 1, 1]
 

@@ -1,4 +1,4 @@
-"""The NIPS17 reader on hand-made files: values, pose bins, the cache, and what is refused."""
+"""The NIPS17 reader on hand-made files: values, pose bins, the cache, and refused files."""
 import json
 import os
 
@@ -12,11 +12,11 @@ from PIL import Image
 from readers.decoded import read_numbers
 
 CLASS = "02958343"
-SIDE = 32  # of the files here; the reader resizes whatever there is
+SIDE = 32  # side of the images here; the reader resizes images of any size
 
 
 def write_object(folder, name, seed=0, views=20, alpha=True, depth_bits=16, rows=None):
-    """Returns (rgb (v, S, S, 3), depth masks, alphas, rows, volume) as written."""
+    """Write an object; returns (rgb (v, S, S, 3), depth masks, alphas, rows, volume)."""
     rng = np.random.default_rng(seed)
     here = folder / "renders" / CLASS / name
     here.mkdir(parents=True)
@@ -94,8 +94,8 @@ def test_images_are_resized_with_anti_aliasing(tmp_path):
 
 @pytest.mark.parametrize("before, after", [((56, 40), 24), ((37, 50), 16), ((12, 17), 32), ((9, 9), 9)])
 def test_resizing_is_that_of_the_published_program(before, after):
-    """Pixel by pixel: a truncated Gaussian of (scale - 1) / 2, sampled bilinearly at the centres of the new pixels;
-    mirrored at the border. With scikit-image at hand, its own `resize` too."""
+    """Compare with loops over pixels: a truncated Gaussian of (scale - 1) / 2, sampled bilinearly at the centres of the
+    new pixels, mirrored at the border; and, if scikit-image is installed, with its `resize`."""
     from readers.nips17_files import resized
     image = np.random.default_rng(0).integers(0, 256, (4, *before)).astype(np.uint8)
 
@@ -189,7 +189,7 @@ def line(text):
 
 BROKEN = {
     "view.txt missing": ("view.txt", without, "there is no .*a/view.txt"),
-    "few views": ("view.txt", short, "a/view.txt has 7 views; 20 are needed"),
+    "few views": ("view.txt", short, "a/view.txt has 7 views, but 20 are needed"),
     "few numbers": ("view.txt", line("1 2 0"), "a/view.txt has 3 numbers in row 0"),
     "words": ("view.txt", line("one two 0 2"), "a/view.txt must hold numbers"),
     "azimuth": ("view.txt", line("181 0 0 2"), "a/view.txt, row 0: azimuth 181"),

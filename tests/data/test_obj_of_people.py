@@ -1,4 +1,4 @@
-"""OBJ and MTL files as other programs write them: what `nr.load_obj` and make_dataset's reader make of each."""
+"""OBJ and MTL files of other programs, read by `nr.load_obj` and by make_dataset's reader."""
 import sys
 import warnings
 
@@ -56,7 +56,7 @@ def test_forms_that_say_the_same(form, which, tmp_path):
 
 
 def test_names_are_bytes(tmp_path):
-    """Latin-1, also where only one of the two files or the disk has UTF-8's name of a picture."""
+    """Latin-1 names work, even if the OBJ, the MTL and the disk use different encodings for a picture's name."""
     obj = "mtllib a.mtl\n" + SQUARE + "usemtl R\xe4der\nf 1 2 3\nusemtl R\xf6der\nf 1 3 4\n"
     mtl = "newmtl R\xe4der\nKd 1 0 0\nnewmtl R\xf6der\nKd 0 0 1\n"
     for encoding in ("latin-1", "utf-8"):
@@ -90,7 +90,7 @@ def test_relative_indices_count_from_their_own_place(tmp_path):
 
 @pytest.mark.parametrize("block", [40, 100, 1000])
 def test_blocks_of_any_size_say_the_same(block, tmp_path, monkeypatch):
-    """Relative indices, materials and polygons go on from one block to the next."""
+    """Relative indices, materials and polygons continue from one block to the next."""
     text = "".join(f"v {k} {k * k % 7} 1{' .5 .25 1' if k > 9 else ''}\nvt .{k} 0\nusemtl m{k % 3}\n" + (
         f"f -1/-1 -2/-2 -3/-3{' -4/-4' if k % 2 else ''}\n" if k > 4 else "") for k in range(40))
     (tmp_path / "a.obj").write_text(text)
@@ -160,7 +160,7 @@ def test_polygons_among_triangles_keep_their_order_and_materials(tmp_path):
 
 
 def test_random_stars_are_covered_once():
-    """Star-shaped polygons, whose area is known, beside convex ones, which stay fans."""
+    """Star-shaped polygons with known area, and convex polygons, which stay fans."""
     random = np.random.default_rng(0)
     for count in (4, 5, 9, 30):
         angles = np.sort(random.uniform(0, 2 * np.pi, count))
@@ -208,7 +208,7 @@ def test_vertices_that_are_not_finite_matter_where_a_face_uses_them(bad, tmp_pat
 
 
 @pytest.mark.parametrize("bad", ["nan nan", "1.#QNAN 0", "1e999 0", "1e300 2"])
-def test_texture_coordinates_that_are_no_place_cost_their_faces_the_picture(bad, tmp_path):
+def test_faces_with_texture_coordinates_that_are_not_finite_get_the_colour_of_their_material(bad, tmp_path):
     Image.new("RGB", (2, 2), (0, 255, 0)).save(tmp_path / "a.png")
     obj = "mtllib a.mtl\n" + SQUARE + f"vt 0 0\nvt {bad}\nusemtl a\nf 1/1 2/1 3/1\nf 1/1 3/2 4/1\n"
     with pytest.warns(UserWarning, match=r"a.obj: texture coordinates \(vt\) of 1 faces are not finite") as told:
@@ -227,7 +227,7 @@ def test_faces_of_two_corners_are_left_out_and_told(tmp_path):
 
 def test_the_only_material_is_taken_where_none_is_named(tmp_path):
     assert colours(tmp_path, "mtllib a.mtl\n" + SQUARE + "f 1 2 3\n", "newmtl a\nKd 1 0 0\n") == [[1, 0, 0]]
-    with pytest.warns(UserWarning, match="1 faces before the first usemtl, and its library 2 materials"):
+    with pytest.warns(UserWarning, match="1 faces before the first usemtl, and its library has 2 materials"):
         got = colours(tmp_path, "mtllib a.mtl\n" + SQUARE + "f 1 2 3\nusemtl b\nf 1 2 3\n",
                       "newmtl a\nKd 1 0 0\nnewmtl b\nKd 0 1 0\n")
     assert got == [[.5] * 3, [0, 1, 0]]
@@ -270,7 +270,7 @@ def test_colours_of_vertices(tmp_path):
     nr.save_obj(tmp_path / "b.obj", vertices, faces, got)
     again = nr.load_obj(tmp_path / "b.obj", normalization=False, load_texture=True)
     assert all(torch.equal(a, b) for a, b in zip(again, (vertices, faces, got)))
-    with pytest.warns(UserWarning, match="numbers up to 255"):
+    with pytest.warns(UserWarning, match="colours of vertices exceed 1, so they are divided by 255"):
         hundreds = load(tmp_path, PAINTED.replace(" 1 0 0\n", " 255 0 0\n", 1), load_texture=True)[2]
     assert hundreds[0].tolist() == [1, 0, 0]
     with pytest.warns(UserWarning, match="1 vertices have no colour and stay grey"):
@@ -288,6 +288,6 @@ def test_colours_of_vertices_beside_materials(tmp_path):
         nr.save_obj(tmp_path / "c.obj", np.zeros((3, 3)), np.array([[0, 1, 2]]), np.zeros((2, 3)))
 
 
-def test_the_device_may_be_said(tmp_path):
+def test_the_device_can_be_given(tmp_path):
     assert load(tmp_path, PAINTED, device="meta")[0].device.type == "meta"
     assert load(tmp_path, PAINTED)[0].device.type == ("cuda" if torch.cuda.is_available() else "cpu")

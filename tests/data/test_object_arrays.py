@@ -1,4 +1,4 @@
-"""Object arrays of images: numpy's pickles of every protocol are read, and nothing else, and nothing runs."""
+"""Object arrays of images: numpy's pickles of every protocol are read, other pickles are refused, and no code runs."""
 import io
 import pickle
 import struct
@@ -54,7 +54,7 @@ def test_fortran_order_and_repeated_images():
 
 
 def test_a_pickle_of_python_2():
-    """Its arrays' bytes are strings, and its modules have their old names."""
+    """The bytes of its arrays are strings, and its modules have old names."""
     image = IMAGES[1]
 
     def short(number):

@@ -1,4 +1,4 @@
-"""The Pascal3D reader on hand-made files: crops, the flip, Euler bins, and what is refused."""
+"""The Pascal3D reader on hand-made files: crops, the flip, Euler bins, and refused files."""
 import numpy as np
 import pytest
 import torch
@@ -24,7 +24,7 @@ def euler(y, z, x):
 
 
 def arrays(n=3, seed=0, **given):
-    """What a file holds: images of several sizes, a box in each, a mask, a rotation, voxels."""
+    """The arrays of a file: images of several sizes, each with a box, a mask, a rotation and voxels."""
     rng = np.random.default_rng(seed)
     images = np.empty(n, object)
     images[:] = [rng.integers(0, 256, (40 + 9 * i, 60 + 5 * i, 3), dtype=np.uint8) for i in range(n)]
@@ -57,7 +57,7 @@ def read(folder, split="val", say=None, **more):
 
 
 def bilinear(mask, side):
-    """By a triangle as wide as two new pixels around each new pixel's centre, along rows and columns."""
+    """Resize with a triangle filter, two new pixels wide, around the centre of each new pixel."""
     scale = len(mask) / side
     distance = ((np.arange(side) + .5) * scale)[:, None] - (np.arange(len(mask)) + .5)
     weights = np.clip(1 - np.abs(distance) / scale, 0, None)
@@ -126,7 +126,8 @@ def test_boxes_are_clipped_to_the_image(tmp_path):
 
 
 def test_corners_of_a_crop_are_cut_as_published(tmp_path):
-    """int(), not round(): 9.9 is 9, and 30.99 is 30; a corner left of the image is its border."""
+    """Corners are truncated, not rounded: 9.9 becomes 9, and 30.99 becomes 30. A corner left of the image is moved to
+    its border."""
     from readers.pascal3d import cropped
     image = ramp(60, 60)
     box = np.array([9.9 + 0.15 * 16.2, -3.0, 16.2, 20.0])  # with its margins: x 9.9 to 30.96, y -6 to 20
@@ -135,11 +136,11 @@ def test_corners_of_a_crop_are_cut_as_published(tmp_path):
     np.testing.assert_allclose(found.numpy().astype(int), wanted.transpose(2, 0, 1), atol=2)
 
 
-# ---- what training does to them ------------------------------------------------------------------------
+# ---- augmentation in training --------------------------------------------------------------------------
 
 
 def ramp(height, width):
-    """An image whose red is the column and green the row."""
+    """An image with the column as red and the row as green."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([columns, rows, np.full_like(rows, 7)], 2).astype(np.uint8)
 
@@ -183,7 +184,7 @@ def test_what_a_step_sees_is_a_function_of_seed_and_step(folder):
 
 @pytest.fixture
 def bars_folder(tmp_path):
-    """One chiral object, 24 images whose box's margin is exactly the picture; R from formulas."""
+    """24 images of one chiral object. Each box with its margin is exactly the picture; R is from formulas."""
     vertices, faces = bars()
     vertices = vertices * 1.4
     rotations = [euler(y, z, x) for y in range(0, 360, 60) for z in (-20, 20) for x in (-30, 30)]
@@ -199,7 +200,7 @@ def bars_folder(tmp_path):
 
 
 def test_a_flipped_image_its_mask_and_its_camera_agree(bars_folder, monkeypatch):
-    """It shows the mirror image (z negated) of the object through a camera that is a rotation again."""
+    """The image shows the mirror image (z negated) of the object, and its camera is again a rotation."""
     from readers import pascal3d
     monkeypatch.setattr(pascal3d, "JITTER", 0)
     folder, vertices, faces = bars_folder
@@ -242,7 +243,7 @@ def test_euler_bins_by_hand(tmp_path):
     """y, z, x of R = Rx Rz Ry; 64 b0 + 8 b1 + b2, numbered in ascending order over train and imagenet."""
     bins = [64 * a + 8 * b + c for _, (a, b, c) in ANGLES]
     rotations = np.stack([euler(*angles) for angles, _ in ANGLES])
-    # 180 degrees may come out as -180: the first and last bin are neighbours.
+    # 180 degrees may be computed as -180: the first and the last bin are neighbours.
     write(tmp_path, "train", n=3, rotation_matrices=rotations[[0, 1, 4]])
     write(tmp_path, "imagenet", n=2, rotation_matrices=rotations[[0, 0]])
     write(tmp_path, "val", n=3, rotation_matrices=rotations[[4, 0, 3]])

@@ -1,4 +1,4 @@
-"""The R2N2 reader on files made here, on the four real objects where they are, and on the command line."""
+"""The R2N2 reader on files made here, on four real objects if present, and on the command line."""
 import io
 import json
 import shutil
@@ -21,7 +21,7 @@ ROWS = np.stack([np.arange(24) * 14.9, np.full(24, 27.0), np.zeros(24), np.linsp
 
 
 def write_object(folder, name, seed=0, class_id=CAR, scale=.8, rows=ROWS):
-    """Returns (rgba (24, 137, 137, 4), grid (32, 32, 32)) as written."""
+    """Write an object; returns (rgba (24, 137, 137, 4), grid (32, 32, 32))."""
     rng = np.random.default_rng(seed)
     here = folder / r2n2_files.RENDERING / class_id / name / "rendering"
     here.mkdir(parents=True)
@@ -52,7 +52,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("side", [64, 128])
 def test_values(tmp_path, side):
-    """Images are what `load_image` makes of the same file, so that a picture given to reconstruct is as in training."""
+    """Images equal the result of `load_image` for the same file, so pictures for reconstruct look as in training."""
     rgba, grid = write_object(tmp_path, "a", scale=.7)
     data = read(tmp_path, img_size=side)
     batch = data.gather(np.arange(24))
@@ -76,7 +76,7 @@ def test_pose_bins_by_hand(tmp_path, azimuth, narrow, wide):
 
 
 def test_a_meshs_iou_is_taken_in_the_grid_of_its_object(tmp_path):
-    """Two objects of the same shape and of different sizes: a mesh in object units fits the grid of its own alone."""
+    """Two objects of the same shape and different sizes: a mesh in object units fits only the grid of its object."""
     vertices, faces = (torch.tensor(part) for part in bars())
     vertices = R2N2.place(vertices.float())
     vertices = (vertices - (vertices.amin(0) + vertices.amax(0)) / 2) / (vertices.amax(0) - vertices.amin(0)).max()
@@ -135,7 +135,7 @@ def test_split_files_in_both_forms(tmp_path):
 # ---- archives ---------------------------------------------------------------------------------------
 
 def pack(folder, target):
-    """The two archives, as the authors pack them, beside nothing else."""
+    """Pack the two archives as the authors do, into an empty folder."""
     target.mkdir()
     for name in (r2n2_files.RENDERING, r2n2_files.VOX):
         with tarfile.open(target / f"{name}.tgz", "w:gz", compresslevel=1) as archive:
@@ -236,9 +236,9 @@ def broken_file(folder, case):
         grid.write_bytes(data)
 
 
-BROKEN = {"no metadata": "there is no .*rendering_metadata.txt", "short metadata": "has 23 views; 24 are needed",
+BROKEN = {"no metadata": "there is no .*rendering_metadata.txt", "short metadata": "has 23 views, but 24 are needed",
           "four columns": "has 4 numbers in row 0", "nan": "row 0: azimuth 0, elevation nan",
-          "inside": "row 0.*distance ratio 0.065.*outside of the object", "words": "must hold numbers, a row a view",
+          "inside": "row 0.*distance ratio 0.065.*outside of the object", "words": "must hold numbers, one row per view",
           "23 pictures": "there is no .*23.png",
           "another size": "05.png must be RGBA of 137x137 pixels, got RGBA of 64x64",
           "no alpha": "05.png must be RGBA of 137x137 pixels, got RGB of", "no picture": "05.png is not a PNG",
@@ -289,7 +289,7 @@ def test_folders_that_are_not_there(folder):
 @pytest.mark.parametrize("class_id, least", [("02958343", .85), ("02691156", .70), ("03001627", .88),
                                              ("03636649", .63)])
 def test_real_silhouettes_are_covered_by_the_real_voxels(shared_data, tmp_path, class_id, least):
-    """The smoothed surface of each object's grid through the camera against the files' alpha, at their 137 pixels."""
+    """Compare silhouettes of the smoothed surface of each object's grid with the alpha of the files at 137 pixels."""
     here = shared_data / "r2n2"
     data = R2N2(str(here), [class_id], "test", str(tmp_path), say=lambda line: None)
     pictures = sorted((here / r2n2_files.RENDERING / class_id).rglob("*.png"))
@@ -303,7 +303,7 @@ def test_real_silhouettes_are_covered_by_the_real_voxels(shared_data, tmp_path, 
         shown = data.renderer(137).render_silhouettes(screens, faces).numpy() > .5
         return np.mean([overlap(a, b) for a, b in zip(shown, alphas)])
     assert cover(cameras) >= least
-    if class_id != "03636649":  # a lamp is the same all round, and the others from left and right
+    if class_id != "03636649":  # a lamp looks the same from all sides, the others from left and right
         assert cover(data.turned(cameras, .25)) < least - .1
 
 
@@ -339,7 +339,7 @@ def test_every_mode(made, tmp_path, template):
 
 @pytest.fixture
 def chiral(tmp_path):
-    """An object without symmetry, in this layout; check_data's report of it."""
+    """An object without symmetry in this layout, and a function that returns check_data's report."""
     vertices, faces = (torch.tensor(part) for part in bars())
     mesh = vertices.float(), faces, torch.full((len(faces), 3), .7)
     R2N2.writer(str(tmp_path / "files"), CAR, {"train": 1, "val": 1, "test": 1}, Same(mesh), None, 0, "")
@@ -373,7 +373,7 @@ def test_check_data_finds_mirrored_and_turned_cameras(chiral, capsys):
 
 
 def test_real_objects_pass_check_data(shared_data, tmp_path, capsys):
-    """One object a class is enough."""
+    """One object per class is enough."""
     assert call("--mode=check_data", "--dataset=R2N2", "--data_dir", shared_data / "r2n2", "--sample_dir", tmp_path,
                 "--cache_dir", tmp_path / "cache") == 0
-    assert "all that is there is sound" in capsys.readouterr().out
+    assert "everything found is in order" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Procedural objects: closed, centred, deterministic, varied, and told apart by their outlines."""
+"""Procedural objects are closed, centred, deterministic and varied, and their silhouettes show their class."""
 import neural_renderer as nr
 import numpy as np
 import pytest
@@ -29,13 +29,13 @@ def edges(faces):
 
 
 def is_closed(faces):
-    """Whether every edge is used once in either direction: two neighbours, oriented alike."""
+    """Whether every edge is used once in each direction, that is, by two faces with the same orientation."""
     pairs = set(map(tuple, edges(faces).tolist()))
     return len(pairs) == 3 * len(faces) and all((b, a) in pairs for a, b in pairs)
 
 
 def parts(vertices, faces):
-    """The parts of an object: what hangs together by edges."""
+    """The parts of an object: faces that edges connect."""
     i, j = edges(faces).T
     graph = coo_matrix((np.ones(len(i)), (i, j)), (len(vertices),) * 2)
     _, label = connected_components(graph, directed=False)
@@ -101,7 +101,7 @@ def overlap(a, b):
 def test_nothing_floats(class_id):
     for vertices, faces, _ in objects(class_id, 5):
         points = [vertices[np.unique(f)] for _, f in parts(vertices, faces)]
-        points = [p.mean(0) + .99 * (p - p.mean(0)) for p in points]  # to touch is not enough
+        points = [p.mean(0) + .99 * (p - p.mean(0)) for p in points]  # touching is not enough
         reached, waiting = points[:1], points[1:]
         while reached:
             part = reached.pop()

@@ -1,4 +1,4 @@
-"""Voxel grids as shapes: the files, their surfaces, their axes through pictures and voxels, all cores."""
+"""Voxel grids as shapes: files, surfaces, axes in pictures and voxels, and making them on all cores."""
 import itertools
 import json
 import os
@@ -27,7 +27,7 @@ def chiral():
 
 
 def binvox(grid, header="", end=None):
-    """Written cell by cell: x slowest, then z, y fastest."""
+    """A binvox file, written cell by cell: x slowest, then z, y fastest."""
     x, y, z = grid.shape
     cells = [int(grid[i, j, k]) for i in range(x) for k in range(z) for j in range(y)]
     runs = b""
@@ -104,7 +104,7 @@ def test_turning_a_grid_turns_its_points():
 
 @pytest.mark.parametrize("up, front", [("y", "+z"), ("y", "+x"), ("y", "-x"), ("z", "-y"), ("z", "+x"), ("-x", "-z")])
 def test_grids_and_meshes_turn_alike_and_the_truth_is_the_grid(tmp_path, up, front):
-    """The same object, lying as up and front say, as a grid and as a mesh."""
+    """The same object with these up and front axes, as a grid and as a mesh."""
     matrix = synthetic.orientation(up, front)
     upright = grids.turn_grid(chiral(), synthetic.orientation("y", "+x"))  # in the frame of people
     lying = grids.turn_grid(upright, matrix.T)
@@ -172,7 +172,7 @@ def test_a_split_file_decides_and_all_cores_give_the_same(folder, tmp_path, monk
         names = json.loads((tmp_path / str(count) / "02691156_objects.json").read_text())
         assert names["train"] == [f"02691156/object{k}/model.binvox" for k in (3, 0, 4)]
     one, three = arrays(tmp_path / "1"), arrays(tmp_path / "3")
-    assert len(one) == 6 and one == three
+    assert len(one) == 9 and one == three
     assert not list((tmp_path / "3").glob("*.part"))
     voxels = np.load(tmp_path / "1" / "02691156_train_voxels.npz")["arr_0"]
     for k, truth in zip((3, 0, 4), voxels):
@@ -181,7 +181,7 @@ def test_a_split_file_decides_and_all_cores_give_the_same(folder, tmp_path, monk
     assert call("--mode=check_data", "--data_dir", tmp_path / "1", "--sample_dir", tmp_path / "sheet") == 0
 
 
-def test_what_was_interrupted_goes_on_at_its_object(folder, tmp_path, monkeypatch):
+def test_an_interrupted_class_continues_at_the_next_object(folder, tmp_path, monkeypatch):
     load, seen = synthetic.FromFiles.load, []
 
     def counted(self, path):
@@ -192,7 +192,7 @@ def test_what_was_interrupted_goes_on_at_its_object(folder, tmp_path, monkeypatc
     monkeypatch.setattr(synthetic.FromFiles, "load", counted)
     with pytest.raises(KeyboardInterrupt):
         synthetic.make_from_meshes(str(tmp_path / "set"), str(folder))
-    assert len(list((tmp_path / "set").glob("*.part"))) == 1
+    assert len(list((tmp_path / "set").glob("*.part"))) == 1, "no file of a split that has no objects yet"
     with open(next((tmp_path / "set").glob("*.part")), "ab") as out:
         out.write(b"torn")
     synthetic.make_from_meshes(str(tmp_path / "set"), str(folder))

@@ -1,4 +1,4 @@
-"""Checkpoints: the one before is kept, damage of any kind is named, and nothing in them can run."""
+"""Checkpoints: the previous one is kept, damage of any kind is reported, and nothing in them can run code."""
 import itertools
 import os
 import pickle
@@ -81,8 +81,8 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "last.pt.new").exists()
 
 
-def test_a_reader_never_meets_less_than_a_whole_checkpoint(tmp_path):
-    """While checkpoints are saved without a pause, each reading gives one of the newest two, without a word."""
+def test_a_reader_always_gets_a_complete_checkpoint(tmp_path):
+    """While checkpoints are saved without a pause, each read returns one of the newest two, without a warning."""
     save_last(tmp_path, state(0))
     enough = threading.Event()
 
@@ -93,7 +93,7 @@ def test_a_reader_never_meets_less_than_a_whole_checkpoint(tmp_path):
     writer.start()
     seen, end = [], time.monotonic() + 60
     try:
-        while len(set(seen)) < 20:  # however rarely the reader gets its turn
+        while len(set(seen)) < 20:  # the reader may run rarely
             assert time.monotonic() < end, f"only {sorted(set(seen))} were read"
             read = checkpoints.load_last(tmp_path)
             assert torch.equal(read["models"]["E"]["w"], torch.arange(6.) + read["step"])
@@ -104,8 +104,8 @@ def test_a_reader_never_meets_less_than_a_whole_checkpoint(tmp_path):
     assert sorted(seen) == seen, "older than one that was read before"
 
 
-def test_a_reader_of_a_running_training_hears_no_warning(tmp_path, capsys, monkeypatch):
-    """last.pt moves away just before it is opened, as it does when a training saves."""
+def test_no_warning_while_a_training_renames_its_checkpoints(tmp_path, capsys, monkeypatch):
+    """last.pt is renamed just before it is opened, as when a training saves."""
     for step in (1, 2):
         save_last(tmp_path, state(step))
     load, moves = checkpoints.load, iter([lambda: save_last(tmp_path, state(3))])
@@ -137,8 +137,8 @@ def write_text(path):
 damages = pytest.mark.parametrize("damage", [cut, empty, flip_a_weight, write_text])
 
 
-def test_a_checkpoint_that_the_log_does_not_know_yet_is_no_place_to_go_on_from(tmp_path):
-    """Killed between the writing of a checkpoint and of its record."""
+def test_a_run_does_not_resume_from_a_checkpoint_without_its_record(tmp_path):
+    """The run was killed after it wrote a checkpoint and before it wrote the record."""
     save_last(tmp_path, state(1))
     checkpoints.write_next(tmp_path, state(2))
     checkpoints.name_best(tmp_path)
@@ -150,7 +150,7 @@ def test_a_checkpoint_that_the_log_does_not_know_yet_is_no_place_to_go_on_from(t
 
 @pytest.mark.parametrize("call", ["link", "replace", "fsync"])
 def test_a_second_name_that_fails_leaves_the_first_whole(call, tmp_path, monkeypatch):
-    """The names are of one file: what goes wrong with the second must not be written into the first."""
+    """Both names are links to one file, so a failure with the second name must not change the file."""
     save_last(tmp_path, state(1))
     checkpoints.write_next(tmp_path, state(2))
 
@@ -167,8 +167,8 @@ def test_a_second_name_that_fails_leaves_the_first_whole(call, tmp_path, monkeyp
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_torchs_own_words_do_not_hide_those_of_the_disk(tmp_path):
-    """Where writing fails half way, torch raises another error of its own."""
+def test_the_error_of_the_disk_is_reported_not_torchs(tmp_path):
+    """If writing fails half-way, torch raises another error."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     save_last(tmp_path, state(1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (40000, limits[1]))
@@ -197,7 +197,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, damage
 
 
 def places(data, signature, first, last):
-    """Positions first ... last - 1 behind every place of a signature."""
+    """Positions first ... last - 1 after the start of every occurrence of a signature."""
     starts = [k for k in range(len(data)) if data.startswith(signature, k)]
     return [k + offset for k in starts for offset in range(first, last)]
 
@@ -207,7 +207,7 @@ def test_no_flipped_byte_goes_unnoticed_or_ends_in_another_error(tmp_path, mask)
     path, whole, wrong = tmp_path / "last.pt", state(2), []
     torch.save(whole, path)
     original = path.read_bytes()
-    # Sizes, checksums and offsets: in front of each part, in the table of contents, and where that is.
+    # Sizes, checksums and offsets: in the header of each member, in the directory, and at the end.
     positions = places(original, b"PK\3\4", 14, 30) + places(original, b"PK\1\2", 8, 46) + \
         places(original, b"PK\5\6", 0, 22) + places(original, b"archive/data.pkl", 0, 16) + \
         list(range(weight_bytes(path, 2), weight_bytes(path, 2) + 24, 3))
@@ -229,7 +229,7 @@ def test_no_flipped_byte_goes_unnoticed_or_ends_in_another_error(tmp_path, mask)
 
 
 def test_what_stands_before_a_zip_file_is_not_read(tmp_path):
-    """A pickle in front: as zip files the two are one whole one, torch would take the pickle."""
+    """A pickle before the zip data: zipfile reads the file as a valid zip file, but torch would read the pickle."""
     save_last(tmp_path, state(1))
     path = tmp_path / "last.pt"
     path.write_bytes(pickle.dumps(state(1)["options"]) + path.read_bytes())
@@ -238,7 +238,7 @@ def test_what_stands_before_a_zip_file_is_not_read(tmp_path):
 
 
 class Payload:
-    """A pickle of this makes a file when it is read."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path):
         self.path = str(path)

@@ -1,4 +1,4 @@
-"""Devices that are asked for, full or gone: one sentence, and nothing lost."""
+"""Devices that are missing, full or fail: one error message, and no checkpoint is lost."""
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -25,8 +25,8 @@ def test_a_full_gpu(changed, advice):
     with pytest.raises(InputError) as told, devices.failures_told(
             options(**changed), changed.get("mode") != "evaluation"):
         raise torch.OutOfMemoryError(FULL)
-    assert str(told.value) == ("the program asked the GPU for 2.50 GiB and there is not so much (1.20 GiB of 79.11 GiB "
-                               f"are free): {advice}")
+    assert str(told.value) == ("the program asked the GPU for 2.50 GiB, more than is free (1.20 GiB of 79.11 GiB): "
+                               f"{advice}")
 
 
 def test_who_asked_for_more_memory_than_there_is():
@@ -37,7 +37,8 @@ def test_who_asked_for_more_memory_than_there_is():
             return torch.empty(1 << 46)
     with pytest.raises(InputError) as told, devices.failures_told(options()):
         gaussian_prior(Greedy())
-    assert str(told.value).startswith("gaussian_prior of losses/__init__.py asked this machine for 281474976710656 bytes and ")
+    assert str(told.value).startswith("gaussian_prior of losses/__init__.py asked this machine for 281474976710656 bytes, "
+                                      "more than is free")
 
 
 @pytest.mark.parametrize("error", [
@@ -47,8 +48,8 @@ def test_who_asked_for_more_memory_than_there_is():
 def test_a_device_that_disappears(error):
     with pytest.raises(DeviceError) as told, devices.failures_told(options()):
         raise error
-    assert str(told.value) == (f"a device has failed: {str(error).splitlines()[0]}; what was saved before stays: go on "
-                               "with --resume")
+    assert str(told.value) == (f"a device has failed: {str(error).splitlines()[0]}; the checkpoints are intact: "
+                               "continue with --resume")
 
 
 def test_errors_of_the_program_stay_errors():
@@ -68,14 +69,14 @@ def test_a_run_whose_device_disappears_keeps_its_checkpoint(data, template, tmp_
     monkeypatch.setattr(Trainer, "step", lost)
     assert call("--mode=train", "--data_dir", data, "--ckpt_dir", tmp_path / "run", "--obj_dir", template,
                 "--lambda_adv=0", *TINY, *SHORT) == 3
-    assert capsys.readouterr().err == ("error: a device has failed: CUDA error: unspecified launch failure; what was "
-                                       "saved before stays: go on with --resume\n")
+    assert capsys.readouterr().err == ("error: a device has failed: CUDA error: unspecified launch failure; the "
+                                       "checkpoints are intact: continue with --resume\n")
     assert checkpoint(tmp_path / "run")["step"] == 3 and not (tmp_path / "run" / "run.lock").exists()
 
 
 def test_options_that_need_a_gpu(data, refused, tmp_path, monkeypatch):
     train = "--mode=train", "--data_dir", data, "--ckpt_dir", tmp_path / "run"
-    assert "--cuda_graph=on: steps are recorded on one GPU" in refused(*train, *TINY, "--cuda_graph=on")
+    assert "--cuda_graph=on needs one process on one GPU" in refused(*train, *TINY, "--cuda_graph=on")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "--device=cuda: this torch sees" in refused(*train, "--device=cuda")
     assert "--device=cuda:3: this torch sees" in refused(*train, "--device_id=3")
@@ -83,7 +84,7 @@ def test_options_that_need_a_gpu(data, refused, tmp_path, monkeypatch):
 
 
 def test_training_takes_denormal_numbers_for_zero_on_every_thread_and_other_modes_do_not():
-    """They come from Adam's averages and slow a CPU down; figures are measured with them."""
+    """Denormal numbers come from Adam's averages and slow a CPU down. Measurements keep them."""
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})

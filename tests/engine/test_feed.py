@@ -1,4 +1,4 @@
-"""Where batches come from: whichever way, the same bits, in the same order."""
+"""All feeds give the same batches, bit for bit and in the same order."""
 import threading
 
 import numpy as np
@@ -87,7 +87,7 @@ def test_what_is_chosen(cars, monkeypatch):
         assert open_feed(cars, sampler, gpu, slice(None), "auto") == wanted
     cars.augments = True
     assert open_feed(cars, sampler, gpu, slice(None), "auto") == "ahead"
-    with pytest.raises(InputError, match="--data_on=device: CVPR18 cuts its images anew for every batch; give host"):
+    with pytest.raises(InputError, match="--data_on=device: CVPR18 crops its images anew for every batch; give host"):
         chosen("device")
 
 

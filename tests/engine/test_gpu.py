@@ -1,4 +1,4 @@
-"""What only a GPU can show: its kernels against the CPU's, streams, graphs, and that a step waits for nothing."""
+"""Tests that need a GPU: kernels compared with the CPU's, streams, CUDA graphs, and that a step does not wait."""
 import os
 
 import neural_renderer as nr
@@ -51,7 +51,7 @@ def silhouettes(vertices, faces, cotangent, size=64):
 
 
 def close(a, b, tolerance):
-    """Relative to the largest: sums of a GPU have another order."""
+    """Compare relative to the largest value, because a GPU adds in another order."""
     assert (a.cpu().double() - b.cpu().double()).abs().max() <= tolerance * b.abs().max().cpu() and b.abs().max() > 0
 
 
@@ -153,7 +153,7 @@ def test_vmap_on_a_gpu():
 
 
 def test_clipping_in_a_cuda_graph_waits_for_nothing():
-    """Whether any face reaches behind the eye is the kernels' business alone: nothing is allocated or read back."""
+    """Only the kernels decide whether a face reaches behind the eye; nothing is allocated or read back."""
     g = torch.Generator().manual_seed(1)
     behind = (torch.rand(2, 30, 3, generator=g) - 0.5).to(GPU) * 4
     front = behind + torch.tensor([0, 0, 4.0], device=GPU)
@@ -191,7 +191,7 @@ def test_voxels_are_those_of_the_cpu(dtype, size):
     for other in (known.roll(1, 0), known[:1]):
         counts = overlap(found, other.to(GPU))
         assert all(torch.equal(c.cpu(), k) for c, k in zip(counts, overlap(known, other), strict=True))
-    with pytest.raises(ValueError, match="mesh 4 of the batch is not"):
+    with pytest.raises(ValueError, match="mesh 4 of the batch has a NaN"):
         corners[4, 7, 1, 2] = float("nan")
         voxelize(corners.to(GPU), size)
 
@@ -209,7 +209,7 @@ def test_smoothness_is_that_of_the_cpu(dtype, tolerance):
 
 
 def test_a_stream_of_the_callers():
-    """What is drawn on a stream waits for that stream's work, here a long one that makes the vertices."""
+    """Drawing on a stream waits for the earlier work on it, here a long computation of the vertices."""
     vertices, faces = meshes(batch=16)
     known = renderer().render_silhouettes(vertices, faces)
     shown, faces = vertices.to(GPU), faces.to(GPU)
@@ -272,7 +272,7 @@ def trainer_of(*arguments, device=GPU):
 
 
 class Images:
-    """A split of random images, as far as batches go."""
+    """A split of random images with only the methods that make batches."""
 
     augments = False
 
@@ -346,7 +346,7 @@ def test_what_is_not_finite_changes_nothing_in_a_recorded_step_either():
 
 
 def test_the_first_losses_are_those_of_the_cpu():
-    """Of one step of each network: then rounding grows. Weights are made on the CPU, by the same seed."""
+    """Only for one step of each network, since rounding errors grow. Weights are made on the CPU with the same seed."""
     told = [[{k: float(v) for k, v in trainer.step(step, feed.batch(step))[0].items()} for step in (1, 2)]
             for device in (GPU, torch.device("cpu"))
             for trainer, feed in [(trainer_of("--mode=train", "--lr=1e-6", device=device), feed_of("FromFiles", device))]]
@@ -370,13 +370,13 @@ def test_more_memory_than_there_is_ends_in_a_sentence():
     from engine import devices
     from errors import InputError
     options = script().parse(["--mode=train"])
-    with pytest.raises(InputError, match=r"asked the GPU for [\d.]+ GiB and there is not so much \([\d.]+ \w+ of"), \
+    with pytest.raises(InputError, match=r"asked the GPU for [\d.]+ GiB, more than is free \([\d.]+ \w+ of"), \
             devices.failures_told(options):
         torch.empty(1 << 42, device=GPU)
 
 
 def test_a_checkpoint_on_its_way_to_the_disk_stays_what_it_was():
-    """Copied to pinned memory, the same in every checkpoint, while the weights go on changing."""
+    """The checkpoint is copied to pinned memory, which every checkpoint reuses, while the weights keep changing."""
     from engine.scribe import Scribe
     trainer, feed, seen = trainer_of("--mode=train"), feed_of("Resident"), []
     writer = Scribe(GPU)

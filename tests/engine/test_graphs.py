@@ -1,5 +1,5 @@
-"""The bookkeeping around CUDA graphs, on a stand-in for torch.cuda: recording does no work, replaying does. The real
-thing is tested by test_gpu.py."""
+"""`Captured` with a fake torch.cuda, in which recording does no work and replaying does. test_gpu.py tests it on a
+GPU."""
 import contextlib
 
 import pytest
@@ -9,7 +9,7 @@ from engine.graphs import WARM_UP, Captured
 
 
 class StandIn:
-    """torch.cuda as far as it is used; `function` below asks it whether it is being recorded."""
+    """The parts of torch.cuda that `Captured` uses; `function` below asks it whether it is recording."""
 
     def __init__(self, fails=False):
         self.fails, self.recording, self.graphs, self.streams, self.shared = fails, False, [], ["first"], []
@@ -40,7 +40,7 @@ class StandIn:
 
     @contextlib.contextmanager
     def graph(self, graph, capture_error_mode):
-        assert capture_error_mode == "thread_local"  # or the reading of the next batch would end the recording
+        assert capture_error_mode == "thread_local"  # else reading the next batch would end the recording
         self.recording = True
         try:
             yield
@@ -83,11 +83,11 @@ def test_each_call_does_its_work_once_on_its_own_inputs(stand_in):
         a, b = torch.full((2,), float(call)), torch.full((2,), 10.0 * call)
         total += 22.0 * call
         results.append((captured(a, b), total, 2.0 * call))
-    for (losses, norms), wanted, norm in results:  # also those of before are still what they were
+    for (losses, norms), wanted, norm in results:  # earlier results have not changed either
         assert float(losses["loss"]) == wanted and float(norms["norm"]) == norm
     assert len(stand_in.graphs) == 1 and (captured.graph is None) == stand_in.fails
     assert said == ([] if not stand_in.fails else [
         "note: continuing without CUDA graphs, since a step cannot be recorded: operation not permitted when stream is "
         "capturing"])
-    assert len(stand_in.streams) == 1 + stand_in.fails  # the stream of before is current again
-    assert len(stand_in.shared) == 4 * WARM_UP  # and after a recording, also a broken one, no two share memory
+    assert len(stand_in.streams) == 1 + stand_in.fails  # the previous stream is current again
+    assert len(stand_in.shared) == 4 * WARM_UP  # after a recording, failed or not, no two share memory

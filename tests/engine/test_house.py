@@ -1,4 +1,4 @@
-"""Directions of the house: modes import libraries and never one another, no arrow goes up, none in a circle."""
+"""Directions of imports: modes import libraries and never one another, no import goes up, and there is no circle."""
 import ast
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import pytest
 
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / "3D-GAN.py").exists())
 ROOMS = ("engine", "gallery", "losses", "making", "metrics", "modes", "readers", "shapes")
-# From the ground up; a room imports from rooms before it, engine, readers and modes also from themselves.
+# From bottom to top. A module imports only from modules before it; engine, readers and modes also from themselves.
 FLOORS = ("errors", "engine", "shapes", "gallery", "losses", "metrics", "models", "making", "readers", "datasets",
           "methods", "images", "pictures", "synthetic", "inference", "scoring", "training", "loop", "modes", "3D-GAN")
 
 
 def files():
-    """{dotted name: path} of the program's own modules."""
+    """{dotted name: path} of the modules of this program."""
     found = {path.stem: path for path in ROOT.glob("*.py")}
     for room in ROOMS:
         for path in (ROOT / room).rglob("*.py"):
@@ -22,7 +22,7 @@ def files():
 
 
 def imported(name, path, known):
-    """Names of own modules that a module imports, wherever in it."""
+    """The names of the modules of this program that a module imports anywhere in its code."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     result = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -77,8 +77,8 @@ def test_the_script_asks_no_dataset_by_name():
     assert not strings & set(DATASETS)
 
 
-def test_what_is_looked_for_is_found(tmp_path):
-    """The reader of imports itself, on what it must see."""
+def test_imports_are_found(tmp_path):
+    """`imported` finds every form of import, so that the tests above can fail."""
     path = tmp_path / "a.py"
     path.write_text("import numpy\nfrom modes import b, c\ndef f():\n    from .base import X\n")
     assert imported("readers.a", path, {"modes", "modes.b", "readers.base", "numpy2"}) == \

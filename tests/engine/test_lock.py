@@ -1,4 +1,4 @@
-"""The lock of a run folder: one training at a time, and the dead do not hold it."""
+"""The lock of a run folder: one training at a time; the lock of a dead process is replaced."""
 import json
 import os
 import shutil
@@ -18,7 +18,7 @@ def holder(**other):
 
 
 def ended_process():
-    """The number of a process that is no more."""
+    """The id of a process that has ended."""
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
     return done.pid
@@ -39,7 +39,7 @@ def test_it_names_this_process_while_it_is_held(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_made_for_nothing_goes_again(tmp_path):
+def test_a_folder_that_stays_empty_is_removed(tmp_path):
     with lock.held(tmp_path / "a" / "b"):
         pass
     assert os.listdir(tmp_path) == []
@@ -50,9 +50,9 @@ def test_a_folder_made_for_nothing_goes_again(tmp_path):
 
 @pytest.mark.parametrize("left", [
     lambda: holder(pid=ended_process()),
-    lambda: holder(began=lock._began(os.getpid()) - 1),      # the number went to another process since
+    lambda: holder(began=lock._began(os.getpid()) - 1),      # another process has the id now
     lambda: holder(boot="of another day", pid=os.getpid())])
-def test_the_lock_of_the_dead_is_taken_over(left, tmp_path, capsys):
+def test_the_lock_of_a_dead_process_is_replaced(left, tmp_path, capsys):
     (tmp_path / "run.lock").write_text(left())
     assert lock.check(tmp_path)
     with lock.held(tmp_path):
@@ -61,7 +61,7 @@ def test_the_lock_of_the_dead_is_taken_over(left, tmp_path, capsys):
     assert "died without removing it" in capsys.readouterr().err and os.listdir(tmp_path) == []
 
 
-def test_a_process_that_waits_to_be_buried_is_dead(tmp_path):
+def test_a_zombie_process_is_dead(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
     child.stdout.read()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -73,7 +73,7 @@ def test_a_process_that_waits_to_be_buried_is_dead(tmp_path):
 @pytest.mark.parametrize("place, remedy", [
     (dict(host="node7"), "if it has ended, remove "), (dict(pids="pid:[1]"), "if it has ended, remove "),
     ({}, "wait for it, stop it, or choose another folder")])
-def test_the_lock_of_the_living_and_of_the_far_is_respected(place, remedy, tmp_path):
+def test_the_lock_of_a_living_or_remote_process_is_respected(place, remedy, tmp_path):
     (tmp_path / "run.lock").write_text(holder(**place))
     with pytest.raises(InputError, match=remedy), lock.held(tmp_path):
         pass
@@ -82,7 +82,7 @@ def test_the_lock_of_the_living_and_of_the_far_is_respected(place, remedy, tmp_p
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "{}", "\0" * 99,
                                   holder(pid=10 ** 30), holder(pid="1.5"), "[" * 4000])
-def test_a_lock_that_is_none_is_named(text, tmp_path):
+def test_a_file_that_is_not_a_lock_is_named(text, tmp_path):
     (tmp_path / "run.lock").write_text(text)
     with pytest.raises(InputError, match="run.lock is not a lock of this program; remove it"), lock.held(tmp_path):
         pass
@@ -100,22 +100,22 @@ def test_no_hard_links(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_who_takes_over_second_leaves_the_first(tmp_path):
-    """Both saw the dead one's lock; the other was quicker and has its own there by now."""
+def test_of_two_processes_that_replace_a_stale_lock_the_first_keeps_it(tmp_path):
+    """Both saw the lock of the dead process; the other was faster, and its lock is there now."""
     path = tmp_path / "run.lock"
     path.write_text("the other's")
     lock._put_aside(str(path), holder(pid=ended_process()))
     assert path.read_text() == "the other's" and os.listdir(tmp_path) == ["run.lock"]
 
 
-def test_who_lost_the_lock_leaves_it_to_its_owner(tmp_path):
+def test_a_process_does_not_remove_the_lock_of_another(tmp_path):
     with lock.held(tmp_path):
         (tmp_path / "run.lock").write_text("somebody else's by now")
     assert (tmp_path / "run.lock").read_text() == "somebody else's by now"
 
 
 def test_two_trainings_in_one_folder(data, template, tmp_path, refused):
-    """The second is refused, whatever it wants; a frozen holder still holds; a killed one does not."""
+    """The second is refused with any options. A frozen process keeps its lock; a killed one does not."""
     options = ("--mode=train", "--data_dir", data, "--ckpt_dir", tmp_path / "run", "--obj_dir", template,
                "--lambda_adv=0", "--ckpt_step=1000", "--log_step=1", *TINY)
     running = start(*options, "--n_iters=100000")
@@ -133,7 +133,7 @@ def test_two_trainings_in_one_folder(data, template, tmp_path, refused):
 
 
 def test_the_lock_goes_after_a_refusal_and_after_divergence(data, ae, template, tmp_path):
-    """A folder that cannot be gone on with, and a run that fails on the way."""
+    """A folder that cannot be resumed, and a run that diverges."""
     options = ("--mode=train", "--data_dir", data, "--lambda_adv=0", "--obj_dir", template, *TINY)
     run = shutil.copytree(ae, tmp_path / "run")
     assert call(*options, "--ckpt_dir", run, "--resume", "--lr=1") == 2

@@ -1,4 +1,4 @@
-"""What a run tells: durations, the progress line, and a log that loses nothing and never raises."""
+"""Console output and records: durations, the progress line, and records that are never lost and never raise."""
 import builtins
 import io
 import json
@@ -13,14 +13,14 @@ from engine.monitor import Monitor, Progress, duration
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The time that `monitor` sees; a list of one number."""
+    """The clock of `monitor`, a list with one number."""
     now = [100.0]
     monkeypatch.setattr(monitor.time, "monotonic", lambda: now[0])
     return now
 
 
 def read(path):
-    """Records of a log, by a strict reader of JSON."""
+    """The records of a log, parsed as strict JSON."""
     def refuse(name):
         raise AssertionError(f"{name} is not JSON")
     return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
@@ -90,7 +90,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(tmp_path, monkeypatch, ca
 
 
 def test_a_write_that_stops_half_way_leaves_no_half_line(tmp_path, capsys):
-    """The system writes what still fits before it says that the disk is full (capsys: in memory)."""
+    """The system writes as much as fits before it reports a full disk (capsys keeps the output in memory)."""
     path = tmp_path / "metrics.jsonl"
     log = Monitor(path, 0, 10)
     log.record(1, {"loss": .5})

@@ -1,4 +1,4 @@
-"""The run folder: files that are whole or absent, starting, and going on."""
+"""The run folder: files that are complete or absent, starting and resuming."""
 import json
 import math
 import os
@@ -151,7 +151,7 @@ def test_resume_may_go_on_for_longer(tmp_path):
     ([record(10), record(20)], [10, 20]),
     ([record(10), record(20)[:17]], [10]),                 # cut short
     ([record(10), record(20)[:-1]], [10, 20]),             # only its line end is missing
-    ([record(10), '{"st\n', record(20)], [10, 20]),        # a cut in the middle costs that line alone
+    ([record(10), '{"st\n', record(20)], [10, 20]),        # only the incomplete line is lost
     ([record(30)], []), ([], [])])
 def test_resume_forgets_what_will_be_done_again(tmp_path, lines, kept):
     run_folder(tmp_path, lines)
@@ -178,7 +178,7 @@ def test_resume_without_a_checkpoint_begins_again(tmp_path):
 
 
 def test_random_numbers_go_on_where_they_were(tmp_path):
-    """Those of torch, numpy and Python, half-used pairs of Gaussians included, by way of a file."""
+    """The generators of torch, numpy and Python, including unused halves of Gaussian pairs, saved to a file."""
     def draw():
         return [torch.rand(5).tolist(), np.random.rand(3).tolist(), np.random.randn(3).tolist(),
                 [random.random(), random.gauss(0, 1)]]

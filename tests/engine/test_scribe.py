@@ -1,4 +1,4 @@
-"""What is written while a GPU trains on: here with a thread beside a CPU, where the files can be compared."""
+"""Writing in a background thread, as on a GPU. Here the thread runs beside a CPU, so that the files can be compared."""
 import json
 import threading
 
@@ -22,7 +22,7 @@ def train(data, folder, *more):
                 "--ckpt_step=2", "--sample_step=3", "--log_step=1", "--keep_last=2", *more)
 
 
-def test_in_order_and_beside(beside):
+def test_functions_run_in_order_in_the_background(beside):
     done, gate = [], threading.Event()
     writer = scribe.Scribe(CPU)
     writer.do(gate.wait, 60)
@@ -34,7 +34,7 @@ def test_in_order_and_beside(beside):
     assert done == list(range(5))
 
 
-def test_at_once_where_the_device_would_work_for_two():
+def test_on_a_cpu_functions_run_immediately():
     done, state = [], {"weight": torch.zeros(2)}
     writer = scribe.Scribe(CPU)
     writer.do(done.append, 1)
@@ -44,7 +44,7 @@ def test_at_once_where_the_device_would_work_for_two():
     writer.close()
 
 
-def test_what_fails_is_told_and_nothing_written_after_it(beside):
+def test_an_error_is_raised_later_and_nothing_is_written_after_it(beside):
     done, gate = [], threading.Event()
     writer = scribe.Scribe(CPU)
 
@@ -52,7 +52,7 @@ def test_what_fails_is_told_and_nothing_written_after_it(beside):
         gate.wait(60)
         raise WriteError("full")
     writer.do(fail)
-    writer.do(done.append, 1)  # does not know yet
+    writer.do(done.append, 1)  # the error is not known yet
     gate.set()
     with pytest.raises(WriteError, match="full"):
         writer.wait()
@@ -75,7 +75,7 @@ def test_a_copy_stays_what_it_was_until_the_next_one(beside):
     seen, gate = [], threading.Event()
     writer.do(lambda: (gate.wait(60), seen.append(copy["models"]["E"]["w"].clone())))
     threading.Timer(0.2, gate.set).start()
-    again = writer.copied({**state, "new": torch.ones(1)})  # waits for the one that still reads the first
+    again = writer.copied({**state, "new": torch.ones(1)})  # waits for the function that still reads the first copy
     assert torch.equal(seen[0], was) and torch.equal(again["models"]["E"]["w"], was + 1) and again["new"] == 1
     writer.close()
 
@@ -101,7 +101,7 @@ def test_the_files_are_the_same(data, tmp_path, beside, monkeypatch):
 
 
 def test_steps_go_on_while_a_checkpoint_is_written(data, tmp_path, beside, monkeypatch):
-    """The first checkpoint's writing waits for a step that comes after it."""
+    """Writing the first checkpoint waits until a later step has run."""
     later, write, step = threading.Event(), checkpoints.write_next, Trainer.step
 
     def waiting(folder, state):

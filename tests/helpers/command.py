@@ -1,4 +1,4 @@
-"""The real command line, as a process of its own or inside this one, and what it leaves."""
+"""Run the command line in a separate process or in this one, and inspect its results."""
 import functools
 import importlib.util
 import json
@@ -15,26 +15,26 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "3D-GAN.py"
 CAR, PLANE = "02958343", "02691156"
-# One thread: what must be equal to the bit then is, whoever else uses the machine.
+# With one thread, results are equal bit for bit whatever else runs on the machine.
 TINY = ("--enc_width=4", "--latent_dim=16", "--batch_size=4", "--device=cpu", "--threads=1")
 SHORT = ("--n_iters=6", "--ckpt_step=3", "--sample_step=3", "--log_step=1")
 
 
 def environment():
-    """Of a process that must find the packages of cuda/: as here, installed or in place."""
+    """The environment of a process that finds the packages of cuda/ as this process does, installed or in place."""
     path = [str(ROOT / "cuda")] if Path(nr.__file__).parent.parent == ROOT / "cuda" else []
     path += [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(p)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "CUDA_VISIBLE_DEVICES": ""}
 
 
 def start(*arguments):
-    """A running process of the script; its output is text."""
+    """Start the script in a process with text output; returns the running process."""
     return subprocess.Popen([sys.executable, str(SCRIPT), *map(str, arguments)], text=True, env=environment(),
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def process(*arguments, timeout=300):
-    """The same to its end: returncode, stdout, stderr."""
+    """Run the script in a process to its end; the result has returncode, stdout and stderr."""
     running = start(*arguments)
     try:
         out, err = running.communicate(timeout=timeout)
@@ -74,7 +74,7 @@ def checkpoint(folder, name="last.pt"):
 
 
 def differences(a, b, where=""):
-    """Paths at which two nests of dicts, lists, tensors and values differ by as much as a bit."""
+    """The paths at which two nested structures of dicts, lists, tensors and values differ in any bit."""
     if isinstance(a, dict) and isinstance(b, dict):
         return [d for key in sorted(set(a) | set(b), key=str)
                 for d in differences(a.get(key), b.get(key), f"{where}/{key}")]
@@ -99,6 +99,6 @@ def wait_for_step(running, folder, step, seconds=240):
 
 
 def listing(folder):
-    """What is in a folder, to see that nothing came or changed; unpacked data sets aside."""
+    """The content of a folder without unpacked datasets, to test that nothing was added or changed."""
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns if p.is_file() else None
             for p in sorted(folder.rglob("*")) if ".cache" not in p.parts or p.suffix == ".part"}

@@ -1,4 +1,4 @@
-"""A rasteriser of a few lines, and the chiral object that tests of conventions look at."""
+"""A rasteriser in a few lines, and the chiral object of the tests of conventions."""
 import numpy as np
 from solids import box
 

@@ -1,4 +1,4 @@
-"""The modes that look inside: MMD, t_SNE, interpolation; and VPL, the compared method."""
+"""The modes MMD, t_SNE and interpolation; and VPL, the compared method."""
 import csv
 import json
 import shutil
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def published_mmd(x, y):
-    """Five Gaussian kernels, bandwidth from both groups together, biased: typed from method.md."""
+    """Squared MMD with five Gaussian kernels, bandwidth from both groups together, biased, from its definition."""
     both = np.concatenate([x, y]).astype(np.float64)
     d = ((both[:, None] - both[None]) ** 2).sum(-1)
     base = d.sum() / (len(both) ** 2 - len(both))
@@ -56,7 +56,7 @@ def two_classes(template, tmp_path_factory):
 
 @pytest.mark.parametrize("more", [(), ("--seed=3",), ("--class_ids", PLANE), ("--mmd_batches=3", "--batch_size=16")])
 def test_mmd_is_that_of_the_evaluation_class_by_class(more, two_classes, tmp_path, capsys):
-    """Pooled, codes of several classes would be nearer to each other than the poses of one are: another figure."""
+    """MMD is computed for each class. For pooled codes of several classes it would be different."""
     run = shutil.copytree(two_classes, tmp_path / "run")
     assert call("--mode=evaluation", "--ckpt_dir", run, "--device=cpu", *more) == 0
     evaluated = json.loads((run / "evaluation_test_last.json").read_text())
@@ -71,7 +71,7 @@ def test_mmd_is_that_of_the_evaluation_class_by_class(more, two_classes, tmp_pat
             assert f"{figures[ours]:.4f}" in told
         assert measured[ours] == pytest.approx(np.mean([f[ours] for f in measured["classes"].values()]))
         assert f"{measured[ours]:.4f}" in told
-    # The protocol says of what, in the same words.
+    # The protocols of both modes are equal.
     assert found["protocol"].pop("pose_bins") == 24
     for key, value in found["protocol"].items():
         assert evaluated["protocol"][key] == value, key
@@ -81,8 +81,8 @@ def test_mmd_is_that_of_the_evaluation_class_by_class(more, two_classes, tmp_pat
 
 
 def test_mmd_of_the_first_batches(two_classes, tmp_path, capsys, refused):
-    """In the published order, object by object: 3 batches of 16 codes are the 24 views of the first two objects, as
-    96 of 128 are those of the first 512."""
+    """In the published order of objects, 3 batches of 16 codes are the 24 views of the first two objects, as 96 batches
+    of 128 are the views of the first 512."""
     from inference import load_run
     run, data = shutil.copytree(two_classes, tmp_path / "run"), two_classes.parent / "data"
     first = ("--mmd_batches=3", "--batch_size=16")
@@ -104,7 +104,7 @@ def test_mmd_of_the_first_batches(two_classes, tmp_path, capsys, refused):
 
 
 def test_mmd_of_a_class_of_one_object(two_classes, tmp_path, capsys):
-    """It has none, which is told; the other class keeps its own."""
+    """It has no MMD, and the reason is printed; the other class has its MMD."""
     data = shutil.copytree(two_classes.parent / "data", tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
     for kind in ("images", "voxels"):
         path = data / f"{PLANE}_test_{kind}.npz"
@@ -120,7 +120,7 @@ def test_mmd_of_a_class_of_one_object(two_classes, tmp_path, capsys):
 
 
 def test_mmd_of_different_data_is_not_put_side_by_side(ae, two_classes, data, refused, tmp_path):
-    """The biased estimate depends on the number of codes. Of the same data they stand side by side."""
+    """The biased estimate depends on the number of codes, so only runs on the same data can be compared."""
     both = ("--mode=MMD", "--runs", ae, two_classes, "--sample_dir", tmp_path / "no", "--device=cpu")
     line = refused(*both)
     assert f"{ae} and {two_classes}" in line and f"data_dir: {data} and {two_classes.parent / 'data'}" in line
@@ -136,7 +136,7 @@ def test_mmd_of_different_objects_is_not_put_side_by_side(ae, two_classes, refus
 @pytest.mark.parametrize("mode, option", [("MMD", "--runs"), ("MMD", "--load_E"), ("t_SNE", "--runs"),
                                           ("t_SNE", "--load_E"), ("compare", "--runs")])
 def test_a_run_does_not_get_the_figures_of_others(mode, option, ae, featgan, refused, tmp_path):
-    """They would be written into its folder."""
+    """Figures of other runs would be written into its folder."""
     run = shutil.copytree(ae, tmp_path / "run")
     other = featgan if option == "--runs" else featgan / "last.pt"
     line = refused(f"--mode={mode}", "--ckpt_dir", run, option, other, "--device=cpu")
@@ -157,7 +157,7 @@ def test_t_sne(featgan, tmp_path, refused):
 @pytest.mark.parametrize("more, label, ticks", [
     ((), "class", ["airplane", "car"]), (("--class_ids", CAR), "object", ["0", "1"])])
 def test_t_sne_names_what_its_colours_are(more, label, ticks, two_classes, tmp_path, monkeypatch):
-    """One block of the bar for each thing, with its name in the middle."""
+    """The colour bar has one block for each class or object, with its name in the middle."""
     figures = []
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
     assert call("--mode=t_SNE", "--ckpt_dir", two_classes, "--perplexity=5", "--sample_dir", tmp_path,
@@ -205,7 +205,7 @@ def test_images_of_different_sizes_are_not_interpolated(featgan, refused, tmp_pa
         Image.new("RGBA", size, (200, 0, 0, 255)).save(tmp_path / name)
     line = refused("--mode=interpolation", "--ckpt_dir", featgan, "--load_im", tmp_path / "a.png", "--load_im1",
                    tmp_path / "b.png", "--sample_dir", tmp_path / "out", "--device=cpu")
-    assert "a.png is 64x64" in line and "b.png is 300x256: bring both to one size" in line
+    assert "a.png is 64x64" in line and "b.png is 300x256: bring both to the same size" in line
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_codes_of_different_length_are_not_put_side_by_side(mode, ae, narrow, re
 
 @pytest.mark.parametrize("mode", ["MMD", "t_SNE", "interpolation", "compare", "evaluation", "reconstruct"])
 def test_a_run_without_checkpoints(mode, ae, refused, tmp_path):
-    """Stopped before its first: options and records are there."""
+    """The run was stopped before its first checkpoint; options and records exist."""
     run = tmp_path / "run"
     run.mkdir()
     for name in ("options.json", "metrics.jsonl"):
@@ -239,7 +239,7 @@ def test_a_run_without_checkpoints(mode, ae, refused, tmp_path):
 
 
 def test_mmd_of_poses_with_one_object(ae, refused, tmp_path):
-    """One object a split: each pose is seen once."""
+    """With one object per split, each pose is seen once."""
     few = tmp_path / "few"
     assert call("--mode=make_dataset", "--data_dir", few, "--class_ids", CAR, "--n_train=1", "--n_val=1",
                 "--n_test=1") == 0

@@ -1,4 +1,4 @@
-"""What the command line refuses: exit code 2, one line that names the thing, nothing left behind."""
+"""Errors of the command line: exit code 2, one line that names the problem, and no files left behind."""
 import json
 import re
 import shutil
@@ -11,7 +11,7 @@ from solids import box
 
 
 class Runs:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -35,7 +35,7 @@ def training(folder, data, *more):
     ("train", ["--mesh_dir=d"], "--mesh_dir is an option of --mode=make_dataset, not of train"),
     ("train", ["--mask_from=alpha"], "--mask_from is an option of --dataset=NIPS17, not of CVPR18"),
     ("train", ["--dataset=NIPS17", "--published_flip"], "--dataset=Pascal3D, not of NIPS17"),
-    ("trainCVPR19", ["--confusion=log2"], "--confusion is of --mode=train"),
+    ("trainCVPR19", ["--confusion=log2"], "--confusion belongs to --mode=train"),
     ("train", ["--mmd_batches=2"], "--mmd_batches is an option of --mode=evaluation and MMD, not of train"),
     ("evaluation", ["--perplexity", "3"], "--mode=t_SNE, not of evaluation"),
     ("reconstruct", ["--mask1=a.png"], "--mode=interpolation, not of reconstruct")])
@@ -83,7 +83,7 @@ def test_help_names_every_option_and_default(capsys):
 
 
 def test_help_never_says_that_a_default_is_none(capsys):
-    """What leaving an option out means is said in words, or nothing."""
+    """The help describes in words what an omitted option means, or says nothing."""
     assert call("--help") == 0
     assert "(default: None)" not in " ".join(capsys.readouterr().out.split())
 
@@ -103,7 +103,7 @@ def test_devices(refused, tmp_path, data):
 
 
 def test_cuda_that_is_not_there(tmp_path, data):
-    """No silent fallback. A process of its own, which sees no GPU even where there is one."""
+    """There is no silent fallback to the CPU. A separate process sees no GPU even if there is one."""
     done = process(*training(tmp_path, data, "--device=cuda"))
     assert done.returncode == 2 and not (tmp_path / "run").exists()
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: --device=cuda"), done.stderr
@@ -134,7 +134,7 @@ def test_data_that_is_not_there_comes_with_the_command_that_makes_it(refused, tm
 
 
 def test_data_that_is_there_is_not_made(refused, tmp_path, data):
-    """They would be ignored without a word; a run that goes on may have been begun with them."""
+    """These options would be ignored silently. A resumed run may have been started with them."""
     for option in ("--n_train=4", "--n_val=1", "--n_test=1", "--palette=own", "--train_views=3"):
         line = refused(*training(tmp_path, data, option), usage=True)
         assert line.endswith(f"or make another dataset: --mode=make_dataset --data_dir=OTHER {option}")
@@ -165,7 +165,7 @@ def test_classes_that_the_embedded_data_lacks(refused, tmp_path):
 
 @pytest.fixture
 def own_data(data, tmp_path):
-    """A copy of the data set that a test may damage."""
+    """A copy of the dataset that a test may damage."""
     return shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
 
 
@@ -265,7 +265,7 @@ def meshes(tmp_path):
     (mesh_text("nan"), "finite"), (SQUARE, "faces"), ("", ""), ("f 1 2 3\n", ""),
     ("v 1 1 1\n" * 3 + "f 1 2 3\n", "single point")], ids=["nan", "no faces", "empty", "no vertices", "a point"])
 def test_meshes_that_are_none(text, what, meshes, tmp_path, capsys):
-    """The mesh is named; once it is mended, the same command makes the data set."""
+    """The error names the mesh. When the mesh is repaired, the same command makes the dataset."""
     (meshes / "2.obj").write_text(text)
     command = ("--mode=make_dataset", "--data_dir", tmp_path / "made", "--mesh_dir", meshes.parent)
     assert call(*command) == 2

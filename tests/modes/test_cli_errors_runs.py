@@ -1,5 +1,5 @@
-"""What evaluation, reconstruct and compare refuse: exit code 2, one line that names the thing, nothing
-left behind, nothing run."""
+"""Errors of evaluation, reconstruct and compare: exit code 2, one line that names the problem, no files left
+behind, and no code from a file is run."""
 import json
 import pickle
 import shutil
@@ -14,7 +14,7 @@ from PIL import Image
 
 
 class Runs:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -27,7 +27,7 @@ class Runs:
 
 @pytest.fixture
 def run(ae, tmp_path):
-    """A copy of a run that a test may damage; it has no checkpoint but the last."""
+    """A copy of a run that a test may damage; it has only its last checkpoint."""
     folder = tmp_path / "run"
     folder.mkdir()
     for name in ("options.json", "metrics.jsonl", "last.pt"):
@@ -65,8 +65,8 @@ def test_layout_of_another_dataset_than_that_of_weights(refused, ae, tmp_path):
     assert "--dataset=NIPS17" in message and f"--load_E={file} was trained on CVPR18" in message
 
 
-def test_the_usual_layout_is_another_one_too(refused, run, tmp_path):
-    """CVPR18, which is what --dataset is for training where nothing is said; said, it is refused as others are."""
+def test_the_default_layout_is_refused_if_it_is_given_for_another_run(refused, run, tmp_path):
+    """CVPR18 is the default of --dataset for training; given explicitly, it is refused like others."""
     state = torch.load(run / "last.pt", weights_only=True)
     state["options"]["dataset"] = "NIPS17"
     torch.save(state, run / "last.pt")
@@ -140,7 +140,7 @@ def test_checkpoint_that_does_not_fit_its_template(run, refused, tmp_path):
 
 @pytest.fixture
 def no_image(refused, ae, tmp_path):
-    """Refuse an image: a function of it and of further options that returns the message."""
+    """A function that reconstructs an image, with further options, and returns the error message."""
     def check(path, *more):
         return refused("--mode=reconstruct", "--ckpt_dir", ae, "--load_im", path, "--sample_dir",
                        tmp_path / "out", "--device=cpu", *more)
@@ -148,7 +148,7 @@ def no_image(refused, ae, tmp_path):
 
 
 def disc(size=(40, 30), mode="RGB", ground=0, shown=255):
-    """A round thing in the middle of a picture."""
+    """A disc in the middle of a picture."""
     y, x = np.mgrid[:size[1], :size[0]]
     inside = (x - size[0] / 2) ** 2 + (y - size[1] / 2) ** 2 < (min(size) / 3) ** 2
     return Image.fromarray(np.where(inside, shown, ground).astype(np.uint8), "L").convert(mode)
@@ -200,13 +200,13 @@ def test_masks(no_image, tmp_path):
 
 
 def test_a_mask_for_images_of_a_split(ae, refused, tmp_path):
-    assert "--mask=m.png goes with --load_im" in refused(
+    assert "--mask=m.png needs --load_im" in refused(
         "--mode=reconstruct", "--ckpt_dir", ae, "--split=val", "--mask=m.png", "--sample_dir", tmp_path / "out")
 
 
 @pytest.mark.parametrize("side", [9500, 30000])
 def test_images_too_large_to_be_one(side, no_image, tmp_path):
-    """A bomb: few bytes, a great many pixels. Pillow only warns of the smaller."""
+    """A decompression bomb: few bytes, very many pixels. For the smaller one Pillow only warns."""
     path = tmp_path / "image.png"
     Image.new("1", (8, 8)).save(path)
     content = bytearray(path.read_bytes())

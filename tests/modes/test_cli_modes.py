@@ -1,4 +1,4 @@
-"""`--mode=evaluation`, `compare` and `make_dataset`: every figure counted again from its definition."""
+"""`--mode=evaluation`, `compare` and `make_dataset`: every figure is computed again from its definition."""
 import dataclasses
 import csv
 import json
@@ -34,7 +34,7 @@ def iou(a, b):
 
 
 def grids(folder, images):
-    """Predictions as the dataset has voxels: (N, 24, 32, 32, 32) and codes (N, 24, d), image by image."""
+    """Voxels of the predictions (N, 24, 32, 32, 32) in the dataset's axes, and codes (N, 24, d), image by image."""
     model = load_run(folder)
     shapes, codes = [], []
     for views in images:
@@ -47,7 +47,7 @@ def grids(folder, images):
 
 
 def squared_mmd(x, y):
-    """With five Gaussian kernels, biased."""
+    """The biased estimate with five Gaussian kernels."""
     both = np.concatenate([x, y])
     distances = ((both[:, None] - both[None]) ** 2).sum(2)
     n, base = len(both), distances.sum() / (len(both) ** 2 - len(both))
@@ -61,7 +61,7 @@ def squared_mmd(x, y):
 
 @pytest.fixture(scope="module")
 def result(featgan):
-    """evaluation_test_last.json of the run, from a process of its own."""
+    """evaluation_test_last.json of the run, written by a separate process."""
     done = process("--mode=evaluation", "--ckpt_dir", featgan, "--device=cpu", "--threads=1")
     assert done.returncode == 0, done.stderr
     result = json.loads((featgan / "evaluation_test_last.json").read_text())
@@ -99,7 +99,7 @@ def test_figures_are_those_of_their_definitions(result, featgan, data):
 
 
 def test_mean_shape(result, data):
-    """Of the training objects, with the threshold that suits them."""
+    """The mean shape of the training objects, with the best threshold for them."""
     train, test = (arrays(data, split)[1] for split in ("train", "test"))
     candidates = [train.mean(0) > t / 20 for t in range(1, 20)]
     best = max(candidates, key=lambda c: np.mean([iou(c, v) for v in train]))
@@ -120,7 +120,7 @@ def test_flag_and_split(featgan, data):
 
 @pytest.fixture(scope="module")
 def two_classes(data, template, scratch):
-    """The cars and as many planes; and for each class a run, as ckpt3D_<class>, in one folder."""
+    """The cars and as many planes; and a folder with a run for each class, ckpt3D_<class>."""
     base = scratch / "two"
     both = shutil.copytree(data, base / "data", ignore=shutil.ignore_patterns(".cache"))
     kept = (both / f"{CAR}_train_images.npz").stat().st_mtime_ns
@@ -136,7 +136,7 @@ def two_classes(data, template, scratch):
 
 @pytest.mark.parametrize("more", [(), ("--class_ids", CAR, PLANE), ("--class_ids", PLANE)])
 def test_folder_of_runs(more, two_classes):
-    """Each class is measured with the run of its own, and only with that."""
+    """Each class is evaluated only with its own run."""
     _, folder = two_classes
     evaluate(folder, *more)
     merged = json.loads((folder / "evaluation_test_last.json").read_text())
@@ -164,7 +164,7 @@ def test_classes_that_a_run_has_not_seen_do_not_replace_its_figures(two_classes,
 
 
 class Oracle:
-    """In place of a model: the true meshes of a split, in order, as `change` leaves them."""
+    """A fake model that predicts the true meshes of a split, in order, changed by `change`."""
 
     device, options = torch.device("cpu"), {"latent_dim": 3}
 
@@ -178,7 +178,7 @@ class Oracle:
 
 
 def test_true_meshes_score_one_and_mirrored_ones_do_not(two_classes):
-    """In the renderer's frame the true mesh has its z negated; planes are not symmetric in z."""
+    """In the renderer's frame z of the true mesh is negated; planes are not symmetric in z."""
     import shapes
     folder = two_classes[0]
     planes = CVPR18(folder, [PLANE], "test", folder / ".cache")
@@ -199,8 +199,8 @@ def test_true_meshes_score_one_and_mirrored_ones_do_not(two_classes):
 # ---- your own meshes -------------------------------------------------------------------------------
 
 def test_pictures_of_meshes_are_not_mirrored(tmp_path):
-    """A post with a long arm to +x and a short one to +z: who looks from the front (+z) sees the long one
-    at the right; who looks from -x, view 6, sees the short one at the right."""
+    """A post with a long arm to +x and a short one to +z. From the front (+z) the long arm is on the right; from -x,
+    view 6, the short arm is on the right."""
     parts = [box((-.1, -1, -.1), (.1, 1, .1)), box((.1, .6, -.1), (1, .9, .1)), box((-.1, .6, .1), (.1, .9, .5))]
     lines, count = [], 0
     for vertices, faces in parts:
@@ -230,8 +230,8 @@ def test_pictures_of_meshes_are_not_mirrored(tmp_path):
 
 
 def test_few_views_of_few_objects(data, template, tmp_path, capsys):
-    """--train_views keeps some of the very pictures; one object a split leaves figures undefined, which
-    JSON calls null."""
+    """--train_views keeps some of the same pictures. With one object per split some figures are undefined, null in
+    JSON."""
     few = tmp_path / "few"
     assert call("--mode=make_dataset", "--data_dir", few, "--class_ids", CAR, "--n_train=4", "--n_val=1",
                 "--n_test=1", "--train_views=2") == 0
@@ -255,7 +255,7 @@ def test_few_views_of_few_objects(data, template, tmp_path, capsys):
 
 
 def test_a_run_can_be_used_from_anywhere(data, template, tmp_path, monkeypatch):
-    """Paths given relative to where the training was started still hold elsewhere."""
+    """Relative paths of the training are still valid in another working directory."""
     monkeypatch.chdir(data.parent)
     assert call("--mode=train", "--data_dir", data.name, "--ckpt_dir", tmp_path / "run", "--obj_dir",
                 template.name, "--lambda_adv=0", "--n_iters=1", *TINY) == 0

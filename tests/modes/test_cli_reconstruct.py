@@ -1,4 +1,4 @@
-"""`--mode=reconstruct`: every kind of picture a person has, and the files that come out."""
+"""`--mode=reconstruct`: every kind of picture, and the files that it writes."""
 import numpy as np
 import pytest
 import torch
@@ -12,18 +12,18 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def car(data):
-    """A picture of the data set: uint8 (4, 64, 64), its colours multiplied by alpha."""
+    """A picture of the dataset: uint8 (4, 64, 64), colours multiplied by alpha."""
     return np.load(data / f"{CAR}_test_images.npz")["arr_0"][1, 3]
 
 
 def straight(image):
-    """As an RGBA picture of people: colours not multiplied by alpha."""
+    """The picture with straight alpha: colours not multiplied by alpha."""
     rgb = np.round(image[:3] * 255.0 / np.maximum(image[3], 1)).clip(0, 255).astype(np.uint8)
     return Image.fromarray(np.concatenate([rgb, image[3:]]).transpose(1, 2, 0))
 
 
 def on(image, ground, margin=(0, 0), scale=1):
-    """On one colour, larger and with a margin at the sides, above and below."""
+    """The picture on a uniform colour, scaled up, with margins at the sides, above and below."""
     size = image.width * scale, image.height * scale
     paper = Image.new("RGB", (size[0] + 2 * margin[0], size[1] + 2 * margin[1]), ground)
     large = image.resize(size, Image.Resampling.NEAREST)
@@ -54,7 +54,7 @@ def overlap(a, b):
 
 
 def save_palette(image, path):
-    """PNG of 255 colours and one that is transparent."""
+    """A PNG with 255 colours and a transparent one."""
     flat = image.convert("RGB").quantize(255)
     pixels = np.array(flat)
     pixels[np.array(image)[..., 3] < 128] = 255
@@ -64,15 +64,15 @@ def save_palette(image, path):
 
 
 def save_deep(image, path):
-    """16-bit grey on a dark ground that is not black, as depth cameras and scanners write."""
+    """16-bit grey on a dark background that is not black, as depth cameras and scanners write."""
     grey = np.array(image.convert("L")).astype(np.uint16)
     Image.fromarray(np.where(np.array(image)[..., 3] > 127, 20000 + 150 * grey, 3000).astype(np.uint16)).save(path)
 
 
 def save_turned(image, path):
-    """A photograph of a camera held upright: the pixels lie on their side, and EXIF says so."""
+    """A photograph by a camera held upright: the pixels are rotated, and EXIF contains the rotation."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by 90 degrees to be seen
+    exif[0x0112] = 6  # viewers must rotate it clockwise by 90 degrees
     turned = on(image, (255, 255, 255), scale=2).transpose(Image.Transpose.ROTATE_90)
     turned.save(path, exif=exif, quality=95)
 
@@ -123,7 +123,7 @@ def test_pictures_that_are_not_square_keep_their_proportions(margin, car, tmp_pa
 
 @pytest.mark.parametrize("mode", ["L", "1", "RGB", "I;16"])
 def test_mask(mode, car, tmp_path):
-    """White where the object is, in any kind of picture; it rules over alpha too."""
+    """A mask is white where the object is, in any kind of picture. It overrides alpha."""
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     noise[car[3] > 0] = np.array(straight(car))[car[3] > 0][:, :3]
     Image.fromarray(noise).save(tmp_path / "car.png")
@@ -165,7 +165,7 @@ def folder_of_images(ae, car, tmp_path_factory):
 
 
 def test_a_folder_of_images(folder_of_images):
-    """Two of one name, whose results are told apart by the ending; what is no image is passed over."""
+    """Results of two images with the same name keep the ending in their names; files that are no images are ignored."""
     names = sorted(p.name for p in folder_of_images[1].iterdir())
     assert names == sorted(["reconstructions.html", "reconstructions.json", "reconstructions.png"] + [
         stem + end for stem in ("a_png", "a_jpg", "b")
@@ -230,7 +230,7 @@ def test_two_masks(ae, car, refused, tmp_path):
 
 
 def test_pictures_of_people_are_never_written_over(ae, car, tmp_path):
-    """Whatever --sample_dir and the names of the images are."""
+    """For every --sample_dir and all names of the images."""
     straight(car).save(tmp_path / "car.png")
     straight(car).save(tmp_path / "car_out.png")
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
@@ -281,7 +281,7 @@ def test_many_images_take_several_sheets(ae, car, tmp_path, monkeypatch):
     ((), 2, "test", ": 2 objects, one image of each (of 48 in all)"),
     (("--split=train", "--n_images=500"), 4, "train", ": 4 objects, one image of each (of 96 in all)")])
 def test_images_of_a_split(ae, tmp_path, capsys, more, count, split, why):
-    """Without --load_im; the split that nobody names is the one that is evaluated."""
+    """Without --load_im. The default split is that of evaluation."""
     assert call("--mode=reconstruct", "--ckpt_dir", ae, "--sample_dir", tmp_path, "--device=cpu", *more) == 0
     assert f"{count} images of {split}, without --load_im{why}\n" in capsys.readouterr().out
     assert len(list(tmp_path.glob(f"{CAR}_{split}_*_out.obj"))) == count

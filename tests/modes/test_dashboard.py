@@ -1,4 +1,4 @@
-"""The dashboard, against a real visdom server on loopback that is absent, killed, restarted, stopped."""
+"""The dashboard with a real visdom server on loopback, which is absent, killed, restarted or stopped."""
 import contextlib
 import http.server
 import json
@@ -18,12 +18,12 @@ from command import SCRIPT, TINY, call, environment, metrics, start
 from engine import dashboard, visdom_server
 from engine.visdom_server import VisdomServer
 
-# `python -m visdom.server` fetches JavaScript first, which only a browser needs, and ends without internet.
+# `python -m visdom.server` first fetches JavaScript, which only a browser needs, and fails without internet.
 SERVER = "from visdom.server.run_server import main; main()"
 
 
 class Server:
-    """A visdom server that can be killed and started again on its port; it remembers what was saved."""
+    """A visdom server that can be killed and started again on its port; it keeps what it has saved."""
 
     def __init__(self, folder):
         with socket.socket() as probe:
@@ -106,7 +106,7 @@ def record(folder, *records):
 
 @pytest.fixture
 def follow(tmp_path):
-    """A function that starts a follower of tmp_path/run in the background, which looks ten times a second."""
+    """A function that starts a follower of tmp_path/run in the background, with ten updates per second."""
     started = []
 
     def follower(server):
@@ -204,7 +204,7 @@ def test_a_server_that_is_absent_killed_and_stopped_loses_no_point(tmp_path, abs
     wait(lambda: lines() == 3)
     time.sleep(0.5)
     record(folder, *losses(21, 30))
-    server.start()  # it has forgotten all that was not saved
+    server.start()  # it has lost everything that was not saved
     wait(has(server, 30))
     wait(lambda: lines() == 4)
     with server.hung():
@@ -376,7 +376,7 @@ def test_another_machine_is_and_the_proxy_is_named(host, stranger, show, monkeyp
 
 # ---- training -----------------------------------------------------------------------------------------
 
-# The script, run by a program that then looks at what was imported.
+# A program that runs the script and then checks the imported modules.
 WITHOUT_VISDOM = """
 import runpy, sys
 script = sys.argv[0] = sys.argv.pop(1)
@@ -389,7 +389,7 @@ assert "engine.dashboard" in sys.modules and not {"visdom", "requests", "tornado
 
 
 def train(data, template, folder, *more, run=(SCRIPT,)):
-    """What a run in a process of its own said on stderr, and the seconds that its steps took."""
+    """Train in a separate process; returns its stderr and the seconds of its steps."""
     command = [*run, "--mode=train", "--data_dir", data, "--ckpt_dir", folder, "--obj_dir", template, "--n_iters=40",
                "--log_step=1", *TINY, *more]
     done = subprocess.run([sys.executable, *map(str, command)], text=True, capture_output=True, env=environment(),
@@ -414,7 +414,7 @@ def test_training_does_not_wait_for_a_server_that_hangs(data, template, server, 
     assert len(said) <= 1 and all(line.startswith("warning: ") for line in said)
     assert seconds < 1.5 * alone + 0.5
     assert whole < seconds + dashboard.PATIENCE + 10  # of which most is the start of Python and torch
-    # A run goes on with another dashboard, or none.
+    # A run can be resumed with another dashboard, or with none.
     assert call("--mode=train", "--data_dir", data, "--ckpt_dir", tmp_path / "hung", "--obj_dir", template,
                 "--n_iters=41", "--resume", *TINY) == 0
 

@@ -1,5 +1,5 @@
-"""The page of many meshes: what is in it, that nothing of a stranger's name runs, and, in a real browser,
-that the meshes are drawn as the renderer draws them, turn and zoom."""
+"""The page of many meshes: its content, and that names from strangers cannot run code. In a real browser, meshes
+are drawn as by the renderer, and turn and zoom."""
 import base64
 import html.parser
 import io
@@ -101,13 +101,13 @@ def opened(browser, folder, names=("a", "b"), title="run"):
 
 
 def place(browser, number=0):
-    """(x, y, side) of a view, of its corner at the top left."""
+    """(x, y, side) of a view: its top left corner and its side."""
     rectangle = f"document.querySelectorAll('canvas')[{number}].getBoundingClientRect()"
     return browser.run(f"(r => [r.x, r.y, r.width])({rectangle})")
 
 
 def seen(browser, number=0):
-    """Where the mesh is in a view, (H, W) bool, from the alpha of the canvas."""
+    """(H, W) bool: where a view shows its mesh, from the alpha of the canvas."""
     text = browser.run(f"document.querySelectorAll('canvas')[{number}].toDataURL()")
     with Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2]))) as picture:
         return np.asarray(picture.convert("RGBA"))[..., 3] > 127
@@ -122,7 +122,7 @@ def colours(browser, number=0):
 
 
 def rendered(side, azimuth, elevation, zoom):
-    """The same by the differentiable renderer, which knows nothing of the page; degrees."""
+    """The same from the differentiable renderer; angles in degrees."""
     import neural_renderer as nr
     vertices, faces = (torch.as_tensor(a) for a in arm())
     flipped = vertices.float() * torch.tensor([1, 1, -1.0])  # the renderer's frame mirrors
@@ -137,7 +137,7 @@ def overlap(a, b):
 
 
 def test_meshes_are_drawn_as_the_renderer_draws_them(browser, tmp_path):
-    """At the start, and after a drag of a quarter of the width to the right and a sixth down."""
+    """At the start, and after dragging a quarter of the width to the right and a sixth down."""
     opened(browser, tmp_path)
     x, y, side = place(browser)
     at_start = seen(browser)
@@ -222,7 +222,7 @@ def test_names_of_strangers_do_nothing(browser, tmp_path):
     assert browser.run("document.scripts.length") == 1
     asked = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
     assert all(url.startswith(("file:", "data:")) for url in asked)
-    # Were one of them not escaped, the page's policy would still not run it.
+    # Even if one were not escaped, the content security policy would not run it.
     browser.run("document.body.insertAdjacentHTML('beforeend', '<img src=data:x onerror=window.ran=1>')")
     browser.frame()
     assert browser.run("window.ran === undefined")
@@ -241,7 +241,7 @@ def test_a_hundred_meshes_are_drawn_when_they_are_seen(browser, tmp_path):
 
 
 def test_page_that_reconstruct_writes(browser, ae, data, tmp_path):
-    """Of a folder with names of all kinds; the links lead to the files beside it."""
+    """The page of a folder with unusual file names. Its links lead to the files beside it."""
     image = np.load(data / f"{CAR}_test_images.npz")["arr_0"][0, 3].transpose(1, 2, 0)
     (tmp_path / "in").mkdir()
     names = [name + ".png" for name in PAYLOADS if "/" not in name]

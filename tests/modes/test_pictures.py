@@ -1,4 +1,4 @@
-"""Pictures of meshes, in the eyes of every dataset's cameras."""
+"""Pictures of meshes from the cameras of every dataset."""
 import pytest
 from datasets import DATASETS
 from models import icosphere
@@ -7,7 +7,7 @@ from pictures import draw
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_light_comes_from_above(name):
-    """Also where cameras do not mirror, and outsides of faces therefore have the other normals."""
+    """Also for cameras that do not mirror, where the normals of the outsides are reversed."""
     dataset = DATASETS[name]
     vertices, faces = icosphere(3)
     for camera in dataset.turntable(8)[:1]:

@@ -1,4 +1,4 @@
-"""--preset: which values it gives, and that what is given beside it wins."""
+"""--preset: its values, and that options on the command line override them."""
 import json
 
 import pytest
@@ -30,7 +30,7 @@ def test_best_differs_in_its_values_alone(capsys):
 
 
 @pytest.mark.parametrize("given", ["--lambda_near=0", "--lambda_Gprior=1", "--lr_D=0.01"])
-def test_what_is_given_beside_it_wins(capsys, given):
+def test_given_options_override_the_preset(capsys, given):
     name, value = given[2:].split("=")
     assert told(capsys, "--preset=best", given) == {**told(capsys, "--preset=best"), name: float(value)}
 
@@ -45,7 +45,7 @@ def test_best_of_view_prior_learning_is_pressure():
     (("--mode=train", "--preset=best", "--lambda_adv=0"), "--preset=best excludes --lambda_adv=0"),
     (("--mode=evaluation", "--preset=best"), "--preset is an option of --mode=train and trainCVPR19"),
     (("--mode=train", "--preset=worst"), "invalid choice"),
-    (("--mode=train", "--lr_schedule=cosine", "--decay_every=3"), "--decay_every is of --lr_schedule=constant"),
+    (("--mode=train", "--lr_schedule=cosine", "--decay_every=3"), "--decay_every belongs to --lr_schedule=constant"),
     (("--mode=train", "--pairs=3"), "invalid choice")])
 def test_what_a_preset_excludes_is_refused(refused, arguments, says):
     assert says in refused(*arguments, usage=True)

@@ -1,4 +1,4 @@
-"""A headless Chromium that a test drives by the DevTools protocol, through a pipe: no port, no package."""
+"""A headless Chromium, controlled through a pipe by the DevTools protocol. It needs no port and no package."""
 import base64
 import fcntl
 import io
@@ -18,7 +18,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def _high_pipe():
-    """A pipe whose two ends are files from 10 on."""
+    """A pipe whose two file descriptors are 10 or higher."""
     low = os.pipe()
     high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in low]
     for end in low:
@@ -27,11 +27,11 @@ def _high_pipe():
 
 
 class Browser:
-    """One page. `events` are what it reported: dialogs, errors, messages on the console, requests."""
+    """One page. `events` are its reports: dialogs, errors, console messages and requests."""
 
     def __init__(self, program, width=1000, height=800):
         self.profile = tempfile.mkdtemp()
-        # Chromium reads its commands from file 3 and answers on file 4; none of ours may be one of these.
+        # Chromium reads commands from file descriptor 3 and answers on 4, so these must be free.
         to_read, out, come, to_write = *_high_pipe(), *_high_pipe()
         self.process = subprocess.Popen(
             ["bash", "-c", f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}', program, "--headless=new", "--no-sandbox",
@@ -77,7 +77,7 @@ class Browser:
         message = json.loads(message)
         if "method" in message:
             self.events.append(message)
-            if message["method"] == "Page.javascriptDialogOpening":  # it would wait for ever
+            if message["method"] == "Page.javascriptDialogOpening":  # it would wait forever
                 self._send("Page.handleJavaScriptDialog", {"accept": True})
         return message
 
@@ -99,11 +99,11 @@ class Browser:
             time.sleep(0.05)
 
     def frame(self):
-        """Wait until what was asked for is drawn."""
+        """Wait until the page has drawn its current state."""
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
 
     def screenshot(self, path=None, **clip):
-        """What is seen, (H, W, 3) uint8; also as a file, if a path is given."""
+        """A screenshot, (H, W, 3) uint8; also written to `path` if given."""
         more = {"clip": {**clip, "scale": 1}} if clip else {}
         data = base64.b64decode(self("Page.captureScreenshot", format="png", **more)["data"])
         if path:

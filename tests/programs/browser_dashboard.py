@@ -2,8 +2,8 @@
 
     python tests/programs/browser_dashboard.py [SCREENSHOT.png]
 
-Not part of the suite: visdom's page needs JavaScript of others, which this fetches from the npm registry (by
-`npm pack`) into a copy of the visdom package that goes away afterwards. Exit code 0 if every window is drawn.
+Not part of the suite: visdom's page needs third-party JavaScript. This program fetches it from the npm registry (with
+`npm pack`) into a temporary copy of the visdom package. The exit code is 0 if every window is drawn.
 """
 import os
 import shutil
@@ -39,7 +39,7 @@ ASSETS = {
     "js/saveSvgAsPng.js": ("save-svg-as-png@1.4.17", "lib/saveSvgAsPng.js"),
     "css/react-resizable-styles.css": ("react-resizable@1.4.6", "css/styles.css"),
     "css/react-grid-layout-styles.css": ("react-grid-layout@0.16.3", "css/styles.css")}
-SERVER = "from visdom.server.run_server import main; main()"  # without fetching them from elsewhere
+SERVER = "from visdom.server.run_server import main; main()"  # starts the server without fetching JavaScript
 WINDOWS = ["options", "losses", "validation", "learning rate", "images/s", "samples", "mesh"]
 
 
@@ -58,7 +58,7 @@ def copy_with_assets(folder):
 
 
 def serve(folder):
-    """(process, port) of a server of that copy, on loopback."""
+    """Start a server from this copy on loopback; returns (process, port)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The fire test: tiny runs are killed, frozen and starved of disk, resumed, and compared with one left alone.
+"""The fire test: kill and freeze tiny runs, fill their disk, resume them, and compare them with an undisturbed run.
 
-    python tests/programs/fire.py                     100 kills, every write failing in turn: some minutes
+    python tests/programs/fire.py                     100 kills, then each write fails once: some minutes
     python tests/programs/fire.py --kills 6 --faults 8 --disks 1
 
-What disturbs is in here, none of it in the product: a run is a fork of this process, which has torch loaded, and
-in it `open`, `write`, `fsync`, `replace` and their like are counted, and at one of them the process dies in the
-middle of its work or gets the error of a full or forbidden disk. Ends with exit code 1 if a resumed run differs.
+All disturbances are in this program, none in the product. A run is a fork of this process, which has torch loaded. In
+the fork, `open`, `write`, `fsync`, `replace` and similar calls are counted. At a chosen call the process dies in the
+middle of its work, or gets the error of a full or forbidden disk. The exit code is 1 if a resumed run differs.
 """
 import argparse
 import builtins
@@ -48,7 +48,7 @@ STEPS = ("--n_iters=8", "--ckpt_step=3", "--sample_step=4", "--log_step=1", "--b
 
 
 class Board:
-    """What a run tells this process even if it dies: its phase, and how often it has touched the disk."""
+    """Shared memory in which a run reports its phase and its number of disk accesses, even if it dies."""
 
     def __init__(self):
         self.memory = mmap.mmap(-1, 16)
@@ -74,7 +74,7 @@ class Board:
 
 
 class Disk:
-    """Counts what a process does to files of one folder; `due(n)` is called at the n-th, and does as it likes."""
+    """Counts the accesses of a process to files of one folder, and calls `due(n)` at the n-th."""
 
     def __init__(self, folder, board, due):
         self.folder, self.board, self.due = str(folder), board, due
@@ -107,13 +107,13 @@ class Disk:
 
 
 class File:
-    """A file that is being written; half of what should be written may be what reaches the disk."""
+    """A file open for writing. A disturbance may let only half of the data reach the disk."""
 
     def __init__(self, file, disk):
         self.file, self.disk, self.room = file, disk, 0
 
     def write(self, data):
-        """Touches the disk first and then once a megabyte."""
+        """Counts as one disk access at first and one for each megabyte."""
         self.room -= len(data)
         if self.room > 0:
             return self.file.write(data)
@@ -148,7 +148,7 @@ def die_at(number):
 
 
 def fail_at(number, code, for_good):
-    """The n-th touch fails, and if `for_good` all after it too, removals as well."""
+    """The n-th disk access fails; if `for_good`, all later ones fail too, including removals."""
     def due(now, path, half):
         if now == number or for_good and now > number:
             if half and now == number:
@@ -158,7 +158,7 @@ def fail_at(number, code, for_good):
 
 
 def tell_phases(board):
-    """Wrap what a run consists of, so that `board` knows in which part it is."""
+    """Wrap the parts of a run, so that `board` shows which one is running."""
     def wrap(owner, name, phase):
         function = getattr(owner, name)
 
@@ -179,7 +179,7 @@ def tell_phases(board):
 
 
 def depend_on_random_numbers():
-    """Brighten the images of a step by numbers of torch, NumPy and Python, as an augmentation would."""
+    """Brighten the images of a step by random numbers of torch, NumPy and Python, like an augmentation."""
     step = training.Trainer.step
 
     def brightened(self, number, batch):
@@ -189,7 +189,7 @@ def depend_on_random_numbers():
 
 
 class Range:
-    """Starts runs and keeps the score."""
+    """Starts runs and counts the results."""
 
     def __init__(self, base, data, seed):
         self.base, self.data, self.rng = base, data, random.Random(seed)
@@ -197,7 +197,7 @@ class Range:
         self.template = conftest._template(base)
         self.counts, self.phases, self.wrong = collections.Counter(), collections.Counter(), []
         self.folders = (base / f"run{n}" for n in itertools.count())
-        command.script()  # read now: what is worked on meanwhile is not tested half
+        command.script()  # load the script now, so that edits during the test do not matter
         self.whole, again = self.new_folder(), self.new_folder()
         self.seconds = min(self._undisturbed(folder) for folder in (self.whole, again))
         self.touches, self.expected = self.board.touches, self.result(self.whole)
@@ -213,7 +213,7 @@ class Range:
         return next(self.folders)
 
     def run(self, folder, due=lambda *_: None):
-        """Fork a training of `folder`, which goes on if it was begun; returns its number."""
+        """Fork a training in `folder`, resumed if it was begun; returns its process id."""
         self.board.clear()
         child = os.fork()
         if child:
@@ -235,14 +235,14 @@ class Range:
         os._exit(code)
 
     def finish(self, child):
-        """(exit code, what it said); a negative code is that of a signal."""
+        """(exit code, output); a negative code is minus the number of a signal."""
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return code, (self.base / "output").read_text(errors="replace")
 
     # ---- what is compared ----------------------------------------------------------------------------
 
     def result(self, folder):
-        """All of a finished run that must not depend on what happened to it on the way."""
+        """Everything in a finished run that must not depend on the disturbances."""
         kept = {name: checkpoints.load(folder / name) for name in ("last.pt", "last.prev.pt", "best.pt", "step-00008.pt")}
         for state in kept.values():
             for key in ("elapsed", "options"):
@@ -252,10 +252,10 @@ class Range:
              for p in sorted(folder.rglob("*"))}
 
     def compare(self, folder, what, without_samples=False):
-        """Whether a run that was resumed to its end is the undisturbed one; it goes if so."""
+        """Whether a resumed and finished run equals the undisturbed one. If so, removes it."""
         try:
             (kept, log, files), (kept_2, log_2, files_2) = self.result(folder), self.expected
-            if without_samples:  # a disk that is full costs a picture, as said
+            if without_samples:  # a full disk may cost a picture
                 log, log_2 = ([{k: v for k, v in r.items() if k not in SAMPLES} for r in rows]
                               for rows in (log, log_2))
                 files, files_2 = ([n for n in f if not n.startswith("samples/")] for f in (files, files_2))
@@ -283,7 +283,7 @@ class Range:
     # ---- what happens to runs --------------------------------------------------------------------------
 
     def kills(self, count, in_a_chain=5):
-        """kill -9, up to five times in one run; then it is let go on to its end."""
+        """kill -9 a run up to five times, then resume it to its end."""
         while count > 0:
             folder, what = self.new_folder(), []
             for _ in range(min(in_a_chain, count)):
@@ -302,8 +302,8 @@ class Range:
                 self.counts["runs equal after kills"] += 1
 
     def _kill(self, folder):
-        """Kill a run in the middle of touching the disk, at a random moment, or in a part of it that is rarely
-        met; frozen before, sometimes. Returns how it ended and how that was done."""
+        """Kill a run in the middle of a disk access, at a random moment, or in a rare phase; sometimes freeze it
+        before. Returns how it ended and how it was killed."""
         if self.rng.random() < 0.4:
             touch = self.rng.randint(1, self.touches)
             return self.finish(self.run(folder, die_at(touch))), f"at touch {touch}"
@@ -322,7 +322,7 @@ class Range:
         return self.finish(child), f"after {wait:.3f} s{f' in {wanted}' if wanted else ''}"
 
     def faults(self, numbers):
-        """The n-th touch of the disk fails: it is full, or forbidden, for this once or from then on."""
+        """The n-th disk access fails, as on a full or forbidden disk, once or from then on."""
         for number in numbers:
             code, for_good = (errno.ENOSPC, errno.EACCES)[number % 2], number % 3 == 0
             what = f"{errno.errorcode[code]} at touch {number} of {self.touches}{', for good' * for_good}"
@@ -335,7 +335,7 @@ class Range:
                 self.counts["runs equal after a failing touch"] += 1
 
     def small_disks(self, sizes):
-        """A real disk that is full: a tmpfs, made larger before the run goes on."""
+        """A real full disk: a tmpfs, made larger before the run is resumed."""
         size = sum(p.stat().st_size for p in self.whole.rglob("*") if p.is_file())
         for part in sizes:
             folder = self.new_folder()
@@ -370,7 +370,7 @@ def main(arguments=None):
     torch.set_num_threads(1)
     if options.beside:
         scribe.BESIDE = ("cpu",)
-    memory = "/dev/shm"  # kill -9 loses nothing that was written, so the disk's own pace adds nothing here
+    memory = "/dev/shm"  # kill -9 does not lose written data, so a real disk would only be slower
     roomy = os.path.isdir(memory) and shutil.disk_usage(memory).free > 2e9
     with tempfile.TemporaryDirectory(dir=memory if roomy else None) as base:
         base = Path(base)

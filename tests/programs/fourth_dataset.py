@@ -1,4 +1,4 @@
-"""A dataset of one's own, in one file: three photographs of each object, from around it, by an orthographic camera.
+"""A fourth dataset in one file: three orthographic pictures of each object from around it.
 
     python tests/programs/fourth_dataset.py '[["--mode=make_dataset", ...], ...]'     runs 3D-GAN.py with it
 """
@@ -36,7 +36,7 @@ def write(dataset, folder, class_id, sizes, make, train_views, seed, name, worke
 class Triples(Dataset):
     """`<class>.<split>.npz` with images (N, 3, 4, 64, 64) uint8 and voxels (N, 32, 32, 32) bool.
 
-    Cameras are azimuths in degrees, towards a viewer who goes around right-handed objects; poses are the three of them.
+    Cameras are azimuths in degrees of a viewer who walks around right-handed objects; pose bins are the three views.
     """
 
     name = "Triples"
@@ -106,7 +106,7 @@ class Triples(Dataset):
 
 
 if __name__ == "__main__":
-    DATASETS["Triples"] = Triples  # the one line
+    DATASETS["Triples"] = Triples  # the one line that adds a dataset
     spec = importlib.util.spec_from_file_location("gan", ROOT / "3D-GAN.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

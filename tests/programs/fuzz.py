@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Damaged files through every reader: each ends well or in an error of ours that names the file.
+"""Give damaged files to every reader. Each case must succeed or raise the reader's own error, which names the file.
 
     python tests/programs/fuzz.py                       20 000 cases; one reader: --only obj
     python tests/programs/fuzz.py --cases 500
 
-Small valid files are cut, spliced and filled with numbers that hurt; those with checksums (zip, PNG) inside of
-them too, with checksums made anew. Anything else than success or the reader's own error is an escape, as is a case
-of more than 20 seconds or an allocation beyond 2 GiB. Escapes are kept in --keep; then the exit code is 1.
+Small valid files are cut, spliced and filled with extreme numbers. In files with checksums (zip, PNG) the content is
+damaged too, with new checksums. Any other error is an escape, and so is a case of more than 20 seconds or more than
+2 GiB. Escapes are kept in --keep, and the exit code is then 1.
 
-A new reader is a line in `fuzz_readers.py`.
+To add a reader, add a line to `fuzz_readers.py`.
 """
 import argparse
 import collections
@@ -44,7 +44,7 @@ NUMBERS = [struct.pack(form, n) for form, n in (
     ("<Q", 2 ** 63 - 1), ("<Q", 2 ** 64 - 1), ("<Q", 2 ** 40), (">I", 0x7fffffff), (">I", 100000),
     (">I", 0xffffffff), ("<d", float("nan")), ("<f", float("inf")), ("<d", 1e300))]
 
-# ---- what is done to files ----------------------------------------------------------------------------
+# ---- damaging files -----------------------------------------------------------------------------------
 
 PLACE = st.floats(0, 1, exclude_max=True)
 EDITS = st.one_of(
@@ -90,7 +90,7 @@ def too_long(*_):
 
 
 def try_one(reader, name, data, base):
-    """None, or why the outcome is an escape."""
+    """Run one case; returns None, or why its outcome is an escape."""
     folder = base / "case"
     folder.mkdir()
     path = folder / name

@@ -1,9 +1,11 @@
-"""What tests/programs/fuzz.py fuzzes: every reader of files, with small valid files to begin from."""
+"""The readers that tests/programs/fuzz.py tests, with small valid files to damage."""
 import collections
 import contextlib
+import gzip
 import io
 import json
 import pickle
+import tarfile
 import zipfile
 import zlib
 from types import SimpleNamespace
@@ -20,12 +22,12 @@ from errors import InputError
 from models import Encoder, ResNetEncoder
 from modes import compare
 from PIL import Image
-from readers import cache, nips17, nips17_files, pascal3d_files
+from readers import cache, nips17, nips17_files, pascal3d_files, points, r2n2_files, voxel_files, writers
 
 # ---- files with checksums ---------------------------------------------------------------------------------
 
 def zipped(**members):
-    """A whole zip file of these, stored, as numpy and torch store them."""
+    """A zip file with these members, uncompressed, like the files of numpy and torch."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, data in members.items():
@@ -34,7 +36,7 @@ def zipped(**members):
 
 
 def rezipped(original, name):
-    """A function that puts another member of that name into a zip file."""
+    """A function that replaces the member `name` of a zip file."""
     with zipfile.ZipFile(io.BytesIO(original)) as archive:
         members = {n: archive.read(n) for n in archive.namelist()}
     return lambda data: zipped(**{**members, name: data})
@@ -46,7 +48,7 @@ def member(original, name):
 
 
 def png_of(data):
-    """A PNG of the chunks in `data` (length, kind, content), with their checksums made anew."""
+    """A PNG with the chunks in `data` (length, kind, content) and new checksums."""
     out, at = b"\x89PNG\r\n\x1a\n", 0
     while at + 8 <= len(data):
         length = min(int.from_bytes(data[at:at + 4], "big"), len(data) - at - 8)
@@ -100,7 +102,7 @@ def saved(write, *arguments, **more):
 
 def picture(mode="RGBA", form="PNG", size=(24, 20)):
     grid = RNG.integers(0, 255, (size[1], size[0], 4), np.uint8)
-    grid[..., 3] = 255 * (np.hypot(*np.mgrid[-10:10, -12:12]) < 8)
+    grid[..., 3] = 255 * (np.hypot(*(np.mgrid[:size[1], :size[0]] - np.array([size[1], size[0]])[:, None, None] // 2)) < 8)
     image = Image.fromarray(grid)
     image = Image.fromarray(grid[..., 0].astype(np.uint16) * 256) if mode == "I;16" else image.convert(mode)
     return saved(image.save, form)
@@ -117,6 +119,20 @@ def pascal():
     return saved(np.savez, images=pictures, images_ref=RNG.integers(0, 255, (3, 8, 8, 4), np.uint8),
                  bounding_boxes=np.tile([0., 0, 5, 5], (3, 1)), rotation_matrices=np.tile(np.eye(3), (3, 1, 1)),
                  voxels=RNG.integers(0, 2, (3, 32, 32, 32)).astype(np.uint8))
+
+
+GRID = RNG.random((32, 32, 32)) < 0.1
+
+
+def archive(name, **members):
+    """An archive of 3D-R2N2, not compressed within: what it packs is mutated too."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:") as packed:
+        for path, data in members.items():
+            entry = tarfile.TarInfo(f"{name}/02691156/a1/{path}")
+            entry.size = len(data)
+            packed.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
 
 
 def meshes():
@@ -174,12 +190,37 @@ def read_pascal(path):
     pascal3d_files.open_part(str(path), str(path.parent / "cache"), False, say=lambda _: None)
 
 
+def read_points(path):
+    points.open_points((str(path.parent), str(path.parent / "cache"), lambda _: None), "a", 1)
+
+
+def read_r2n2_grid(path):
+    """Through the reader of an object; its pictures are left alone."""
+    folder = path.parent / "vox" / "02691156" / "a1"
+    folder.mkdir(parents=True)
+    path.rename(folder / path.name)
+    folders = {r2n2_files.RENDERING: str(path.parent), r2n2_files.VOX: str(path.parent / "vox")}
+    r2n2_files.ClassReader(folders, "02691156", ["a1"], 0, 64).decoded("a1")
+
+
+def read_archive(path):
+    r2n2_files.unpacked(str(path), r2n2_files.VOX, str(path.parent / "cache"), say=lambda _: None)
+
+
+def read_r2n2_splits(path):
+    folder = path.parent / r2n2_files.RENDERING / "02691156"
+    for name in "abc":
+        (folder / name / "rendering").mkdir(parents=True)
+    folders = {r2n2_files.RENDERING: str(path.parent / r2n2_files.RENDERING), r2n2_files.VOX: ""}
+    r2n2_files.objects_to_read(str(path.parent), folders, "02691156", "val", str(path), False, lambda _: None)
+
+
 def read_run(path):
     inference.load_run(path.parent)
 
 
 def parse(path):
-    """Arguments, one a line."""
+    """Parse arguments, one per line of the file."""
     words = path.read_bytes().decode(errors="replace").replace("\0", "").split("\n")
     with contextlib.suppress(SystemExit):
         command.script().parse([w for w in words if w not in ("-h", "--help")])
@@ -189,8 +230,8 @@ Reader = collections.namedtuple("Reader", "name files read errors wrap", default
 
 
 def whole_files():
-    """Every reader with the files it is given: ({name: bytes}, reader, its own errors, and what makes a whole file
-    of the mutated bytes, where these are a part of one)."""
+    """Every reader with its files: ({name: bytes}, reader, its own errors, function that makes a whole file from the
+    mutated bytes if they are only a part of it)."""
     named = (ValueError, OSError)  # of the library: the message must name the file
     checkpoint, arrays = saved(torch.save, CHECKPOINT), saved(np.save, RNG.integers(0, 9, (3, 4, 5), np.uint8))
     state = saved(torch.save, Encoder(4, 64, 4, 1).state_dict())
@@ -200,6 +241,10 @@ def whole_files():
     part = pascal()
     views = b"-30.5 20 0 1.5\n100 -10.25 0.1 2\n0 0 0 1\n"
     splits = json.dumps({"02691156": {"train": ["a1", "b2"], "val": ["c"], "test": ["d"]}}).encode()
+    listed = json.dumps([{"taxonomy_id": "02691156", "taxonomy_name": "plane", "train": ["a"], "val": ["b"],
+                          "test": ["c"]}]).encode()
+    binvox = writers.binvox(GRID, (0.5, -1, 0), 0.75)
+    some_points = np.concatenate([RNG.random((1, 10000, 3)), np.tile([0, 0, 1.0], (1, 10000, 1))], 2).astype(np.float16)
     words = "\n".join(["--mode=train", "--ckpt_dir", "runs/x", "--lr=0.001", "--class_ids", "02958343", "0",
                        "--batch_size=16", "--eval_flag=best", "--on_nan=skip", "--decay_order", "0.5"]).encode()
     return [
@@ -236,6 +281,31 @@ def whole_files():
         Reader("view.txt", {"view.txt": views}, lambda path: nips17_files.read_views(str(path), 2)),
         Reader("mat", {"a.mat": mat()}, lambda path: nips17_files.read_volume(str(path))),
         Reader("splits.json", {"splits.json": splits}, read_splits),
+        Reader("R2N2, its picture", {"00.png": picture(size=(137, 137))},
+               lambda path: r2n2_files.read_picture(str(path), 64)),
+        Reader("R2N2, chunks of its picture", {"00.png": chunks_of(picture(size=(137, 137)))},
+               lambda path: r2n2_files.read_picture(str(path), 64), wrap=png_of),
+        Reader("R2N2, its cameras", {"rendering_metadata.txt": b"30.5 27.25 0 0.75 25\n-1e1 30 1e-3 0.9 25\n"},
+               lambda path: r2n2_files.read_cameras(str(path), 2)),
+        Reader("R2N2, its grid", {"model.binvox": binvox}, read_r2n2_grid),
+        Reader("R2N2, its splits", {"splits.json": listed, "other.json": json.dumps(
+            {"02691156": {"train": ["a"], "val": ["b"]}}).encode()}, read_r2n2_splits),
+        Reader("R2N2, its archive", {"ShapeNetVox32.tgz": gzip.compress(
+            archive(r2n2_files.VOX, **{"model.binvox": binvox}))}, read_archive),
+        Reader("R2N2, within its archive", {"ShapeNetVox32.tgz": archive(r2n2_files.VOX, **{"model.binvox": binvox})},
+               read_archive, wrap=gzip.compress),
+        Reader("voxel grids", {"a.binvox": writers.binvox(GRID[:5, :3, :7], (0, 0, 0), 1),
+                               "a.npy": saved(np.save, GRID[:5, :3, :7]), "ints.npy": saved(
+                                   np.save, GRID[:5, :3, :7].astype(np.float32)),
+                               "a.npz": saved(np.savez_compressed, GRID[:5, :3, :7])},
+               lambda path: voxel_files.read_voxels(str(path))),
+        Reader("voxel grids, the array", {"a.npz": saved(np.save, GRID[:5, :3, :7])},
+               lambda path: voxel_files.read_voxels(str(path)), wrap=lambda data: zipped(**{"arr_0.npy": data})),
+        Reader("voxel grids as shapes", {"a.binvox": writers.binvox(GRID[:5, :6, :7], (0, 0, 0), 1)},
+               lambda path: synthetic.load_grid(str(path))),
+        Reader("points", {"a_points.npz": saved(np.savez, some_points)}, read_points),
+        Reader("points, their array", {"a_points.npz": saved(np.save, some_points)}, read_points,
+               wrap=lambda data: zipped(**{"arr_0.npy": data})),
         Reader("meshes of people", {f"a.{kind}": data for kind, data in {**form, "obj": OBJ}.items()},
                lambda path: synthetic.load_mesh(str(path))),
         Reader("metrics.jsonl", {"metrics.jsonl": METRICS}, read_metrics),

@@ -1,5 +1,5 @@
-"""What test_distributed.py starts in two processes, and compares with the same in one: steps of training in double
-precision, so that the order in which numbers are added up hides nothing.
+"""Training steps in double precision. test_distributed.py runs this program in two processes and compares the result
+with one process; in double precision the order of sums does not hide differences.
 
     python tests/programs/processes.py DATA TEMPLATE RESULT
 """
@@ -16,7 +16,8 @@ from engine import distributed  # noqa: E402
 from engine.divergence import any_bad  # noqa: E402
 
 BATCH = 4
-# Slowly, or rounding grows tenfold from step to step: with the published rate the mesh loses its first folds here.
+# Low learning rates: with the published rate, rounding errors would grow tenfold from step to step, because the meshes
+# unfold in the first steps.
 CASES = {"featGAN": (20, "train", "--lr=1e-6"), "VPL": (2, "trainCVPR19"),
          "standardized": (6, "train", "--standardize_code", "--confusion=ce", "--lr=1e-6", "--lr_D=1e-3")}
 
@@ -42,7 +43,7 @@ def batch_of(cars, step, part=None):
 
 
 def steps(data, template):
-    """{case: [losses of each step]}, and what else is told in the test."""
+    """{case: [losses of each step]}."""
     told = {}
     for case, (count, mode, *more) in CASES.items():
         trainer, cars = trainer_of(data, template, mode, *more)
@@ -61,7 +62,7 @@ def steps(data, template):
 
 
 def bad_step(data, template):
-    """Process 1 alone gets a picture that is not finite: [flag, whether weights stayed as they were]."""
+    """Only process 1 gets a picture that is not finite. Returns [flag, whether the weights did not change]."""
     trainer, cars = trainer_of(data, template, *CASES["standardized"][1:])
     trainer.step(1, batch_of(cars, 1))
     before = [p.clone() for m in trainer.modules.values() for p in m.parameters()]

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""The kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
+"""Run the kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
 
     python tests/programs/sanitize.py                  20 000 cases, then the tests of the kernels on a sanitized build
     python tests/programs/sanitize.py --cases 200 --no_tests
     python tests/programs/sanitize.py --sanitizer thread --no_tests
 
-A case draws a random mesh and its gradient, voxelises triangles and smooths a mesh, each in float and double:
-coordinates up to 1e30 and beyond, NaN, infinite, denormal, on pixel edges; repeated and degenerate faces, none at
-all; images down to 1 x 1. Ends with exit code 1 at the first finding, 3 if the compiler has no such sanitizer.
+A case draws a random mesh and its gradient, voxelises triangles and computes smoothness, each in float and double.
+Coordinates are up to 1e30 and beyond, NaN, infinite, denormal, or on pixel edges; faces are repeated, degenerate or
+absent; images are as small as 1 x 1. The exit code is 1 after the first finding, 3 if the compiler lacks the sanitizer.
 """
 import argparse
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CUDA = HERE.parents[1] / "cuda"
-# As cuda/setup.py compiles them, but for one processor: the sanitizers start after what chooses between several.
+# The flags of cuda/setup.py, for one processor level: the code that chooses a level runs before the sanitizers start.
 FLAGS = ["-std=c++17", "-g", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd",
          "-DNR_NO_CLONES", "-Wno-unknown-pragmas", "-fno-omit-frame-pointer"]
 TESTS = ["renderer/test_rasterizer.py", "renderer/test_rasterizer_agreement.py",
@@ -32,7 +32,7 @@ def flags_of(sanitizer):
 
 
 def available(compiler, sanitizer, folder):
-    """Whether a program built with it runs."""
+    """Whether a program built with this sanitizer runs."""
     (folder / "empty.cpp").write_text("int main() { return 0; }\n")
     built = subprocess.run([compiler, *flags_of(sanitizer), folder / "empty.cpp", "-o", folder / "empty"],
                            capture_output=True)
@@ -40,7 +40,7 @@ def available(compiler, sanitizer, folder):
 
 
 def build(compiler, sanitizer, level, folder):
-    """The program of sanitize_kernels.cpp; sources are compiled side by side."""
+    """Build the program of sanitize_kernels.cpp; sources are compiled in parallel."""
     sources = [HERE / "sanitize_kernels.cpp", *sorted((CUDA / "csrc").glob("*_cpu*.cpp"))]
     objects = [folder / f"{s.stem}.o" for s in sources]
     command = [compiler, *FLAGS, level, *flags_of(sanitizer), f"-I{CUDA / 'csrc'}"]
@@ -54,7 +54,7 @@ def build(compiler, sanitizer, level, folder):
 
 
 def test_kernels(compiler, sanitizer, folder):
-    """The tests of the suite on an extension built with the sanitizer."""
+    """Run the suite's tests of the kernels with an extension built with the sanitizer."""
     flags = " ".join([*FLAGS, "-O1", *flags_of(sanitizer)])
     copy = folder / "cuda"
     shutil.copytree(CUDA, copy, ignore=shutil.ignore_patterns("build", "*.so", "*.egg-info", "__pycache__"))
@@ -66,7 +66,7 @@ def test_kernels(compiler, sanitizer, folder):
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE.parent / t) for t in TESTS)],
         env={**os.environ, "PYTHONPATH": str(copy), "LD_PRELOAD": ":".join(runtime),
-             "ASAN_OPTIONS": "detect_leaks=0"}).returncode  # Python keeps much until its end
+             "ASAN_OPTIONS": "detect_leaks=0"}).returncode  # Python does not free all memory at exit
 
 
 def main(arguments=None):
@@ -82,7 +82,7 @@ def main(arguments=None):
         if shutil.which(compiler) is None or not available(compiler, options.sanitizer, folder):
             print(f"{compiler} has no sanitizer {options.sanitizer}")
             return 3
-        level = "-O1" if options.cases > 2000 else "-O0"  # what takes less time in all
+        level = "-O1" if options.cases > 2000 else "-O0"  # the faster choice in total
         program = build(compiler, options.sanitizer, level, folder)
         code = subprocess.run([program, str(options.cases), str(options.seed)]).returncode
         if code == 0 and not options.no_tests:

@@ -1,4 +1,4 @@
-"""Loads the compiled modules where there is no torch, and holds them against the NumPy references.
+"""Load the compiled modules without torch, and compare them with the NumPy references.
 
     python tests/programs/torch_free.py [folder of the packages]     default: where they are installed
 """
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-sys.modules["torch"] = None  # an import of it fails, even where it is installed
+sys.modules["torch"] = None  # makes `import torch` fail even if it is installed
 
 
 def load(package, file):
-    """A module of a package, without the package's own __init__, which needs torch."""
+    """Load a module of a package without the package's __init__, which needs torch."""
     path = root / package / file
     spec = importlib.util.spec_from_file_location(f"{package}.{path.name.split('.')[0]}", path)
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, commands parse, the README stays on one page."""
+"""The documents: links are valid, commands parse, and the README stays on one page."""
 import re
 import shlex
 from pathlib import Path
@@ -12,13 +12,13 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("cud
 
 
 def anchors(path):
-    """Anchors that public hosts make of the headings of a document."""
+    """The anchors that code hosts make from the headings of a document."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
 def commands(path):
-    """Arguments of every call of the program that a document shows."""
+    """The arguments of every call of the program in a document."""
     text = path.read_text()
     shown = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     shown += re.findall(r"`(python 3D-GAN.py [^`]+)`", text)
@@ -59,7 +59,7 @@ def test_there_is_one_version(capsys):
 
 
 def test_commands_are_found():
-    """The test above must not pass because it looks at nothing."""
+    """Otherwise the test above could not fail."""
     assert len(commands(ROOT / "README.md")) >= 11 and len(commands(ROOT / "docs" / "runs.md")) >= 5
 
 

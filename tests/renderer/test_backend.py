@@ -1,4 +1,4 @@
-"""Which kernels work: the compiled ones, or the reference by name, or the reference in need."""
+"""Choosing the kernels: the compiled ones, the reference by name, and the reference if nothing is compiled."""
 import os
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def run(code, **environment):
                           env={**os.environ, "PYTHONPATH": path, **environment}).stdout.splitlines()
 
 
-def test_the_reference_takes_over_with_one_warning_each():
+def test_without_compiled_kernels_the_reference_is_used_with_one_warning():
     lines = run(WITHOUT_KERNELS)
     triangle = torch.tensor([[[[-0.5, -0.5, 1.0], [0.5, -0.5, 1.0], [0.0, 0.7, 1.0]]]])
     assert lines[0].split()[0] == "reference"
@@ -39,18 +39,18 @@ def test_the_reference_takes_over_with_one_warning_each():
     assert all("pip install ./cuda" in line for line in lines[1:])
 
 
-def test_asked_for_by_name():
+def test_a_backend_is_chosen_by_name():
     code = "import neural_renderer as nr; print(nr.get_backend())"
     assert run(code) == ["compiled"]
     assert run(code, NR_BACKEND="reference") == ["reference"]
 
 
-def test_a_name_that_is_none_is_refused(backend):
+def test_unknown_backends_are_refused(backend):
     with pytest.raises(ValueError, match="'compiled' or 'reference', got 'fast'"):
         nr.set_backend("fast")
 
 
-def test_the_package_tells_what_was_built_and_what_works():
+def test_running_the_package_prints_what_was_built_and_what_works():
     run = subprocess.run([sys.executable, "-m", "neural_renderer"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "compiled kernels: CPU" in run.stdout

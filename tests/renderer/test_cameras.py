@@ -1,4 +1,4 @@
-"""Cameras against plain NumPy, and which way round they show the world."""
+"""Cameras compared with plain NumPy, and their handedness."""
 import math
 
 import neural_renderer as nr
@@ -88,11 +88,11 @@ def test_cameras_are_differentiable_in_the_eye():
 
 
 def test_what_a_camera_sees_where():
-    """At azimuth 0 the eye is on -z: +y is up, +x right, and what lies behind is deeper."""
+    """At azimuth 0 the eye is on -z: +y is up in the picture, +x is right, and points further away are deeper."""
     eye = nr.get_points_from_angles(3, 0, 0)
     seen = nr.look_at(torch.eye(3)[None], eye)[0]
     close(seen, [[1, 0, 3], [0, 1, 3], [0, 0, 4]], 1e-6)
-    # From azimuth 90, on +x, the picture's right is where z grows.
+    # From azimuth 90, on +x, z grows to the right of the picture.
     side = nr.look_at(torch.eye(3)[None], nr.get_points_from_angles(3, 0, 90))[0]
     close(side, [[0, 0, 2], [0, 1, 3], [1, 0, 3]], 1e-6)
 
@@ -100,7 +100,7 @@ def test_what_a_camera_sees_where():
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_straight_above_is_the_limit_of_azimuth_zero(sign, dtype):
-    """There up x z is zero; a picture of nothing would be silently wrong."""
+    """There up x z is zero; without special care the picture would be empty."""
     vertices = points().to(dtype)
     for azimuth in (0.0, 70.0):
         pole = nr.look_at(vertices, nr.get_points_from_angles(3, 90 * sign, azimuth))

@@ -1,4 +1,4 @@
-"""The projection camera against OpenCV itself, and gradients to every camera's parameters."""
+"""The projection camera compared with OpenCV, and gradients to the parameters of every camera."""
 import neural_renderer as nr
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ HEIGHT, WIDTH = 48, 64
 
 
 def camera(seed=0, count=5):
-    """What cv2.calibrateCamera gives: matrix (3, 3), rvec (3, 1), tvec (3, 1), distortion (1, count)."""
+    """A camera as cv2.calibrateCamera returns it: matrix (3, 3), rvec (3, 1), tvec (3, 1), distortion (1, count)."""
     random = np.random.default_rng(seed)
     K = np.array([[55.0, 0, 30.2], [0, 57.0, 25.1], [0, 0, 1]])
     distortion = random.normal(size=(1, count)) * [[0.8, 0.4, 0.08, 0.08, 0.2][:count]]
@@ -51,7 +51,7 @@ def test_projection_takes_opencvs_numbers_for_a_square_image():
 
 
 def test_a_picture_shows_a_triangle_where_opencv_does():
-    """Every pixel of a non-square image, against the triangle between cv2's pixels."""
+    """Compare every pixel of a non-square image with the triangle between cv2's pixels."""
     cv2 = pytest.importorskip("cv2")
     K, rvec, tvec, _ = camera(2)
     triangle = np.array([[-0.9, -0.6, 0.3], [1.1, -0.4, -0.5], [0.1, 0.8, 0.4]])
@@ -164,7 +164,7 @@ def test_an_eye_made_of_three_tensors_keeps_its_gradient():
 
 
 def test_silhouettes_move_a_camera():
-    """The gradient of a silhouette loss leads the eye back, though it is no exact derivative."""
+    """The gradient of a silhouette loss moves the eye back, although it is not an exact derivative."""
     vertices = torch.tensor([[[-0.5, -0.5, 0], [0.5, -0.3, 0.2], [0.1, 0.6, 0]]])
     faces = torch.tensor([[0, 1, 2]])
     renderer = nr.Renderer(image_size=32, camera_mode="look_at")

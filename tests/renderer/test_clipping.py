@@ -1,4 +1,4 @@
-"""Faces that reach behind the eye: drawn and differentiated as the mesh that is cut at the near plane by hand."""
+"""Faces that reach behind the eye have the images and gradients of a mesh that the test cuts at the near plane."""
 import neural_renderer as nr
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ WIDTH = np.tan(np.radians(30))
 
 
 def cut(vertices, faces, near=NEAR):
-    """The triangles (N, 3, 3) in camera space that are left of a mesh in front of the near plane: Sutherland and
-    Hodgman, in torch, so that gradients flow. And which face each comes of, and the barycentric weights of corners."""
+    """Cut a mesh at the near plane (Sutherland and Hodgman), in torch, so that gradients flow. Returns triangles
+    (N, 3, 3) in camera space, the face of each, and the barycentric weights of their corners."""
     triangles, owners, weights = [], [], []
     for i, face in enumerate(faces):
         corners, polygon = vertices[face], []
@@ -34,7 +34,7 @@ def cut(vertices, faces, near=NEAR):
 
 
 def by_hand(vertices, faces, **wanted):
-    """Images of the cut mesh, of one mesh in camera space (V, 3)."""
+    """Images of one mesh (V, 3) in camera space, cut by `cut`."""
     triangles, owners, _ = cut(vertices, faces)
     corners = nr.perspective(triangles.flatten(0, 1)[None])
     indices = torch.arange(3 * len(triangles)).reshape(-1, 3)
@@ -80,7 +80,7 @@ def test_only_what_faces_the_eye_without_fill_back(reverse, each_backend):
 
 
 def gradients_both_ways(vertices, cotangent, anti_aliasing):
-    """Of the silhouette of one face: cut by hand, and clipped."""
+    """Gradients of the silhouette of one face, cut by hand and clipped by the renderer."""
     face, settings = torch.tensor([[0, 1, 2]]), {"anti_aliasing": anti_aliasing, "alpha": True}
     found = []
     for images in (lambda v: by_hand(v, face, **settings)[0][1],
@@ -93,7 +93,7 @@ def gradients_both_ways(vertices, cotangent, anti_aliasing):
 
 
 def test_gradients_of_silhouettes_with_two_corners_behind(each_backend):
-    """A triangle is left: its known gradient by the kernels, through the cut."""
+    """A triangle remains. The expected gradient is that of the kernels for it, passed through the cut."""
     vertices = torch.tensor([[0.05, 0.35, 1.2], [-0.9, -0.8, -0.4], [0.8, -0.7, -0.3]], dtype=torch.float64)
     cotangent = torch.randn(1, 24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     by_hand, found = gradients_both_ways(vertices, cotangent, True)
@@ -103,8 +103,8 @@ def test_gradients_of_silhouettes_with_two_corners_behind(each_backend):
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_gradients_of_silhouettes_with_one_corner_behind(axis, each_backend):
-    """Four corners are left, by hand two triangles. Compared along x by pixels in rows that the side between the two does
-    not reach, along y by such columns: it plays no part there."""
+    """Four corners remain; the cut mesh has two triangles with an edge between them. The gradients are compared along x
+    only for pixels in rows that this edge does not reach, and along y only for such columns."""
     vertices = torch.tensor([[-0.9, -0.8, -0.4], [0.3, -0.3, 1.6], [0.05, 0.35, 1.2]], dtype=torch.float64)
     vertices = vertices[:, [1, 0, 2]] if axis == 0 else vertices
     triangles = cut(vertices, torch.tensor([[0, 1, 2]]))[0]
@@ -121,7 +121,7 @@ def test_gradients_of_silhouettes_with_one_corner_behind(axis, each_backend):
 
 
 def differences(function, vertices, step=1e-6):
-    """Central differences of a scalar function by each coordinate."""
+    """Central differences of a scalar function with respect to each coordinate."""
     out = torch.zeros_like(vertices)
     for i in np.ndindex(*vertices.shape):
         moved = [vertices.clone(), vertices.clone()]
@@ -135,7 +135,8 @@ FLOOR = torch.tensor([[-40.0, -0.7, -30], [40, -0.7, -30], [3, -0.7, 60]], dtype
 
 
 def test_depth_of_a_floor_under_the_camera(each_backend):
-    """y = -0.7 below an eye that looks along z: depth is 0.7 / -slope of the row, the gradient that by differences."""
+    """A floor y = -0.7 below an eye that looks along z: the depth is 0.7 / -slope of the row. Compare the gradient with
+    differences."""
     settings = {**SETTINGS, "anti_aliasing": False}
 
     def depth(vertices):
@@ -155,7 +156,7 @@ def test_depth_of_a_floor_under_the_camera(each_backend):
 
 
 def test_a_person_inside_a_room(each_backend):
-    """Whichever way the eye turns, every pixel shows a wall, at the distance of the wall."""
+    """Whatever the direction of the eye, every pixel shows a wall at the distance of the wall."""
     vertices, faces = box((-3, -2, -4), (3, 2, 4))
     vertices, faces = torch.tensor(vertices)[None], torch.tensor(faces)
     renderer = nr.Renderer(17, camera_mode="look", anti_aliasing=False, viewing_angle=40)
@@ -180,7 +181,7 @@ def test_a_person_inside_a_room(each_backend):
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-3), (torch.float64, 1e-6)])
 def test_colours_of_clipped_faces(dtype, tolerance, each_backend):
-    """Textures and colours of vertices of a cut mesh: each corner gets its share of the colour."""
+    """Textures and colours of vertices of a cut mesh: the colour of each cut corner is interpolated."""
     vertices, faces = scene(1, dtype=dtype)
     g = torch.Generator().manual_seed(1)
     colours = torch.rand(len(vertices), 3, generator=g).to(dtype)
@@ -240,7 +241,7 @@ def test_wholly_behind_is_nothing(each_backend, monkeypatch):
 
 
 def test_a_negative_near_and_parallel_projection_clip_nothing(each_backend):
-    """There is no eye then: faces are drawn as they always were, wherever their depths lie."""
+    """There is no eye then, so faces are drawn whatever their depths."""
     corners = torch.tensor([[[-0.5, -0.5, -1.0], [0.5, -0.5, -1], [0, 0.5, -1]]], dtype=torch.float64)
     _, alpha, _ = ops.rasterize(corners, torch.tensor([[0, 1, 2]]), **{**SETTINGS, "near": -5}, alpha=True)
     assert alpha.mean() > 0.05

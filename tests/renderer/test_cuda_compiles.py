@@ -1,4 +1,4 @@
-"""The CUDA sources compile, with every kernel for every scalar type in them. Needs nvcc, but no GPU."""
+"""The CUDA sources compile and contain every kernel for every scalar type. Needs nvcc, but no GPU."""
 import os
 import re
 import shutil
@@ -32,7 +32,7 @@ def test_sources_compile_as_device_code(source, tmp_path):
 
 @pytest.mark.skipif(os.environ.get("NR_CUDA") == "0", reason="NR_CUDA=0 builds without CUDA")
 def test_the_build_took_them_in():
-    """Where nvcc is found the installed modules hold device code, and still load without a GPU."""
+    """If nvcc is found, the installed modules contain device code, and they load without a GPU."""
     for package in (neural_renderer.backend, voxelization):
         archs = package._kernels.cuda_architectures
         assert archs and all(re.fullmatch(r"\d+", arch) for arch in archs.split(";")), package.__name__

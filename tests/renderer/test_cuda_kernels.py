@@ -1,5 +1,5 @@
-"""The CUDA kernels, run on the CPU by tests/helpers/cuda_on_cpu.h, against the CPU kernels: no GPU is needed,
-and every stretch between two barriers runs its threads in a new order."""
+"""The CUDA kernels, run on the CPU by tests/helpers/cuda_on_cpu.h, compared with the CPU kernels. No GPU is
+needed. After every barrier the threads run in a new order."""
 import importlib.util
 import subprocess
 import sysconfig
@@ -18,7 +18,7 @@ EMULATOR = Path(__file__).resolve().parents[1] / "helpers" / "cuda_on_cpu.h"
 
 
 def built(folder, sources):
-    """The extension of these sources with its CUDA part, compiled as C++."""
+    """Build the extension from these sources, with its CUDA part compiled as C++."""
     target = folder / f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
     run = subprocess.run(
         ["g++", "-O1", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-DNR_NO_CLONES", "-w",
@@ -153,7 +153,7 @@ def test_float32_gradients_differ_by_rounding_alone(rasterizer):
 @pytest.mark.parametrize("wanted", [("alpha",), ("rgb",), ("depth",), ("rgb", "alpha", "depth")])
 @pytest.mark.parametrize("name", SCENES)
 def test_gradients_in_a_fixed_order(rasterizer, name, wanted):
-    """The way to bit-equal repeats, through the sum that neural_renderer makes of what corners get."""
+    """Deterministic gradients: the kernels' shares of the corners, summed by neural_renderer."""
     scene = Scene(rasterizer, torch.float64, **SCENES[name])
     images = scene.draw(False, wanted)
     cotangents = scene.cotangents(images, wanted)
@@ -191,7 +191,7 @@ def test_faces_with_indices_out_of_range_are_drawn_as_nothing(rasterizer):
     assert torch.allclose(total, expected, rtol=1e-4, atol=1e-5) and expected.abs().max() > 0.1
 
 
-def test_a_gpu_that_failed_is_told_as_torch_tells_it(rasterizer, voxelizer, monkeypatch):
+def test_cuda_errors_have_the_words_of_torch(rasterizer, voxelizer, monkeypatch):
     scene, grids, counts = Scene(rasterizer, torch.float32), torch.ones(2, 8, dtype=torch.uint8), torch.zeros(2, 2).long()
     monkeypatch.setenv("CUDA_ON_CPU_FAILS", "1")
     for call in (lambda: scene.draw(True), lambda: voxelizer.overlap_cuda(
@@ -240,8 +240,8 @@ def test_smoothness_is_that_of_the_cpu(rasterizer, B, E):
         assert torch.allclose(here, there, rtol=1e-9, atol=1e-9)
 
 
-def test_edges_with_wrong_indices_are_none(rasterizer):
-    """On a GPU nobody looks at them before; an access out of bounds would end the whole process."""
+def test_edges_with_wrong_indices_are_skipped(rasterizer):
+    """On a GPU no one checks the indices before; an access out of bounds would end the whole process."""
     g = torch.Generator().manual_seed(3)
     vertices = torch.randn(2, 9, 3, generator=g)
     wings = torch.stack([torch.randperm(9, generator=g)[:4] for _ in range(200)], 1).int()
@@ -263,7 +263,7 @@ def test_edges_with_wrong_indices_are_none(rasterizer):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n, F", [(1, 80), (2, 80), (7, 80), (32, 300), (33, 80), (46, 129), (64, 80), (70, 200)])
 def test_voxels_are_those_of_the_cpu_to_the_bit(voxelizer, n, F, dtype):
-    """Also of more triangles than a block has in hand at a time, and where grids do not fit into shared memory."""
+    """Also with more triangles than a block loads at a time, and with grids too large for shared memory."""
     g = torch.Generator().manual_seed(n)
     B = 3
     centre = torch.rand(B, F, 1, 3, generator=g) * 1.2 - 0.1
@@ -283,7 +283,7 @@ def test_voxels_are_those_of_the_cpu_to_the_bit(voxelizer, n, F, dtype):
 
 @pytest.mark.parametrize("n, first", [(5, 0), (8, 0), (8, 3), (32, 0)])
 def test_cells_are_counted_as_on_the_cpu(voxelizer, n, first):
-    """In words of eight cells, and where they do not lie on eight bytes."""
+    """Grids are read eight cells at a time if they are aligned to eight bytes, else cell by cell."""
     cells = n ** 3
     a, b = (torch.randint(2, (3 * cells + first,), dtype=torch.uint8)[first:] for _ in range(2))
     for stride in (cells, 0):

@@ -1,4 +1,4 @@
-"""What programs written for the original package rely on beside the pictures themselves."""
+"""The interface on which programs for the original package rely, apart from the pictures."""
 import neural_renderer as nr
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_cameras_that_are_no_numbers_are_named(name, value):
 
 @pytest.mark.parametrize("camera_mode", ["look_at", "look", "projection"])
 def test_autocast_changes_nothing(camera_mode):
-    """Cameras and light in bfloat16 would move vertices by whole pixels."""
+    """Cameras and light in bfloat16 would move vertices by several pixels."""
     vertices, faces = (torch.tensor(v) for v in icosphere(1, 0.7))
     eye = torch.eye(3)[None]
     renderer = nr.Renderer(24, camera_mode=camera_mode, K=eye, R=eye, t=torch.tensor([[[1.5, 1.5, 2.0]]]),

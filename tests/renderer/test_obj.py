@@ -1,4 +1,4 @@
-"""Wavefront OBJ in and out."""
+"""Reading and writing Wavefront OBJ files."""
 import re
 
 import neural_renderer as nr
@@ -45,7 +45,7 @@ def test_normalization(tmp_path):
     np.testing.assert_allclose(plain, vertices, atol=1e-6)
 
 
-def test_one_point_is_no_division_by_zero(tmp_path):
+def test_normalization_of_a_single_point(tmp_path):
     vertices, _ = nr.load_obj(written(tmp_path, "v 3 3 3\nv 3 3 3\nv 3 3 3\nf 1 2 3\n"))
     assert vertices.tolist() == [[0, 0, 0]] * 3
 
@@ -84,7 +84,7 @@ def test_round_trip(kind, tmp_path):
     assert f"v {vertices[0, 0]:.8f} {vertices[0, 1]:.8f} {vertices[0, 2]:.8f}\n" in path.read_text()
 
 
-def test_saving_refuses_what_is_no_mesh(tmp_path):
+def test_saving_refuses_wrong_meshes(tmp_path):
     vertices, faces = box((0, 0, 0), (1, 1, 1))
     for bad, name in (((vertices[:, :2], faces), "vertices"), ((vertices, faces[:, :2]), "faces"),
                       ((vertices, faces + 1), "faces"), ((vertices, faces - 1), "faces"),

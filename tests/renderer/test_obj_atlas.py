@@ -1,4 +1,4 @@
-"""Textured meshes to files and back: the atlas, and what other programs make of it."""
+"""Textured meshes written to files and read back: the atlas, also as trimesh reads it."""
 import neural_renderer as nr
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ def drawn(vertices, faces, textures):
 
 @pytest.mark.parametrize("T", [1, 2, 4])
 def test_the_same_picture_comes_back(T, tmp_path):
-    """Colours that vary smoothly over the sphere. Half a step of 8 bits is 0.002; the rest is what cubes of
-    T texels differ by from the picture that was made of them, on faces half of whose edge is 0.3 wide."""
+    """Colours that vary smoothly over the sphere. Rounding to 8 bits changes them by at most 0.002; the rest is the
+    difference between cubes of T texels and the picture made from them, on faces with edges of about 0.6."""
     vertices, faces = (torch.tensor(v) for v in icosphere(1, 0.9))
     points = vertices[faces].numpy()
     at = np.einsum("tk,fkc->ftc", cubes.cube_weights(T), points).reshape(-1, T, T, T, 3)
@@ -33,7 +33,8 @@ def test_the_same_picture_comes_back(T, tmp_path):
 
 
 def test_noise_comes_back_where_more_texels_are_read(tmp_path):
-    """A cube has more texels than its picture needs; read at a finer grid, the picture is all there."""
+    """A cube of noise has more texels than a picture of the same resolution can show. Read with more texels, it comes
+    back."""
     vertices, faces = (torch.tensor(v) for v in icosphere(1, 0.9))
     textures = torch.rand(80, 4, 4, 4, 3, generator=torch.Generator().manual_seed(0))
     nr.save_obj(tmp_path / "a.obj", vertices, faces, textures)
@@ -56,7 +57,7 @@ def test_trimesh_opens_what_is_saved(tmp_path):
 
 
 def test_a_tile_does_not_mix_with_its_neighbours():
-    """One pixel around the triangle already shows the face's own colour."""
+    """The border around the triangle has the face's own colour."""
     image, uv = cubes.atlas(np.eye(3)[np.arange(7) % 3][:, None, None, None])
     away = uv + 0.9 * (uv - uv.mean(1, keepdims=True)) / np.abs(uv - uv.mean(1, keepdims=True)).max() \
         / image.shape[1]

@@ -38,7 +38,7 @@ def load(path, **options):
 
 
 def by_torch(pixels, uv, wrapping, bilinear):
-    """The same by grid_sample; REPEAT on a picture that stands beside itself."""
+    """`textures.sample` by torch's grid_sample; for REPEAT, copies of the picture are put side by side."""
     image, grid = torch.tensor(pixels / 255.0).permute(2, 0, 1)[None], torch.tensor(uv) * 2 - 1
     mode = {"REPEAT": "zeros", "MIRRORED_REPEAT": "reflection", "CLAMP_TO_EDGE": "border",
             "CLAMP_TO_BORDER": "zeros"}[wrapping]
@@ -76,7 +76,7 @@ def test_texels_hold_the_picture_at_their_weights(T, wrapping, tmp_path):
 
 
 def test_a_square_shows_its_picture_the_right_way_round(tmp_path):
-    """vt (0, 0) is the lower left corner of the picture, and the picture appears as it is."""
+    """vt (0, 0) is the lower left corner of the picture, and the picture is drawn unchanged."""
     corner_colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)
     Image.fromarray(corner_colours.repeat(16, 0).repeat(16, 1)).save(tmp_path / "a.png")
     square = "v -1 -1 2\nv 1 -1 2\nv 1 1 2\nv -1 1 2\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nmtllib mesh.mtl\nusemtl m\n"
@@ -244,7 +244,7 @@ WORDS = st.sampled_from(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(obj=st.lists(WORDS, max_size=40), mtl=st.lists(WORDS, max_size=20))
 def test_nonsense_is_refused_in_one_sentence(obj, mtl, tmp_path):
-    """Whatever two files say: textures of the right shape, or an error that names a file."""
+    """Random OBJ and MTL files give textures of the right shape, or an error that names a file."""
     picture(tmp_path / "a.png")
     path = files(tmp_path, TRIANGLE + FACE + " ".join(obj), "newmtl m\n" + " ".join(mtl))
     with warnings.catch_warnings():

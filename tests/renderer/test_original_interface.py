@@ -1,5 +1,5 @@
-"""The interface of neural_renderer_pytorch 1.1.3: modules, names, parameters in order with their defaults, and what
-programs do with them."""
+"""The interface of neural_renderer_pytorch 1.1.3: modules, names, the order and defaults of parameters, and their
+use in programs."""
 import importlib
 import inspect
 import warnings
@@ -49,7 +49,7 @@ INTERFACE = {
     "save_obj.save_obj": "filename, vertices, faces, textures=None",
     "vertices_to_faces.vertices_to_faces": "vertices, faces",
 }
-MORE = {"load_obj.load_obj", "renderer.Renderer"}  # parameters of ours behind the original's
+MORE = {"load_obj.load_obj", "renderer.Renderer"}  # have more parameters, after the original's
 OPTIONAL = {"rasterize.Rasterize.forward": {"textures"}, "renderer.Renderer.render_rgb": {"textures"},
             "renderer.Renderer.render": {"textures"}}  # that the original asks for
 
@@ -114,7 +114,7 @@ def test_rasterize_function():
 
 
 def test_a_renderer_without_distortion_has_zeros():
-    """What optimisers of poses do with the attribute."""
+    """Programs that optimise poses use the attribute like this."""
     K, R, t = np.array([[[20.0, 0, 8], [0, 20, 8], [0, 0, 1]]], np.float32), np.eye(3, dtype=np.float32)[None], \
         np.array([[[0, 0, 3.0]]], np.float32)
     renderer = nr.Renderer(16, K=K, R=R, t=t, orig_size=16)
@@ -208,7 +208,7 @@ def test_textures_and_materials_of_a_file(tmp_path):
 
 @pytest.mark.parametrize("size", [16, 5])
 def test_a_picture_of_textures(size):
-    """A face of one colour has it where its corners are."""
+    """The picture has the colour of a uniform face at the face's corners."""
     colours = torch.rand(7, 3)
     image, uv = nr.create_texture_image(colours[:, None, None, None].expand(-1, 2, 2, 2, -1).contiguous(), size)
     assert image.dtype == np.float32 and image.shape[0] % size == 0 == image.shape[1] % size and uv.shape == (7, 3, 2)

@@ -1,4 +1,4 @@
-"""What makes the renderer's package outlive torch: nothing of it is linked, and the sources are all there."""
+"""The renderer's package does not link torch, and its source distribution is complete."""
 import importlib.metadata
 import importlib.util
 import os
@@ -18,7 +18,7 @@ PACKAGES = [neural_renderer, voxelization]
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
 def test_nothing_of_torch_is_linked(package):
-    """No library of torch, no symbol of its namespaces; pybind11's are there, so names can be seen."""
+    """No library of torch, no symbol of its namespaces. pybind11's symbols are found, so the check sees names."""
     code = Path(importlib.util.find_spec(f"{package.__name__}._kernels").origin).read_bytes()
     for name in (b"libtorch", b"libc10", b"torch_python", b"N2at", b"N3c10", b"N5torch", b"_ZN2at", b"_ZN3c10"):
         assert name not in code

@@ -1,4 +1,4 @@
-"""What is drawn: coverage, depth, colours, and the conventions of images."""
+"""Images of the rasteriser: coverage, depth, colours, and conventions."""
 import neural_renderer as nr
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def pixel_centres(height, width):
 
 
 def half_plane_test(points, x, y):
-    """Which (x, y) lie in a counter-clockwise triangle (3, 2)."""
+    """Whether points (x, y) lie in a counter-clockwise triangle (3, 2)."""
     inside = np.ones(x.shape, bool)
     for k in range(3):
         (ax, ay), (bx, by) = points[k], points[(k + 1) % 3]
@@ -72,7 +72,7 @@ def test_pixels_on_edges_and_corners_belong_to_the_face(each_backend):
     for up in range(1, 6):
         expected[7 - up, up:6] = 1
     assert torch.equal(image, expected)
-    # A triangle between the centres covers nothing, one around a centre just that.
+    # A triangle between the centres covers nothing; a triangle around a centre covers just that pixel.
     around = torch.tensor([[-0.1, -0.1], [0.1, -0.1], [0, 0.1]], dtype=torch.float64)
     assert nr.rasterize_silhouettes(corners(around.tolist()), 8, anti_aliasing=False).sum() == 0
     around += torch.tensor([column[2], column[6]])
@@ -89,7 +89,7 @@ def test_only_counter_clockwise_faces_are_drawn_without_fill_back(each_backend):
 
 
 def test_depth_agrees_with_ray_casting(each_backend):
-    """Perspective-correct depth, against an intersection of rays and triangle in camera space."""
+    """Perspective-correct depth, compared with intersections of rays and the triangle in camera space."""
     angle, size = 25.0, (40, 30)
     triangle = np.array([[-0.9, -0.6, 2.0], [1.6, -0.9, 6.0], [0.2, 1.3, 3.5]])
     screen = nr.perspective(torch.tensor(triangle)[None], angle)[:, None]
@@ -116,8 +116,8 @@ def test_depth_agrees_with_ray_casting(each_backend):
 
 
 def test_colours_agree_with_ray_casting(each_backend):
-    """Perspective-correct colours of a cube with one colour at each corner: where the ray of a pixel meets the
-    triangle in camera space, by its areas there."""
+    """Perspective-correct colours of a texture cube with one colour at each corner, compared with barycentric
+    coordinates of the point where the pixel's ray meets the triangle in camera space."""
     angle, size = 30.0, (24, 32)
     triangle = np.array([[-0.9, -0.8, 1.5], [2.6, -1.2, 6.0], [0.3, 1.4, 2.5]])
     cube = np.zeros((1, 1, 2, 2, 2, 3))
@@ -194,7 +194,7 @@ def test_anti_aliasing_averages_two_by_two(each_backend):
     for image, twice in zip(smooth, fine):
         expected = torch.nn.functional.avg_pool2d(twice.reshape(-1, 18, 26), 2).reshape(image.shape)
         torch.testing.assert_close(image, expected, rtol=1e-12, atol=0)
-    # Depth has no exception at edges: half-covered pixels average with far.
+    # At edges, depth is averaged with far.
     assert bool(((smooth[2] > 3) & (smooth[2] < 7)).any())
     assert bool(((smooth[1] > 0) & (smooth[1] < 1)).any())
 
@@ -244,7 +244,7 @@ def test_light_multiplies_the_side_that_is_seen(each_backend):
         assert torch.equal(image, light[0, 0, side, :, None, None].expand(3, 8, 8))
 
 
-def test_rasterize_functions_are_one_picture(each_backend):
+def test_all_rasterize_functions_give_the_same_images(each_backend):
     generator = torch.Generator().manual_seed(1)
     triangles = torch.rand(2, 5, 3, 3, generator=generator) * 2 - torch.tensor([1.0, 1, -1])
     textures = torch.rand(2, 5, 2, 2, 2, 3, generator=generator)

@@ -1,12 +1,12 @@
-"""Compiled kernels against the NumPy reference, and against themselves: types, batches, threads."""
+"""Compiled kernels compared with the NumPy reference, and with themselves for other types, batches and threads."""
 import neural_renderer as nr
 import pytest
 import torch
 from neural_renderer import ops
 
-# Images and gradients are compared relative to the largest value of each. The reference computes in
-# float64, as the kernels do for everything but sums of gradients: what differs is the order of sums
-# and, in float32, rounding of the images and of some hundred summands (measured: 7e-7).
+# Images and gradients are compared relative to their largest value. The reference computes in float64, and
+# the kernels do so too except for sums of gradients. So they differ by the order of sums and, in float32,
+# by the rounding of images and of some hundred summands (measured: 7e-7).
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
 
 
@@ -17,7 +17,7 @@ def soup(generator, faces):
 
 
 def edge_on(generator):
-    """No width, hardly any, and hardly any but an edge along the middle row of pixel centres."""
+    """Triangles without width, with very little, and with an edge along the middle row of pixel centres."""
     triangles = soup(generator, 15)
     triangles[:5, :, 0] = triangles[:5, :1, 0]
     triangles[5:10, 2, :2] = triangles[5:10, :2, :2].mean(1) + 1e-7
@@ -31,7 +31,7 @@ def tiny(generator):
 
 
 def tied(generator):
-    """Duplicates, their reverses, and corners exactly on pixel centres, all at one depth."""
+    """Duplicates, reversed faces, and corners exactly on pixel centres, all at one depth."""
     triangles = soup(generator, 4)
     centres = (torch.randint(0, 9, (6, 3, 3), generator=generator).double() * 2 + 1 - 9) / 9
     both = torch.cat([triangles, triangles, triangles.flip(1), centres, centres.flip(1)])
@@ -73,7 +73,7 @@ OUTPUTS = [("alpha",), ("depth",), ("rgb",), ("rgb", "alpha", "depth")]
 
 
 def scene(name, dtype=torch.float64, batch=2, T=2, seed=0):
-    """Inputs of `ops.rasterize`; every mesh of the batch is another, the faces are shared."""
+    """Inputs of `ops.rasterize`. The meshes of the batch differ; their faces are shared."""
     generator = torch.Generator().manual_seed(seed)
     triangles = torch.stack([SCENES[name](generator) for _ in range(batch)])
     faces = triangles.shape[1]
@@ -88,7 +88,7 @@ def scene(name, dtype=torch.float64, batch=2, T=2, seed=0):
 
 
 def run(inputs, outputs, size=(9, 9), anti_aliasing=False, fill_back=False, part=slice(None)):
-    """Images and gradients, by name, under a random incoming gradient; `part` of the batch."""
+    """{name: image or gradient} for a random incoming gradient, for a `part` of the batch."""
     generator = torch.Generator().manual_seed(7)
     batch = len(inputs["vertices"])
     own = {k: v[part] if len(v) == batch and k != "faces" else v for k, v in inputs.items()}
@@ -137,7 +137,7 @@ def test_compiled_agrees_with_reference(name, dtype, anti_aliasing, fill_back, b
 
 
 def test_the_scenes_draw_something(backend):
-    """Else the test above could not fail."""
+    """If they did not, the test above could not fail."""
     for name in SCENES:
         for outputs in OUTPUTS:
             result = run(scene(name), outputs, fill_back=True)
@@ -177,7 +177,7 @@ def wide(kind, generator, W=70, H=33):
 
 @pytest.mark.parametrize("kind", ["soup", "slivers", "upright", "on centres", "far out"])
 def test_wide_faces_cover_what_the_reference_says(kind, backend):
-    """Their columns are cut to the rows where edges run, which must cost no sample."""
+    """The kernel limits their columns to the rows between edges, and must not lose a sample."""
     faces, seen = torch.arange(90).reshape(1, 30, 3), set()
     for seed in range(12):
         vertices = wide(kind, torch.Generator().manual_seed(seed))
@@ -272,7 +272,7 @@ def test_every_mesh_may_have_its_own_faces(each_backend):
 
 
 def test_vertices_that_faces_share_collect_their_gradients(each_backend):
-    """An indexed mesh and its loose triangles: one picture, and gradients that add up."""
+    """An indexed mesh and its separate triangles have the same image; the gradients of shared vertices add up."""
     generator = torch.Generator().manual_seed(2)
     points = torch.rand(6, 3, generator=generator, dtype=torch.float64) * 2 - torch.tensor([1, 1, -1])
     faces = torch.tensor([[0, 1, 2], [2, 1, 3], [3, 4, 5], [0, 5, 2]])

@@ -1,4 +1,4 @@
-"""The NMR gradient against published numbers and closed forms; exact gradients against differences."""
+"""The NMR gradient compared with published numbers and closed forms; exact gradients compared with differences."""
 import math
 
 import neural_renderer as nr
@@ -7,7 +7,7 @@ import torch
 from neural_renderer import ops
 from solids import icosphere
 
-# Which pixel (row, column) is asked to become what, and the gradient that the original gives.
+# (corners, pixel (row, column), target value of the pixel, gradient of the original)
 KNOWN = [
     ([[0.8, 0.8, 1], [0, -0.5, 1], [0.2, -0.4, 1]], (25, 35), 1.0,
      [[1.6726, -0.2602, 0], [1.4199, -1.6428, 0], [0, 0, 0]]),
@@ -60,7 +60,7 @@ def gradients(vertices, faces, colours, pixel, grad_rgb=None, grad_alpha=None, b
 
 
 def pull_of_right_edge(gain, pixel, right, samples=1):
-    """Gradients of x of the lower and upper end of the right edge, from details.md by hand."""
+    """Gradients of x of the lower and upper end of the right edge, by hand from section 3 of the paper."""
     lower = upper = 0.0
     fine = samples * SIZE
 
@@ -89,7 +89,7 @@ def test_outside_pixel_pulls_the_edge(samples, each_backend):
     lower, upper = pull_of_right_edge(0.7, pixel, right, samples)
     expect(got, lower, upper)
     assert lower < 0 and upper < 0, "descending moves the edge to the right, to the pixel"
-    # A pixel that would rather stay empty pulls nothing.
+    # A pixel whose loss rises with coverage does not pull.
     expect(gradients(upright(right), [[0, 1, 2]], [1, 1, 1], pixel, grad_alpha=0.7, samples=samples),
            0, 0)
 
@@ -100,7 +100,7 @@ def test_inside_pixel_pushes_the_edge(samples, each_backend):
     got = gradients(upright(right), [[0, 1, 2]], [1, 1, 1], pixel, grad_alpha=0.7, samples=samples)
     lower, upper = pull_of_right_edge(0.7, pixel, right, samples)
     assert lower > 0 and upper > 0, "descending moves the edge to the left"
-    # x of the lower right corner hangs on this edge alone.
+    # Only this edge moves x of the lower right corner.
     assert got[1, 0].item() == pytest.approx(lower, rel=1e-9)
     assert bool((got[:, 2] == 0).all())
 
@@ -152,7 +152,7 @@ def test_edges_beyond_the_last_pixel_get_nothing(each_backend):
 
 
 def test_silhouette_gradient_is_the_same_along_both_axes(backend):
-    """Exchanging x and y, image included, exchanges the gradients."""
+    """Swapping x and y, in the image too, swaps the gradients."""
     generator = torch.Generator().manual_seed(3)
     triangles = torch.rand(1, 6, 3, 3, generator=generator, dtype=torch.float64) * 2 - 1
     triangles[..., 2] += 2
@@ -207,7 +207,7 @@ def test_texture_and_light_gradients_by_differences(T, each_backend):
 
 
 def test_rgb_sends_gradient_through_the_normals(each_backend):
-    """z does not move the picture of an orthographic face, only its light."""
+    """With an orthographic camera z changes only the light of a face, not its position."""
     plane = torch.tensor([[[-3.0, -3], [3, -3], [0, 4]]], dtype=torch.float64)
     renderer = nr.Renderer(image_size=4, camera_mode="none", light_direction=[0.3, -0.8, -0.7])
 
@@ -229,7 +229,7 @@ def test_silhouettes_send_nothing_to_depth(each_backend):
 
 
 def test_partial_use_of_the_images(backend):
-    """An image that is not used gives the gradient that it gives when never asked for."""
+    """An image that is drawn but not used does not change the gradient."""
     generator, vertices, faces = generic_scene()
     textures = torch.rand(1, 6, 2, 2, 2, 3, generator=generator, dtype=torch.float64)
     weights = torch.randn(3, 1, 3, 8, 8, generator=generator, dtype=torch.float64)
@@ -245,7 +245,7 @@ def test_partial_use_of_the_images(backend):
 
 
 def test_fitting_a_sphere_to_silhouettes_of_another_shape():
-    """The gradient is good enough to descend: a sphere becomes a stretched box-like solid."""
+    """Gradient descent turns a sphere into a stretched box-like solid."""
     source, faces = icosphere(2, 0.6)
     source, faces = torch.tensor(source, dtype=torch.float32), torch.tensor(faces)
     unit = torch.nn.functional.normalize(source, dim=-1)

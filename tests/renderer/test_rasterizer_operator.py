@@ -1,4 +1,4 @@
-"""The torch operator: its registration, and what it says to wrong arguments."""
+"""The torch operator: its registration, and its errors for wrong arguments."""
 import neural_renderer as nr
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_backward_operator(case, need_vertices, each_backend):
 
 
 def test_gradients_only_where_they_are_wanted(each_backend):
-    """Edges are looked at only for the vertices' sake; the gradient to textures is the same without."""
+    """Edges matter only for the gradient to vertices; the gradient to textures is the same without that one."""
     gradients = []
     for with_vertices in (False, True):
         mesh = meshes()
@@ -230,8 +230,8 @@ def test_wrong_modes():
 # ---- size -----------------------------------------------------------------------------------------
 
 def test_texels_beyond_2_to_the_31():
-    """The last of 22 000 cubes of 32^3 texels begins at number 2 162 589 696. Their 8 GiB are never touched but for
-    that one, and so take no memory."""
+    """The last of 22 000 cubes of 32^3 texels begins at number 2 162 589 696. Only this cube of the 8 GiB is touched,
+    so the others take no memory."""
     F, T = 22000, 32
     try:
         textures = torch.from_numpy(np.zeros((1, F, T, T, T, 3), np.float32))

@@ -1,4 +1,4 @@
-"""The Renderer: its modes and attributes, light, and pictures against the original program's."""
+"""The Renderer: its modes and attributes, light, and pictures compared with those of the original program."""
 import math
 
 import neural_renderer as nr
@@ -19,7 +19,7 @@ def mesh(vertices=L_SHAPE, faces=L_FACES):
 
 
 def box_of(image):
-    """(top, bottom, left, right) of what is drawn, in NDC."""
+    """(top, bottom, left, right) of the drawn pixels, in NDC."""
     rows, columns = (np.flatnonzero(image.numpy().any(axis)) for axis in (1, 0))
     height, width = image.shape
     return (1 - 2 * rows[0] / height, 1 - 2 * (rows[-1] + 1) / height,
@@ -150,7 +150,7 @@ def test_fill_back():
     assert torch.equal(front(vertices, faces, mode="silhouettes"), whole)
     assert front(vertices, faces.flip(1), mode="silhouettes").sum() == 0
     assert torch.equal(nr.Renderer(**options)(vertices, faces.flip(1), mode="silhouettes"), whole)
-    # The mirror makes an outward right-handed mesh show its inside.
+    # A camera that mirrors sees the backs of a right-handed mesh whose faces point outwards.
     sphere, triangles = (torch.tensor(v) for v in icosphere(2, 0.8))
     depths = [nr.Renderer(fill_back=fill, **options)(sphere[None], triangles, mode="depth")[0, 8, 8]
               for fill in (True, False)]
@@ -198,7 +198,8 @@ def test_each_side_is_lit_by_its_own_normal(light_direction, expected):
 
 @pytest.mark.parametrize("camera_mode, lit", [("look_at", "top"), ("look", "top"), ("projection", "bottom")])
 def test_where_the_light_of_a_right_handed_mesh_comes_from(camera_mode, lit):
-    """Cameras that mirror show its outside as backs, lit from `light_direction`; OpenCV's from the other side."""
+    """Cameras that mirror see its outside as backs, lit from `light_direction`; OpenCV's see it lit from the opposite
+    side."""
     vertices, faces = (torch.tensor(v) for v in icosphere(3, 0.8))
     half_turn = torch.diag(torch.tensor([1.0, -1, -1]))  # about x; y points down in OpenCV
     K = torch.tensor([[1, 0, 0.35], [0, 1, 0.35], [0, 0, 1]])

@@ -1,4 +1,4 @@
-"""Meshes of different topology in one batch, empty ones, and what says that nothing is visible."""
+"""Meshes of different sizes in one batch, empty meshes, and the warning that nothing is visible."""
 import warnings
 
 import neural_renderer as nr
@@ -33,7 +33,7 @@ def looking(count, **options):
 
 
 def drawn_and_pulled(renderer, mode, vertices, faces, textures, together):
-    """Images of a batch, drawn at once or one by one, and gradients to vertices, textures and eyes."""
+    """Images of a batch, drawn together or one by one, and gradients to vertices, textures and eyes."""
     leaves = [v.detach().clone().requires_grad_() for v in vertices + textures]
     vertices, textures, eyes = leaves[:len(vertices)], leaves[len(vertices):], renderer.eye
     if together:
@@ -66,7 +66,7 @@ def test_a_list_is_its_members_one_by_one(mode, empty):
 
 
 def test_empty_meshes_do_not_poison_the_camera():
-    """What is added to a mesh stands where the mesh stands, not at an eye in the origin."""
+    """Vertices added as padding lie where the mesh lies, not at an eye in the origin."""
     vertices, faces, _ = meshes(empty=True)
     renderer = nr.Renderer(image_size=8, camera_mode="look")
     renderer.eye = torch.zeros(len(vertices), 3, dtype=torch.float64, requires_grad=True)
@@ -114,7 +114,7 @@ def test_packed_meshes_are_unpacked():
     (0, "vertices", torch.zeros(5, 2)), (1, "faces", torch.full((3, 3), 0.5)), (1, "faces", torch.full((3, 3), 99)),
     (2, "vertex_offsets", [0, 42, 46, 46, 54]), (2, "vertex_offsets", [1, 42, 46, 46, 54, 66]),
     (2, "vertex_offsets", [0, 46, 42, 46, 54, 66]), (2, "vertex_offsets", []),
-    (2, "of one length", [0, 66]), (3, "face_offsets", [0, 80, 80, 80, 92, 111]),
+    (2, "must have the same length", [0, 66]), (3, "face_offsets", [0, 80, 80, 80, 92, 111]),
     (4, "textures", torch.zeros(3, 2, 2, 2, 3))])
 def test_wrong_packed_meshes_are_named(place, name, value):
     arguments = list(packed()[0])
@@ -225,7 +225,7 @@ def test_a_blank_image_is_said_once_when_it_is_drawn(cause, corners, faces, mode
     assert len(told) == (cause == "no faces"), "the gradient has the cause that was told"
 
 
-def test_a_gradient_that_is_zero_for_another_reason_is_none_of_its_business(monkeypatch):
+def test_no_warning_if_the_gradient_is_zero_for_another_reason(monkeypatch):
     monkeypatch.setattr(unseen, "_said", set())
     vertices = torch.tensor([SEEN], requires_grad=True)
     image = nr.Renderer(image_size=8, camera_mode="none")(vertices, torch.tensor([[0, 1, 2]]), mode="silhouettes")

@@ -19,6 +19,6 @@ def test_random_meshes():
     assert done.stdout == "300 meshes drawn, voxelised and smoothed\n"
 
 
-def test_a_sanitizer_that_is_none():
+def test_unknown_sanitizers_are_refused():
     done = sanitize("--sanitizer=nonsense")
     assert done.returncode == 3 and "has no sanitizer nonsense" in done.stdout

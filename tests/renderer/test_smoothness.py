@@ -1,4 +1,4 @@
-"""neural_renderer.smoothness: the kernel, its gradient, and its plain twin."""
+"""neural_renderer.smoothness: the kernel, its gradient, and its plain torch version."""
 import numpy as np
 import pytest
 import torch
@@ -14,7 +14,7 @@ def wings_of(seed, vertices, edges):
 
 
 def by_hand(vertices, wings):
-    """Perpendiculars drawn out in NumPy, without eps; exact where edges are not tiny."""
+    """Smoothness from perpendiculars in NumPy, without eps; exact unless edges are tiny."""
     total = np.zeros(len(vertices))
     for n, mesh in enumerate(vertices.double().numpy()):
         for a, b, c, d in wings.T.tolist():

@@ -1,4 +1,5 @@
-"""Threads: in a team of torch's where it has one, of their own where not; the same to the bit, whoever else draws."""
+"""Threads of the kernels, from torch's OpenMP or their own: results are bit for bit the same, with several callers too.
+"""
 import concurrent.futures
 import contextlib
 import os
@@ -52,7 +53,7 @@ def test_several_callers_at_once(four):
 
 @pytest.mark.parametrize("before", [True, False], ids=["used before", "first used there"])
 def test_a_forked_process_does_not_wait_for_threads_it_has_lost(before):
-    """torch itself would: of it the child calls only what has no threads."""
+    """torch itself would wait, so the child calls only torch functions without threads."""
     code = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT / 'tests')!r})

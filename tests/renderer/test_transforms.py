@@ -1,4 +1,4 @@
-"""torch.func and derivatives other than the first in reverse mode: right, or refused in a sentence."""
+"""torch.func, second derivatives and forward mode: they are right, or raise an error."""
 import neural_renderer as nr
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_vmap_over_other_dimensions_faces_and_in_a_jacobian():
 
 
 def test_forward_mode_is_refused(each_backend):
-    """It would be zero, silently."""
+    """Without the check the derivative would silently be zero."""
     scaled = lambda s: CAMERA.render_rgb(VERTICES[None], FACES, s * TEXTURES["cubes"]).sum()  # noqa: E731
     one = torch.ones((), dtype=torch.float64)
     for call in (lambda: torch.func.jvp(scaled, (one,), (one,)), lambda: torch.func.jacfwd(scaled)(one),

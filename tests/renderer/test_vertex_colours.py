@@ -1,4 +1,4 @@
-"""Colours of vertices and face indices: against closed forms, differences and texture cubes."""
+"""Colours of vertices and face indices compared with closed forms, differences and texture cubes."""
 import neural_renderer as nr
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ SETTINGS = dict(image_size=12, anti_aliasing=True, near=0.1, far=100, eps=1e-3, 
 
 
 def large(seed=0, batch=2):
-    """Two triangles beyond every border of the picture, one before the other's place in the next mesh of the batch: no
-    edge is in it, so that the gradient of colours is what differences say."""
+    """A triangle larger than the picture in each mesh. No edge is in the picture, so the gradient of colours equals
+    finite differences."""
     g = torch.Generator().manual_seed(seed)
     vertices = torch.tensor([[-4.0, -5, 2], [6, -4, 3], [0, 7, 4]], dtype=torch.float64).repeat(batch, 1, 1)
     vertices += 0.3 * torch.rand(vertices.shape, generator=g, dtype=torch.float64)
@@ -68,7 +68,7 @@ def mesh(dtype=torch.float32):
 
 
 def test_one_colour_is_that_of_a_texture():
-    """The same picture, and the same gradient by the edges: inside, one colour moves nothing."""
+    """If all vertices have one colour, picture and gradient are those of a texture with this colour."""
     vertices, faces, _ = mesh(torch.float64)
     renderer, results = nr.Renderer(24, camera_mode="look_at"), []
     for textures in (torch.full((1, len(vertices), 3), 0.4).double(), torch.full((1, len(faces), 1, 1, 1, 3), 0.4).double()):
@@ -79,7 +79,7 @@ def test_one_colour_is_that_of_a_texture():
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_wherever_textures_are_taken():
+def test_all_functions_with_textures_take_colours_of_vertices():
     vertices, faces, colours = mesh()
     renderer = nr.Renderer(24, camera_mode="look_at")
     known = renderer(vertices[None], faces, colours[None])[0]

@@ -1,4 +1,4 @@
-"""Where the original program's order or type shows in results: held by values worked out here."""
+"""Details of the original program that change results, such as the order of operations and types."""
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_view_discriminator_sees_the_fake_half_first():
-    """What batch normalisation keeps is 0.9 of what it had and 0.1 of the newest: the last half weighs more."""
+    """Running statistics of batch normalisation are 0.9 times the old plus 0.1 times the new: the last half counts
+    more."""
     torch.manual_seed(0)
     method = ViewPriorLearning(SimpleNamespace(disc_width=128), 3, 16)
     convolution, _, second, normalised = method.discriminator.convBlocks[:4]
@@ -34,7 +35,7 @@ def test_the_view_discriminator_sees_the_fake_half_first():
 
 
 def test_rotations_are_written_in_single_precision(tmp_path):
-    """The original multiplies them with float32 vertices and refuses float64."""
+    """The original multiplies them by float32 vertices and fails for float64."""
     vertices, faces = torch.tensor([[-.4, -.3, -.2], [.5, -.3, .1], [0., .4, .2]]), torch.tensor([[0, 1, 2]])
     Pascal3D.writer(str(tmp_path), "02958343", {"train": 2, "val": 1},
                     lambda split, i: (vertices, faces, torch.ones(1, 3)), None, 0, "")
@@ -45,7 +46,7 @@ def test_rotations_are_written_in_single_precision(tmp_path):
 
 
 def test_nips17_has_the_published_field_of_view():
-    """A point at tan(14.9314 degrees) of its depth beside the axis is on the border of the picture."""
+    """A point whose distance from the axis is tan(14.9314 degrees) times its depth is on the border of the picture."""
     half = 2 * np.tan(np.radians(14.9314))
     camera = torch.tensor([[0.0, 0.0, 2.0]])
     point = torch.tensor([[[half, half, 0.0]]], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Schedules, pairs of images, the discriminator's memory."""
+"""Learning rate schedules, pairs of images, and the discriminator's replay."""
 import math
 from types import SimpleNamespace
 
@@ -44,7 +44,7 @@ def test_pairs_are_of_one_object_and_every_image_comes(sizes):
 
 
 def plain_loss(network, batches):
-    """Mean over batches of the mean negative log-likelihood, each standardised on its own."""
+    """Mean over batches of the mean negative log-likelihood; each batch is standardised separately."""
     return sum(torch.nn.functional.nll_loss(network(codes), poses) for codes, poses in batches) / len(batches)
 
 

@@ -1,4 +1,4 @@
-"""benchmarks/claim.py: its statistics against plain ones, and its runs, tiny."""
+"""benchmarks/claim.py: its statistics compared with plain ones, and tiny runs of it."""
 import importlib
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Ending on the way, by a signal or a full disk, and going on: what is kept, said and refused."""
+"""A run that a signal or a full disk ends, and resuming it: what is kept, printed and refused."""
 import contextlib
 import errno
 import os
@@ -20,7 +20,7 @@ def command(data, template, folder, *more):
 
 @pytest.fixture
 def at_step(monkeypatch):
-    """Do something in the middle of a step: a function of the step and of what to do."""
+    """A function that makes a given step call a given action in its middle."""
     from training import Trainer
     step, due = Trainer.step, {}
 
@@ -38,7 +38,7 @@ def test_a_signal_ends_the_run_after_its_step(number, at_step, data, ae, templat
     before = {s: signal.getsignal(s) for s in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
     at_step(4, lambda: signal.raise_signal(getattr(signal, number)))
     assert call(*command(data, template, tmp_path / "run", *SHORT)) == 75
-    assert f"{number}: stopped and saved after step 4; go on with --resume" in capsys.readouterr().out
+    assert f"{number}: stopped and saved after step 4; continue with --resume" in capsys.readouterr().out
     assert checkpoint(tmp_path / "run")["step"] == 4 and not (tmp_path / "run" / "run.lock").exists()
     assert {s: signal.getsignal(s) for s in before} == before
     at_step(4, lambda: None)
@@ -48,7 +48,7 @@ def test_a_signal_ends_the_run_after_its_step(number, at_step, data, ae, templat
 
 @pytest.mark.parametrize("place", ["step", "save"])
 def test_a_second_interrupt_ends_it_at_once(place, at_step, data, template, tmp_path, monkeypatch, capsys):
-    """In the middle of a step, and between the two names that a checkpoint gets."""
+    """In the middle of a step, and between the two renames of a checkpoint."""
     def twice():
         signal.raise_signal(signal.SIGINT), signal.raise_signal(signal.SIGINT)
     if place == "step":
@@ -70,7 +70,7 @@ def test_a_second_interrupt_ends_it_at_once(place, at_step, data, template, tmp_
 
 
 def test_a_second_interrupt_while_torch_writes(tmp_path, monkeypatch):
-    """torch says only that a position is unexpected."""
+    """torch reports only an unexpected position."""
     class Interrupted:
         def write(self, data):
             raise Stopped("SIGINT: stopped at once")
@@ -120,7 +120,7 @@ def test_frozen_and_thawed_and_usr1_as_people_send_them(data, template, tmp_path
 @pytest.mark.parametrize("name", ["next.pt", "best.pt", "options.json", "metrics.jsonl"])
 def test_what_cannot_be_written_is_said_and_nothing_is_lost(name, data, ae, template, tmp_path, monkeypatch,
                                                             capsys):
-    """From step 4 on (the options: from the start) nothing can be synced to one file."""
+    """From step 4 on, one file cannot be synced; options.json from the start."""
     import builtins
     real, full = builtins.open, [True]
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_written_is_said_and_nothing_is_lost(name, data, ae, temp
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return real(path, mode, *arguments, **options)
     monkeypatch.setattr(builtins, "open", opened)
-    if name == "best.pt":  # a link of the newest, where links can be had
+    if name == "best.pt":  # a link to the newest, if the file system has links
 
         def refuse(*_):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -157,8 +157,8 @@ def test_data_that_moved_are_the_same_and_others_are_not(data, ae, template, tmp
     options = ("--ckpt_dir", run, "--resume")
     moved = shutil.copytree(data, tmp_path / "moved", ignore=shutil.ignore_patterns(".cache"))
     assert call(*command(moved, template, run, *SHORT, "--resume")) == 0
-    for split, count, told in (("train", 3, f"class {CAR}, train: 72 images of 3 objects, there 96 of 4"),
-                               ("val", 2, f"class {CAR}, val: as many images, but others")):
+    for split, count, told in (("train", 3, f"class {CAR}, train: 72 images of 3 objects instead of 96 of 4"),
+                               ("val", 2, f"class {CAR}, val: the same number of images, but different ones")):
         other = tmp_path / f"other {split}"
         assert call("--mode=make_dataset", "--data_dir", other, "--class_ids", CAR, f"--n_train={count}",
                     "--n_val=2", "--n_test=1", "--data_seed=5") == 0

@@ -1,4 +1,4 @@
-"""`--mode=train` as people run it: files, resume, signals, reproducibility."""
+"""`--mode=train` on the command line: files, resume, signals, reproducibility."""
 import json
 import math
 import os
@@ -19,12 +19,12 @@ def command(data, folder, *more):
 
 
 def records(folder):
-    """Its metrics without what the clock says."""
+    """The records of a run without times."""
     return [{k: v for k, v in r.items() if k not in CLOCK} for r in metrics(folder)]
 
 
 def assert_same_run(a, b):
-    """Weights, optimisers, random numbers and records are equal to the bit."""
+    """Weights, optimisers, random states and records are equal bit for bit."""
     one, other = checkpoint(a), checkpoint(b)
     for key in ("step", "best", "models", "optimizers", "rng"):
         assert differences(one[key], other[key]) == [], key
@@ -33,7 +33,7 @@ def assert_same_run(a, b):
 
 # ---- what a run leaves -----------------------------------------------------------------------------
 
-def test_it_ends_well_and_says_so(featgan_process, featgan):
+def test_it_ends_with_exit_code_0_and_says_so(featgan_process, featgan):
     assert featgan_process.returncode == 0 and featgan_process.stderr == ""
     assert str(featgan) in featgan_process.stdout and "6/6" in featgan_process.stdout
     left = {p.name for p in featgan.iterdir() if not p.name.startswith("evaluation_")}  # of other tests
@@ -85,7 +85,7 @@ def test_the_plain_autoencoder_has_no_discriminator(ae):
 
 
 def test_several_classes_are_one_model(data, template, tmp_path, capsys):
-    """The files of one class under two more ids; `--class_id` is the same option."""
+    """Uses the files of one class under two more ids; `--class_id` is the same option."""
     both = shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns(".cache", "dataset.json"))
     for path in both.glob(f"{CAR}_*"):
         os.link(path, both / path.name.replace(CAR, "03001627"))
@@ -101,8 +101,8 @@ def test_several_classes_are_one_model(data, template, tmp_path, capsys):
     assert "car, chair, table; 24 images of 12 objects" in capsys.readouterr().out
 
 
-def test_all_that_can_be_switched_on(data, template, tmp_path):
-    """Resumed, too: bfloat16, the other confusion, the other losses, a rate that decays, few views."""
+def test_all_options_that_can_be_switched_on(data, template, tmp_path):
+    """bfloat16, the other confusion, the other losses, a decaying rate and few views; also resumed."""
     options = command(data, tmp_path / "run", "--obj_dir", template, "--amp", "--standardize_code",
                       "--confusion=ce", "--lr_D=1e-3", "--lambda_Lap=0.1", "--lambda_edge=0.1", "--trainViews=1",
                       "--decay_batch=2", "--decay_every=1", "--G_every=3", "--log_step=1", "--resume")
@@ -118,7 +118,7 @@ def test_all_that_can_be_switched_on(data, template, tmp_path):
 
 
 def test_published_options_are_accepted(capsys):
-    """Names and a value each, as the published command lines give them."""
+    """Option names with values as in the published command lines."""
     published = {
         "--dataset": "CVPR18", "--trainViews": "1", "--wAzimuth": "15.0", "--wElevation": "20.0",
         "--n_iters": "20000", "--batch_size": "128", "--lr": "1e-4", "--decay_batch": "40000",
@@ -154,24 +154,24 @@ def test_no_class_between_commas(refused):
 # ---- resume ----------------------------------------------------------------------------------------
 
 def test_going_on_as_the_published_program_does(data, featgan, tmp_path, refused, capsys):
-    """--batches_done=3 --n_iters=3 after three iterations is --resume --n_iters=6; --prefix costs a line."""
+    """--batches_done=3 --n_iters=3 after three iterations equals --resume --n_iters=6; --prefix prints a line."""
     folder = tmp_path / "run"
     more = (*SHORT[1:], "--n_iters=3")
     assert call(*command(data, folder, *more)) == 0
     assert "has 3 iterations; give --batches_done=3" in refused(*command(data, folder, *more, "--batches_done=2"))
     capsys.readouterr()
     assert call(*command(data, folder, *more, "--batches_done=3", "--prefix=car")) == 0
-    assert "note: --prefix=car is passed over" in capsys.readouterr().out
+    assert "note: --prefix=car is ignored" in capsys.readouterr().out
     assert_same_run(folder, featgan)
     assert call(*command(data, folder, *SHORT[1:], "--n_iters=4", "--batches_done=3", "--resume")) == 0
     assert checkpoint(folder)["step"] == 7
 
 
 def test_going_on_from_weights_as_the_published_program_does(data, ae, template, tmp_path, refused):
-    """Numbers go on from N, the rate with them; the run that comes of it is one like others."""
+    """Iterations are counted from N on, also for the learning rate; the result is a normal run."""
     options = command(data, tmp_path / "run", "--obj_dir", template, "--lambda_adv=0", *SHORT[1:], "--n_iters=2",
                       "--decay_batch=5", "--batches_done=4")
-    assert "holds no run to go on with" in refused(*options)
+    assert "holds no run to continue" in refused(*options)
     options = (*options, "--load_E", ae / "last.pt", "--load_G", ae / "last.pt")
     assert call(*options) == 0
     assert [(r["step"], r["lr"]) for r in metrics(tmp_path / "run")] == [(5, 1e-4), (6, pytest.approx(1e-5))]
@@ -181,7 +181,7 @@ def test_going_on_from_weights_as_the_published_program_does(data, ae, template,
 
 
 def test_resume_is_exact(data, featgan, tmp_path):
-    """Six steps in one go, or three and, in another process, three more."""
+    """Six steps at once equal three steps and three more in another process."""
     folder = tmp_path / "run"
     assert call(*command(data, folder, *SHORT[1:], "--n_iters=3")) == 0
     assert [r["step"] for r in metrics(folder)] == [1, 2, 3]
@@ -192,8 +192,8 @@ def test_resume_is_exact(data, featgan, tmp_path):
                        checkpoint(featgan, "last.prev.pt")["models"]) == []
 
 
-def test_every_loss_is_recorded_whoevers_turn_it_is(data, template, tmp_path):
-    """With the default --G_every and any even --log_step, each step of a record is the encoder's."""
+def test_every_loss_is_recorded_in_all_turns(data, template, tmp_path):
+    """With the default --G_every and an even --log_step, every recorded step is the encoder's turn."""
     options = ("--obj_dir", template, "--ckpt_step=3", "--sample_step=9", "--n_iters=4")
     assert call(*command(data, tmp_path / "all", *options, "--log_step=1")) == 0
     assert call(*command(data, tmp_path / "run", *options, "--log_step=2")) == 0
@@ -202,7 +202,7 @@ def test_every_loss_is_recorded_whoevers_turn_it_is(data, template, tmp_path):
         step = record["step"]
         assert record["discriminator"] == each[step - 1]["discriminator"] and "discriminator" not in each[step]
         assert all(record[k] == each[step][k] for k in ("silhouette", "confusion"))
-    # The checkpoint in between keeps what no record has yet.
+    # The checkpoint in between contains losses that no record has yet.
     assert checkpoint(tmp_path / "run", "last.prev.pt")["losses"]["discriminator"] == each[3]["discriminator"]
     kept = [{k: v for k, v in r.items() if k not in ("time", "images_per_s")} for r in metrics(tmp_path / "run")]
     os.replace(tmp_path / "run" / "last.prev.pt", tmp_path / "run" / "last.pt")
@@ -212,7 +212,7 @@ def test_every_loss_is_recorded_whoevers_turn_it_is(data, template, tmp_path):
 
 
 def test_resume_of_the_compared_method_is_exact(data, template, tmp_path):
-    """VPL draws its other views from the generator whose state the checkpoint keeps."""
+    """VPL draws its other views from the generator whose state is in the checkpoint."""
     options = ("--obj_dir", template, "--log_step=1", "--ckpt_step=2", "--sample_step=2", "--mode=trainCVPR19")
     assert call(*command(data, tmp_path / "whole", *options, "--n_iters=3")) == 0
     assert call(*command(data, tmp_path / "run", *options, "--n_iters=2")) == 0
@@ -262,7 +262,7 @@ def test_kill_in_the_middle_loses_only_steps(data, template, undisturbed, tmp_pa
     assert running.returncode == -signal.SIGKILL
     assert checkpoint(tmp_path / "run")["step"] in (40, 80) and metrics(tmp_path / "run")[-1]["step"] >= 44
     with open(tmp_path / "run" / "metrics.jsonl", "a") as out:
-        out.write('{"step": 99, "sil')  # a record cut short, as a crash of the machine leaves it
+        out.write('{"step": 99, "sil')  # an incomplete record, as after a crash of the machine
     assert call(*options, "--resume") == 0
     assert_same_run(tmp_path / "run", undisturbed)
     assert not list((tmp_path / "run").glob("*.part")) and not list((tmp_path / "run").glob("*.new"))
@@ -270,7 +270,7 @@ def test_kill_in_the_middle_loses_only_steps(data, template, undisturbed, tmp_pa
 
 @pytest.mark.parametrize("when, code", [(2, 75), (3, 0)])
 def test_an_interrupt_ends_the_step_first(when, code, data, template, tmp_path, monkeypatch, capsys):
-    """SIGINT during a step; in the last one there is nothing left to stop."""
+    """SIGINT during a step; during the last step it changes nothing."""
     import training
     step = training.Trainer.step
 
@@ -298,7 +298,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(data, featgan,
 def test_resume_at_the_end_changes_nothing(data, ae, template, tmp_path, capsys):
     folder = shutil.copytree(ae, tmp_path / "run")
     assert call(*command(data, folder, "--lambda_adv=0", "--obj_dir", template, *SHORT, "--resume")) == 0
-    assert "6 iterations already" in capsys.readouterr().out
+    assert "the run already has 6 iterations; to continue it, give a higher --n_iters" in capsys.readouterr().out
     assert differences(checkpoint(folder), checkpoint(ae)) == [] and metrics(folder) == metrics(ae)
 
 
@@ -326,7 +326,7 @@ def test_resume_with_another_option(other, named, data, ae, template, refused):
 # ---- divergence ------------------------------------------------------------------------------------
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, template, tmp_path):
-    """From step 4 on the rate is 1e26: step 4 is still well, step 5 is not."""
+    """From step 4 on the rate is 1e26: step 4 is still finite, step 5 is not."""
     done = process(*command(data, tmp_path / "run", "--obj_dir", template, "--decay_batch=3", "--log_step=1",
                             "--decay_order=1e30", "--n_iters=20", "--ckpt_step=3", "--sample_step=3"))
     assert done.returncode == 3 and done.stderr.count("\n") == 1, (done.returncode, done.stderr)
@@ -337,8 +337,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, template, tmp_path):
 
 
 @pytest.mark.parametrize("lr", ["1e30", "1e300"])
-def test_weights_that_left_at_a_checkpoint(lr, data, template, tmp_path, capsys):
-    """The first step throws the weights far away, and validation is due at once."""
+def test_weights_that_diverged_at_a_checkpoint(lr, data, template, tmp_path, capsys):
+    """The weights diverge in the first step, and validation is due right after it."""
     code = call(*command(data, tmp_path / "run", "--obj_dir", template, f"--lr={lr}", "--n_iters=3",
                          "--ckpt_step=1", "--sample_step=1", "--lambda_adv=0"))
     lines = capsys.readouterr().err.splitlines()

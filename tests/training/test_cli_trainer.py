@@ -1,4 +1,4 @@
-"""The parts of the training loop: whose turn it is, whom a loss teaches, the rate, the order of images."""
+"""Parts of the training loop: turns, the networks that a loss trains, the learning rate, the order of images."""
 import copy
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from command import CAR, TINY, script
 
 @pytest.fixture
 def trainer(data):
-    """Make a `Trainer` with fresh weights of seed 0; and a batch for it."""
+    """A function that makes a `Trainer` with new weights of seed 0, and a batch for it."""
     from datasets import CVPR18
     from training import Trainer
     cars = CVPR18(data, [CAR], "train", data / ".cache")
@@ -52,11 +52,11 @@ def test_the_encoders_turn_leaves_the_discriminator_alone(trainer):
 
 
 def test_going_on_does_not_depend_on_the_memory_order_of_what_was_saved(trainer):
-    """The fused Adam goes through memory: moments in another order would belong to other weights."""
+    """The fused Adam uses memory order: moments in another order would belong to other weights."""
     (first, batch), weights = trainer(), []
     first.step(1, batch)
     for reordered in (False, True):
-        state = copy.deepcopy(first.state())  # as a file is: nothing in it changes with the trainer
+        state = copy.deepcopy(first.state())  # a copy, like a file: the trainer does not change it
         if reordered:
             for kept in state["optimizers"]["E"]["state"].values():
                 kept |= {k: v.clone(memory_format=torch.contiguous_format) for k, v in kept.items()}
@@ -77,7 +77,7 @@ def test_learning_rate_is_that_of_a_loop_that_multiplies():
 
 
 def test_learning_rates_of_the_original_program():
-    """Recorded from it: decay_batch 2, every 2."""
+    """The values are recorded from the original program, with decay_batch 2 and a decay every 2 iterations."""
     from training import learning_rate
     options = SimpleNamespace(lr_schedule="constant", decay_batch=2, decay_every=2, decay_order=0.1)
     rates = [learning_rate(step, options, 1e-4) for step in range(1, 7)]
@@ -92,7 +92,7 @@ def test_sampler(batch_size):
     assert all(len(b) == batch_size for b in batches)
     epochs = np.concatenate(batches)[:steps * batch_size // 10 * 10].reshape(-1, 10)
     assert (np.sort(epochs) == np.arange(10)).all() and len({tuple(e) for e in epochs}) == len(epochs)
-    for step in (steps, 1, steps // 2 + 1, 2, 2):  # whatever was asked before
+    for step in (steps, 1, steps // 2 + 1, 2, 2):  # in any order of calls
         assert (sampler.batch(step) == batches[step - 1]).all()
         assert (Sampler(10, batch_size, seed=5).batch(step) == batches[step - 1]).all()
     assert (Sampler(10, 10, seed=6).batch(1) != Sampler(10, 10, seed=5).batch(1)).any()

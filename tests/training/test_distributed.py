@@ -1,4 +1,4 @@
-"""Several processes, here two of them on the CPU: the steps, files and figures of one."""
+"""Training in several processes, here two on the CPU, gives the steps, files and figures of one process."""
 import json
 import shutil
 import signal
@@ -19,7 +19,7 @@ LOSSES = ("silhouette", "smoothness", "prior", "discriminator", "confusion", "vi
 
 
 def start(*arguments, program=SCRIPT, count=2):
-    """The processes that torchrun would start, in the order of their ranks."""
+    """Start the processes that torchrun would start; returns them in the order of their ranks."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -31,7 +31,7 @@ def start(*arguments, program=SCRIPT, count=2):
 
 
 def ended(processes, seconds=120):
-    """[(exit code, stdout, stderr)] of processes, which must end."""
+    """Wait for processes to end; returns [(exit code, stdout, stderr)]."""
     try:
         return [(p.wait(), out, err) for p in processes for out, err in [p.communicate(timeout=seconds)]]
     finally:
@@ -45,7 +45,7 @@ def command(data, template, folder, *more):
 
 @pytest.fixture(scope="module")
 def told(data, template, tmp_path_factory):
-    """What processes.py tells, of two processes."""
+    """The result of processes.py in two processes."""
     result = tmp_path_factory.mktemp("processes") / "told.json"
     for code, out, err in ended(start(data, template, result, program=ROOT / "tests" / "programs" / "processes.py")):
         assert code == 0 and out == "" and err == "", err
@@ -69,7 +69,7 @@ def test_the_steps_of_two_processes_are_those_of_one(case, told, alone):
 
 def test_the_other_views_of_vpl_are_those_that_one_process_draws(told, alone):
     assert told["VPL views"] == alone["VPL views"] and alone["VPL views"][0] != alone["VPL views"][1]
-    # Until batch normalisation, of which each process on the CPU has its own, comes to the weights: step 2.
+    # Only step 1: each process on the CPU has its own batch normalisation, which changes the weights from step 2 on.
     first, wanted = (dict(of["VPL"][0]) for of in (told, alone))
     first.pop("discriminator"), wanted.pop("discriminator")
     assert first == pytest.approx(wanted, rel=1e-9)
@@ -84,7 +84,7 @@ def test_what_is_not_finite_in_one_process_changes_no_weight_in_any(told):
 
 @pytest.fixture(scope="module")
 def two(data, template, tmp_path_factory):
-    """Run folder of a run started by torchrun, and what it printed."""
+    """The folder of a run started by torchrun, and its output."""
     folder = tmp_path_factory.mktemp("two") / "run"
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
                            SCRIPT, *command(data, template, folder, *SHORT)], text=True, timeout=300,
@@ -117,7 +117,7 @@ def test_evaluation_of_two_processes_is_that_of_one_to_the_last_digit(two, data,
 
 
 def test_resumed_by_one_process_and_by_two(two, data, template, tmp_path):
-    """Each number of processes goes on with what the other has left; a signal to one of them ends both."""
+    """One process resumes a run of two processes, and two resume a run of one. A signal to one process ends both."""
     folder = shutil.copytree(two[0], tmp_path / "run")
     longer = "--n_iters=9", "--ckpt_step=3", "--sample_step=3", "--log_step=1", "--resume"
     assert call(*command(data, template, folder, *longer)) == 0
@@ -142,9 +142,9 @@ def test_a_process_that_dies_ends_the_others_with_a_sentence(victim, two, data, 
     begun = time.monotonic()
     code, _, err = ended(running, 30)[1 - victim]
     assert time.monotonic() - begun < 20
-    sentence = ("error: another process of this run has ended, so this one does too; what was saved before stays: go "
-                "on with --resume\n")
-    # Without torchrun, which does it elsewhere, process 0 also keeps the store that torch itself then misses.
+    sentence = ("error: another process of this run has ended, so this one ends too; the checkpoints are intact: "
+                "continue with --resume\n")
+    # torchrun keeps the store in its own process. Here process 0 has it, so torch prints errors when process 0 dies.
     assert code == 3 and (err.endswith(sentence) if victim == 0 else err == sentence)
     assert checkpoint(folder)["step"] == 6 and (folder / "run.lock").exists() == (victim == 0)
 
@@ -152,18 +152,18 @@ def test_a_process_that_dies_ends_the_others_with_a_sentence(victim, two, data, 
 # ---- what is refused ------------------------------------------------------------------------------------
 
 def test_a_batch_that_cannot_be_shared_out(data, template, tmp_path):
-    """What both processes see, here a batch that cannot be divided equally."""
+    """Both processes see the error, a batch that cannot be divided equally, but only one prints it."""
     before = listing(tmp_path)
     both = ended(start(*command(data, template, tmp_path / "run", *SHORT, "--batch_size=5")))
     assert [code for code, _, _ in both] == [2, 2] and listing(tmp_path) == before
     sentence = ("error: --batch_size=5 cannot be divided equally among 2 processes: give a multiple of their "
                 "number\n")
-    # Told once as long as process 0 keeps the store; torchrun does to the end.
+    # The message is printed once as long as the store exists: with torchrun to the end, here as long as process 0 runs.
     assert sentence in [err for _, _, err in both] and all(not err or err.endswith(sentence) for _, _, err in both)
 
 
 def test_modes_of_one_process(refused, monkeypatch, tmp_path):
-    """Before anybody is waited for, a mode of one process is refused; so is a group that is told in part."""
+    """A mode for one process is refused before the processes wait for each other; so is an incomplete environment."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     assert "--mode=MMD runs in one process: start it without torchrun" in refused("--mode=MMD", "--runs", tmp_path)
@@ -171,7 +171,7 @@ def test_modes_of_one_process(refused, monkeypatch, tmp_path):
 
 
 def test_a_loss_keeps_no_gradients(monkeypatch):
-    """On GPUs losses wait for the next record, many steps long."""
+    """On GPUs, losses are kept for many steps until the next record."""
     monkeypatch.setattr(distributed, "size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))
     layer = torch.nn.Linear(100, 100)

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: told by step and part, or skipped without a trace."""
+"""Losses and gradients that are not finite: the run stops and names step and part, or skips the step completely."""
 import math
 
 import pytest
@@ -14,7 +14,7 @@ def command(data, template, folder, *more):
 
 
 class Poison(torch.autograd.Function):
-    """What comes in goes out; its gradient becomes not a number."""
+    """The identity; its gradient is NaN."""
 
     @staticmethod
     def forward(_, value):
@@ -27,7 +27,7 @@ class Poison(torch.autograd.Function):
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """Poison some steps: a function of {step: part}; parts are the names of losses, or 'gradient'."""
+    """A function that makes a part of some steps NaN: {step: part}; parts are names of losses, or 'gradient'."""
     import losses
     from training import Trainer
     step, ill = Trainer.step, {}
@@ -70,8 +70,8 @@ def test_it_stops_and_says_where(part, told, poisoned, data, template, tmp_path,
 @pytest.mark.parametrize("mode", ["train", "trainCVPR19"])
 @pytest.mark.parametrize("part", ["smoothness", "gradient smoothness"])
 def test_a_step_is_skipped_without_a_trace(mode, part, poisoned, data, template, tmp_path):
-    """Networks, optimisers and the statistics of batch normalisation are those of a trainer that never
-    took the step."""
+    """Networks, optimisers and statistics of batch normalisation equal those of a trainer that did not take the
+    step."""
     from engine import runs
     from command import script
     from datasets import CVPR18
@@ -153,7 +153,7 @@ def test_skips_in_a_row_end_only_in_a_row():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
 def test_one_bad_entry_is_enough(value):
-    """1e30 is finite, but the square that Adam keeps of it is not."""
+    """1e30 is finite, but its square, which Adam keeps, is not."""
     layer = torch.nn.Linear(300, 200)
     for p in layer.parameters():
         p.grad = torch.randn_like(p)

@@ -1,4 +1,4 @@
-"""The fire test in short (tests/programs/fire.py): killed, frozen and starved runs end as one left alone."""
+"""A short run of tests/programs/fire.py: killed, frozen and failing runs end like an undisturbed one."""
 import re
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def test_a_few_kills_and_failing_writes(data, where):
 
 
 def test_it_notices_a_difference(data):
-    """A product whose resumed runs have other random numbers is found out."""
+    """It fails if resumed runs have other random numbers."""
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT / 'tests' / 'programs')!r})

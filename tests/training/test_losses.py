@@ -1,4 +1,4 @@
-"""Losses against plain NumPy loops typed from the method's formulas; gradients by finite differences."""
+"""Losses compared with plain NumPy loops of their formulas; gradients compared with finite differences."""
 import math
 
 import losses
@@ -65,7 +65,7 @@ def test_topology_has_every_edge_once_and_the_wings_of_inner_edges(faces, edges,
 
 
 def smoothness_by_hand(vertices, faces):
-    """Perpendiculars dropped from the edge's line to the opposite vertices, one edge at a time."""
+    """Smoothness from the perpendiculars between an edge and its opposite vertices, one edge at a time."""
     total = 0.0
     for mesh in vertices:
         for (a, b), opposite in edges_by_hand(faces).items():
@@ -179,7 +179,7 @@ def test_silhouette_loss():
     target[3:] *= .2
     value = float(losses.silhouette_loss(tensor(rendered), tensor(target)))
     assert value == pytest.approx(silhouette_by_hand(rendered, target), rel=1e-12)
-    # Not the IoU of the whole batch at once.
+    # It differs from the IoU of the whole batch.
     whole = silhouette_by_hand(rendered.reshape(1, 30, 7), target.reshape(1, 30, 7))
     assert abs(value - whole) > 1e-2
     s, t = tensor(rendered[:2, :3, :3]).requires_grad_(), tensor(target[:2, :3, :3])

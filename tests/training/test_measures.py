@@ -1,4 +1,4 @@
-"""Measures of shapes inside out, new views and readable poses, on shapes and codes whose figures are known."""
+"""The metrics for shapes that are inside out, new views and the pose probe, on examples with known values."""
 from metrics import measures
 from losses import priors
 import pytest
@@ -15,7 +15,7 @@ def seeded(seed=0):
 @pytest.mark.parametrize("name", list(DATASETS))
 @pytest.mark.parametrize("inward", [False, True])
 def test_inside_out_of_spheres(name, inward):
-    """0 of a sphere, 1 of one turned inside out, whichever way its template's faces go."""
+    """0 for a sphere, 1 for a sphere inside out, for both orientations of the template's faces."""
     dataset, (vertices, faces) = DATASETS[name], icosphere(1)
     faces = faces.flip(1) if inward else faces
     outward = priors.orientation(vertices, faces)
@@ -26,7 +26,7 @@ def test_inside_out_of_spheres(name, inward):
 
 
 def test_inside_out_of_a_part():
-    """Two spheres beside each other, one of them inside out: half of what is drawn, from most directions."""
+    """Two spheres side by side, one of them inside out: about half of the drawn pixels show backs."""
     vertices, faces = icosphere(1)
     two = torch.cat([.25 * vertices + torch.tensor([.3, 0, 0]), -.25 * vertices - torch.tensor([.3, 0, 0])])
     both = torch.cat([faces, faces + len(vertices)])
@@ -35,7 +35,7 @@ def test_inside_out_of_a_part():
 
 
 def test_own_and_new_views():
-    """Two objects, three views each; the prediction from one image of the second is that of the first."""
+    """Two objects with three views each; for one image of the second object, the first object is predicted."""
     vertices, faces = icosphere(2)
     flat = .4 * vertices * torch.tensor([1, .3, .6])
     other = .3 * vertices
@@ -91,7 +91,7 @@ def test_the_probe_is_seeded_and_leaves_the_generator_alone():
 
 
 def test_the_probe_asks_objects_that_it_has_not_seen():
-    """Codes that name object and pose by heart, without any rule: nothing carries over."""
+    """Random codes for every object and pose have no common rule, so the probe cannot generalise to other objects."""
     generator = seeded()
     poses, names = torch.arange(24).repeat(40), torch.arange(40).repeat_interleave(24)
     found = measures.pose_probe(torch.randn(960, 300, generator=generator), poses, names, CVPR18.pose_angle)

@@ -1,4 +1,4 @@
-"""The table of losses and the methods as a step uses them, and what one more of each may rely on."""
+"""The table of losses and the methods in a step, and adding one more of each."""
 from types import SimpleNamespace
 
 import losses
@@ -27,7 +27,7 @@ def gradients(trainer):
 
 @pytest.mark.parametrize("mode, prior", [("train", 1.0), ("trainCVPR19", 0.0)])
 def test_the_total_is_the_published_sum_to_the_bit(cars, mode, prior):
-    """As it was written out before there was a table of losses."""
+    """The sum is written out here, without the table of losses."""
     trainer, batch = trainer_of(cars, "--lambda_Lap=0.1", "--lambda_edge=0.2", mode=mode), cars.gather([3, 30, 50, 95])
     values, _ = trainer.step(1, batch)
     learnt = gradients(trainer)
@@ -40,7 +40,7 @@ def test_the_total_is_the_published_sum_to_the_bit(cars, mode, prior):
     total = total + 0.1 * losses.laplacian_loss(vertices, topology)
     total = total + 0.2 * losses.edge_length_loss(vertices, topology)
     total.backward()
-    if mode == "train":  # VPL draws two views in one call, whose gradients add up in another order
+    if mode == "train":  # VPL draws two views in one call; their gradients are added in another order
         assert all(torch.equal(a, b) for a, b in zip(learnt, gradients(same)))
     torch.testing.assert_close(learnt, gradients(same), rtol=1e-4, atol=1e-6)
     assert list(values) == ["silhouette", "smoothness", "prior", "laplacian", "edge", "discriminator"]
@@ -57,7 +57,7 @@ def test_losses_of_no_weight_are_not_taken(cars, more, taken):
 
 
 def test_one_more_loss_is_one_row(cars, monkeypatch):
-    """With state from the training data, and with cameras of its own."""
+    """A loss with `prepare` and `views`."""
     prepared = []
 
     def prepare(options, data, device):
@@ -96,7 +96,7 @@ def test_one_more_loss_is_one_row(cars, monkeypatch):
 
 
 def test_views_are_those_that_the_trainer_was_told(cars):
-    """VPL's: other views of the same objects, as the dataset draws them."""
+    """For VPL these are other views of the same objects, drawn by the dataset."""
     trainer, batch = trainer_of(cars, mode="trainCVPR19"), cars.gather([0, 9, 30, 60])
     torch.manual_seed(5)
     *_, cameras, poses = trainer.inputs(batch)
@@ -105,7 +105,7 @@ def test_views_are_those_that_the_trainer_was_told(cars):
     assert not (cameras == batch.cameras).any()
 
 
-def test_a_method_is_whole_or_cannot_be_made():
+def test_an_incomplete_method_cannot_be_made():
     class Half(methods.Method):
         def encoder_losses(self, step):
             return {}
@@ -115,11 +115,11 @@ def test_a_method_is_whole_or_cannot_be_made():
 
 def test_options_of_another_method_are_named():
     options = SimpleNamespace(mode="trainCVPR19")
-    assert methods.refused(options, "confusion") == "--confusion is of --mode=train: VPL has no such thing"
+    assert methods.refused(options, "confusion") == "--confusion belongs to --mode=train: VPL has no such option"
     assert methods.refused(options, "lr") is None
     assert methods.refused(SimpleNamespace(mode="train"), "confusion") is None
 
 
-def test_a_method_refuses_what_the_files_tell(cars):
+def test_a_method_can_refuse_options_that_do_not_fit_the_files(cars):
     with pytest.raises(InputError, match="--channels=7.*the 24 views of CVPR18, 25 in all"):
         trainer_of(cars, "--channels=7", mode="trainCVPR19")

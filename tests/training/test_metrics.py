@@ -1,4 +1,4 @@
-"""Voxel IoU, mean shape and MMD against loops typed from their definitions."""
+"""Voxel IoU, mean shape and MMD compared with loops from their definitions."""
 import math
 
 import metrics
@@ -136,7 +136,7 @@ def test_mmd_of_identical_groups_is_zero_and_grows_with_the_distance():
 
 
 def test_mmd_does_not_suffer_from_an_offset():
-    # Multiples of 1/256 stay exact beside 1e4 in single precision: the truth does not change.
+    # Multiples of 1/256 plus 1e4 are exact in single precision, so the true value does not change.
     groups = [np.round(g * 256) / 256 for g in codes(6, 9)]
     expected = mmd_by_hand(*groups)
     for offset in (0, 1e4, -1e4):
@@ -174,14 +174,14 @@ def test_pose_mmd_is_the_mean_over_pairs_of_poses():
     matrix, mean = metrics.pose_mmd(everything, poses, [3, 0, 6])
     assert mean == pytest.approx(np.mean(pairs), rel=1e-4)
     assert [float(matrix[i, j]) for i, j in ((0, 1), (0, 2), (1, 2))] == pytest.approx(pairs, rel=1e-4)
-    # Poses that are not asked for do not count.
+    # Poses outside of `bins` do not count.
     lonely = torch.cat([poses, torch.tensor([1])])
     with_lonely = torch.cat([everything, torch.full((1, 8), 50.0)])
     assert metrics.pose_mmd(with_lonely, lonely, [0, 3, 6])[1] == pytest.approx(np.mean(pairs), rel=1e-4)
 
 
 def test_shuffled_labels_keep_the_sizes_of_the_groups():
-    """Of codes that are two points, a pose each: labels permuted by a seed mix them."""
+    """Codes are two points, one for each pose; permuted labels mix them."""
     everything, poses = torch.eye(2).repeat_interleave(20, 0), torch.arange(2).repeat_interleave(20)
     apart, mixed, again, other = (metrics.pose_mmd(everything, poses, [0, 1], seed)[1] for seed in (None, 0, 0, 1))
     assert mixed == again != other and apart > 1 and mixed < 0.2 * apart

@@ -136,7 +136,7 @@ def test_discriminator_gives_log_probabilities():
     result = discriminator(codes).detach()
     np.testing.assert_allclose(result, scores - np.log(np.exp(scores).sum(1, keepdims=True)), atol=1e-5)
     np.testing.assert_allclose(result.exp().sum(1), 1, rtol=1e-5)
-    # Each code for itself: the others of the batch change nothing.
+    # The result for a code does not depend on the other codes of the batch.
     np.testing.assert_allclose(discriminator(codes[:1]).detach(), result[:1], atol=1e-6)
     large = discriminator(1e4 * codes)
     assert torch.isfinite(large).all() and (large <= 0).all()
@@ -220,7 +220,7 @@ def test_template_of_the_published_size():
 
 @pytest.mark.parametrize("make", [lambda: Encoder(8, width=8), lambda: ViewDiscriminator(4)])
 def test_convolutions_stay_in_the_fast_layout(make):
-    """Through loading weights that were saved in the other one."""
+    """Also after loading weights that were saved in the other layout."""
     network = make()
     network.load_state_dict({k: v.clone(memory_format=torch.contiguous_format) for k, v in make().state_dict().items()})
     weights = [m.weight for m in network.modules() if isinstance(m, torch.nn.Conv2d)]

@@ -1,4 +1,4 @@
-"""Pascal3D's networks: ResNet-18 as torchvision has it, and meshes symmetric in z."""
+"""Pascal3D's networks: torchvision's ResNet-18, and meshes symmetric in z."""
 import pytest
 import torch
 from models import ResNetEncoder, SymmetricMeshDecoder, icosphere, make_encoder
@@ -76,7 +76,7 @@ def test_the_encoder_that_goes_with_a_size():
 
 
 def test_symmetric_decoder():
-    """979 numbers: (x, y) of the 32 vertices on the plane z = 0, then (x, y, z) of the 305 beyond it."""
+    """979 numbers: (x, y) of the 32 vertices with z = 0, then (x, y, z) of the 305 vertices with z > 0."""
     template, _ = icosphere(3)
     decoder = SymmetricMeshDecoder(template, 16)
     assert decoder.bias_layer.out_features == 979 == 2 * 32 + 3 * 305

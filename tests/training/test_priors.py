@@ -1,4 +1,4 @@
-"""Losses of what no silhouette tells, against closed forms, finite differences and plain NumPy."""
+"""Losses from prior knowledge compared with closed forms, finite differences and plain NumPy."""
 from types import SimpleNamespace
 
 import losses
@@ -99,7 +99,7 @@ def test_random_rotations_are_rotations_and_spread_evenly():
 
 @pytest.mark.parametrize("name", list(DATASETS))
 def test_fronts_lie_before_backs_from_everywhere_unless_inside_out(name):
-    """Of a convex shape; turned inside out, every pixel shows a back first."""
+    """For a convex shape. If it is inside out, the nearest face of every pixel shows its back."""
     dataset, (vertices, faces) = DATASETS[name], bent()
     turned = vertices.float().expand(6, -1, -1) @ priors.random_rotations(6, torch.Generator().manual_seed(1))
     screens = dataset.for_pictures(turned, dataset.turntable(6))
@@ -170,7 +170,7 @@ def test_a_bank_that_does_not_fit_stays_on_the_host(cars, capsys, monkeypatch):
         return whole(data, device)
     monkeypatch.setattr(priors.Bank, "of", full)
     bank = priors.open_bank(SimpleNamespace(lambda_near=.5), cars, torch.device("cuda"))
-    assert bank.whole.device.type == "cpu" and "stay on the host" in capsys.readouterr().out
+    assert bank.whole.device.type == "cpu" and "stay in the memory of the host" in capsys.readouterr().out
 
 
 def test_one_view_for_the_whole_batch_is_that_of_one_of_its_images():
@@ -225,7 +225,8 @@ def test_the_plane_is_found_from_silhouettes(data, views):
 
 def test_without_a_plane_mirror_is_refused(cars, monkeypatch):
     monkeypatch.setattr(priors, "find_mirror", lambda data: (3, .71))
-    with pytest.raises(InputError, match="--lambda_mirror=0.5: no plane is found.*0.710 at best"):
+    with pytest.raises(InputError, match="--lambda_mirror=0.5: the training objects are not symmetric in any plane; "
+                                         "the best similarity of silhouettes and mirrored ones is 0.710"):
         priors.open_mirror(SimpleNamespace(lambda_mirror=.5), cars, torch.device("cpu"))
 
 
@@ -307,7 +308,7 @@ def test_a_run_with_everything_resumes_to_the_bit(data, template, tmp_path):
 
 @pytest.mark.parametrize("more, says", [
     (("--lambda_pressure=-1",), "is not a finite number from 0"), (("--lambda_near=nan",), "is not a finite number"),
-    (("--lambda_front=inf",), "is not a finite number"), (("--disc_width=8",), "--disc_width is of --mode=trainCVPR19")])
+    (("--lambda_front=inf",), "is not a finite number"), (("--disc_width=8",), "--disc_width belongs to --mode=trainCVPR19")])
 def test_weights_that_are_none_are_refused(refused, more, says):
     assert says in refused("--mode=train", "--ckpt_dir=x", *more, usage=True)
 
@@ -315,6 +316,6 @@ def test_weights_that_are_none_are_refused(refused, more, says):
 def test_pairs_of_one_view_are_refused(data, refused, tmp_path):
     line = refused("--mode=train", f"--data_dir={data}", f"--ckpt_dir={tmp_path}/x", *TINY, "--pairs=2",
                    "--trainViews=1")
-    assert "--pairs=2 needs two images of every object; 4 of 4 training objects have one" in line
+    assert "--pairs=2 needs two images of every object, but 4 of 4 training objects have one" in line
     assert "--batch_size=3 with --pairs=2" in refused(
         "--mode=train", f"--data_dir={data}", f"--ckpt_dir={tmp_path}/x", "--pairs=2", "--batch_size=3")

@@ -1,5 +1,5 @@
-"""The work of a training step stays on its device: what waits for a GPU, or cannot be recorded in a CUDA graph, is
-found without one, on torch's meta device, where tensors have shapes but no numbers."""
+"""A training step must not copy between device and host: that would wait for a GPU, and a CUDA graph could not record
+it. These tests need no GPU: they use torch's meta device, whose tensors have shapes but no numbers."""
 import contextlib
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ WAITS = ("_local_scalar_dense", "nonzero", "bincount", "unique", "item")
 
 
 class Watch(TorchDispatchMode):
-    """Operators that touch a tensor of the CPU or read numbers."""
+    """Records operators that use a CPU tensor or read numbers."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,8 @@ class Watch(TorchDispatchMode):
 
 
 class NoSteps:
-    """Adam's fused step has no meta kernel; that it does not wait is torch's own promise (`capturable`)."""
+    """Replaces the optimisers: Adam's fused step has no meta kernel. torch guarantees that it does not wait
+    (`capturable`)."""
 
     def __init__(self, module):
         self.module = module
@@ -45,7 +46,7 @@ class NoSteps:
 
 
 def on_meta(monkeypatch, arguments):
-    """A trainer without numbers, and inputs of a turn for it."""
+    """A trainer on the meta device, and inputs of a turn for it."""
     import neural_renderer as nr
     from training import Trainer
     options = script().parse([*arguments, "--batch_size=4"])
@@ -76,7 +77,7 @@ def on_meta(monkeypatch, arguments):
 
 
 def bank(options):
-    """Of 6 images in 10 pose bins."""
+    """A bank of 6 images in 10 pose bins."""
     dataset = DATASETS[options.dataset]
     side = dataset.silhouette_size(options.img_size)
     cameras = {"CVPR18": torch.zeros(6, dtype=torch.int64), "NIPS17": torch.zeros(6, 3),
@@ -96,12 +97,12 @@ def test_nothing_goes_between_device_and_host(arguments, monkeypatch):
     for encoders_turn in (False, True):
         with Watch() as watch:
             values, norms = trainer._turn(encoders_turn, *inputs)
-        assert not watch.found - {"aten.zeros.default"} and watch.seen > 100  # made and left where it is
+        assert not watch.found - {"aten.zeros.default"} and watch.seen > 100  # zeros made on the CPU and not copied
         assert all(v.device == META and v.dim() == 0 for v in (*values.values(), *norms.values()))
         assert set(norms) == ({"E", "G"} if encoders_turn else {"E", "G", "D"})
 
 
-def test_what_is_looked_for_is_found():
+def test_copies_between_device_and_host_are_found():
     with Watch() as watch:
         torch.zeros(2, device=META) + torch.tensor(1.0)
         torch.bincount(torch.arange(3))

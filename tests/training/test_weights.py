@@ -1,5 +1,5 @@
-"""--load_E, --load_G, --load_D: state dicts as the published program writes them, run files of ours, and what
-is neither. The hand-made files have the published names and layout; the reference is written out here."""
+"""--load_E, --load_G, --load_D: state dicts of the published program, run files of this program, and other files.
+The hand-made state dicts have the published names and layout; the reference is written out here."""
 import json
 import pickle
 import shutil
@@ -25,7 +25,7 @@ def layer(name, *shape):
 
 
 def published(part, step=2):
-    """A state dict; layers that learn are every `step`-th, between them are those without weights."""
+    """A state dict. Every `step`-th layer has weights; the numbers between belong to layers without."""
     if part == "E":
         channels = (4, WIDTH, 2 * WIDTH, 4 * WIDTH)
         state = {}
@@ -83,14 +83,14 @@ def test_published_weights_predict_what_they_should(step, zipped, template, tmp_
 
 
 def test_weights_for_images_in_bgr_order_are_turned(template, files):
-    """The published program read those of NIPS17 by OpenCV; ours are RGB."""
+    """The published program read the images of NIPS17 with OpenCV as BGR; this program reads RGB."""
     bgr = IMAGES[:, [2, 1, 0, 3]]
     model = load_weights(files["E"], files["G"], settings={"obj_dir": template, "dataset": "NIPS17"})
     torch.testing.assert_close(model.predict(IMAGES).codes, reference(bgr, published("E"), published("G"))[0])
 
 
 def test_weights_of_a_resnet_and_a_symmetric_decoder(tmp_path):
-    """Those of Pascal3D at 224 px, with our names and with the published ones, whose classifier is never used."""
+    """The networks of Pascal3D at 224 px, with our names and with the published names, whose classifier is not used."""
     encoder, decoder = resnet()
     torch.save(decoder.state_dict(), tmp_path / "G")
     images = torch.rand(2, 3, 224, 224)
@@ -103,7 +103,7 @@ def test_weights_of_a_resnet_and_a_symmetric_decoder(tmp_path):
 
 
 def resnet():
-    """A small ResNet whose batch normalisation has seen something, and a symmetric decoder of its codes."""
+    """A small ResNet whose batch normalisation has seen images, and a symmetric decoder for its codes."""
     from models import SymmetricMeshDecoder, make_encoder
     torch.manual_seed(0)
     encoder, decoder = make_encoder(224, 3, 32, 4), SymmetricMeshDecoder(icosphere(3)[0], 32)
@@ -116,7 +116,7 @@ def published_resnet(encoder):
 
 
 def published_view_discriminator(views=24):
-    """VPL's: every layer of `model` is numbered, those without weights too."""
+    """The state dict of VPL's discriminator. All layers of `model` are numbered, including those without weights."""
     state, before = {}, 1 + views
     for width, conv, norm in ((128, 0, None), (256, 2, 3), (512, 5, 6), (1024, 8, 9)):
         state |= layer(f"model.{conv}", width, before, 4, 4)
@@ -129,7 +129,7 @@ def published_view_discriminator(views=24):
 
 
 def test_published_weights_of_a_view_discriminator(tmp_path):
-    """The logit by plain torch functions, from the file."""
+    """Compare with the logit from plain torch functions and the file."""
     from engine import weights
     from models import ViewDiscriminator
     state = published_view_discriminator()
@@ -150,7 +150,7 @@ def test_published_weights_of_a_view_discriminator(tmp_path):
 
 
 def test_training_starts_from_published_names(template, data, tmp_path):
-    """Pascal3D's encoder is tried by its own test; VPL's discriminator goes through the command line."""
+    """VPL's discriminator on the command line; Pascal3D's encoder has its own test."""
     state = published_view_discriminator()
     torch.save(state, tmp_path / "D.ckpt")
     assert call("--mode=trainCVPR19", "--data_dir", data, "--ckpt_dir", tmp_path / "run", *TINY, "--n_iters=1",
@@ -191,7 +191,7 @@ def weights_of(files, template, *parts):
 
 
 def test_evaluation(files, template, data, tmp_path):
-    """By --load_E and --load_G, and of the folder of a published program's folders: the same figures."""
+    """--load_E with --load_G, and a folder of folders of the published program, give the same figures."""
     assert call("--mode=evaluation", "--data_dir", data, "--sample_dir", tmp_path / "out", "--device=cpu",
                 *weights_of(files, template, "E", "G")) == 0
     assert call("--mode=evaluation", "--data_dir", data, "--ckpt_dir", tmp_path, "--device=cpu",
@@ -218,7 +218,7 @@ def test_pictures(files, template, data, tmp_path):
 
 
 def test_mmd_and_t_sne_need_only_encoders(files, ae, data, tmp_path):
-    """Several of them, side by side with run folders: one table."""
+    """Several encoders and run folders in one table."""
     assert call("--mode=MMD", "--data_dir", data, "--runs", ae, "--load_E", files["E"], ae / "last.pt",
                 "--sample_dir", tmp_path / "out", "--device=cpu") == 0
     runs = json.loads((tmp_path / "out" / "MMD_test.json").read_text())["runs"]
@@ -229,8 +229,8 @@ def test_mmd_and_t_sne_need_only_encoders(files, ae, data, tmp_path):
 
 
 def test_training_starts_from_them(files, template, data, tmp_path):
-    """A first step at a rate of nearly nothing leaves the weights as they were given; resuming does not read
-    them again."""
+    """With a very low learning rate, the first step leaves the given weights unchanged. Resuming does not read them
+    again."""
     command = ["--mode=train", "--data_dir", data, "--ckpt_dir", tmp_path / "run", *TINY, "--enc_width=2",
                "--n_iters=2", "--lr=1e-12", *weights_of(files, template, "E", "G", "D")]
     assert call(*command) == 0
@@ -247,7 +247,7 @@ def test_training_starts_from_them(files, template, data, tmp_path):
 
 @pytest.fixture
 def told(refused, files, template, data, tmp_path):
-    """The one line that a mode says of weights it refuses."""
+    """A function that returns the one error line of a mode for refused weights."""
     def check(*parts, mode="evaluation", more=()):
         return refused(f"--mode={mode}", "--data_dir", data, "--sample_dir", tmp_path / "no", "--device=cpu",
                        *weights_of(files, template, *parts), *more)
@@ -255,7 +255,7 @@ def told(refused, files, template, data, tmp_path):
 
 
 class Runs:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path):
         self.path = str(path)

@@ -1,4 +1,4 @@
-"""The solid rule does not ask which way faces are turned, nor how often they stand."""
+"""The solid rule does not depend on the orientation of faces, nor on duplicated faces."""
 import numpy as np
 import pytest
 import torch
@@ -36,8 +36,8 @@ def test_closed_meshes_however_their_faces_are_turned_and_doubled(mesh, size):
         assert np.array_equal(solid(other, size), whole)
 
 
-def test_row_5():
-    """8672 cells of a sphere, also doubled, also turned at random."""
+def test_a_sphere_keeps_its_volume():
+    """With its faces as they are, doubled, and reversed at random."""
     mesh = triangles(icosphere(3, 0.4, (0.5, 0.5, 0.5)))
     count = solid(mesh).sum()
     assert abs(count - 4 / 3 * np.pi * (.4 * 32) ** 3) < .03 * count
@@ -54,7 +54,7 @@ def test_thin_shells_and_plates_keep_their_thickness():
     shell = np.concatenate([SPHERE, inner[:, ::-1]])
     expected = solid(SPHERE, 64) & ~solid(inner, 64)
     assert np.array_equal(solid(shell, 64), expected)
-    for seed in range(3):  # at the edges of the cavity three axes disagree nowhere: parity knows no signs
+    for seed in range(3):  # parity is exact for every orientation of the faces
         assert np.array_equal(solid(turned(shell, seed), 64), expected)
     plate = triangles(box((.1, .5, .1), (.9, .5, .9)))  # closed, without thickness
     for mesh in (plate, turned(plate, 0), np.concatenate([plate, plate[:, ::-1]])):
@@ -66,11 +66,11 @@ def test_parts_that_overlap_are_their_union_where_they_are_turned_alike():
     union = solid(one) | solid(other)
     for mesh in (np.concatenate([one, other]), np.concatenate([one, other])[:, ::-1]):
         assert np.array_equal(solid(mesh), union)
-    opened = np.delete(np.concatenate([one, other]), np.arange(12), 0)  # a hole: the rest goes on by winding
+    opened = np.delete(np.concatenate([one, other]), np.arange(12), 0)  # a hole: other lines still use the winding number
     assert (solid(opened) ^ union).sum() < .02 * union.sum()
 
 
-def test_half_a_sphere_is_filled_where_two_axes_see_both_its_sides():
+def test_half_a_sphere_is_filled_where_lines_of_two_axes_cross_both_its_sides():
     open_half = SPHERE[(SPHERE[:, :, 0] < .5).all(1)]
     assert np.array_equal(solid(open_half)[:14], solid(SPHERE)[:14])
     assert not solid(open_half)[20:].any()

@@ -1,4 +1,4 @@
-"""Both voxel rules against slow implementations of their own, in exact arithmetic where it matters."""
+"""Both voxel rules compared with slow implementations, in exact arithmetic where it matters."""
 from collections import deque
 
 import numpy as np
@@ -12,7 +12,7 @@ from voxelization import reference
 
 
 def as_integers(values, size):
-    """Grid coordinates value * size times a common power of two, and that power. Exact."""
+    """(value * size * scale as exact integers, scale), where scale is a power of two."""
     ratios = [float(v).as_integer_ratio() for v in values.ravel()]
     scale = max(denominator for _, denominator in ratios)
     integers = [n * (scale // d) * size for n, d in ratios]
@@ -60,7 +60,7 @@ def surface_by_hand(faces, size):
 
 
 def filled_by_hand(surface):
-    """Breadth-first flood from outside of the grid; what it does not reach is solid."""
+    """Breadth-first flood from outside of the grid. Cells that it does not reach are solid."""
     room = np.pad(surface, 1)
     outside = np.zeros_like(room)
     outside[0, 0, 0] = True
@@ -107,7 +107,7 @@ def lump(seed, radius=0.35):
 
 
 def on_the_grid(seed, size, count=30):
-    """Corners on grid lines and half-way between them, so that everything touches."""
+    """Triangles with corners on grid lines and half-way between them, so that they touch everywhere."""
     random = np.random.default_rng(seed)
     return (random.integers(-2, 2 * size + 3, (count, 3, 3)) / (2 * size)).astype(np.float64)
 
@@ -136,7 +136,7 @@ def test_published_rule_bit_for_bit(name, size):
 def test_published_rule_where_everything_touches(size, seed):
     faces = on_the_grid(seed, size)
     assert np.array_equal(voxelize(faces, size), published_by_hand(faces, size))
-    for face in faces[:12, None]:  # alone a triangle encloses little: the surface itself is seen
+    for face in faces[:12, None]:  # single triangles enclose nothing, so only the surface is compared
         expected = published_by_hand(face, size)
         assert np.array_equal(voxelize(face, size), expected)
         assert np.array_equal(reference.published(face, size), expected)
@@ -144,7 +144,7 @@ def test_published_rule_where_everything_touches(size, seed):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 63, 64, 128])
 def test_published_rule_at_other_sizes(size):
-    """Around the 64 voxels that the flood takes at once."""
+    """Sizes around 64, the number of voxels that the flood processes at once."""
     faces = np.concatenate([triangles(box((0.2, 0.2, 0.1), (0.8, 0.7, 0.9))), soup(4, 5)])
     assert np.array_equal(voxelize(faces.astype(np.float32), size),
                           published_by_hand(faces.astype(np.float32), size))
@@ -153,7 +153,7 @@ def test_published_rule_at_other_sizes(size):
 @pytest.mark.parametrize("size", [8, 32, 65])
 @pytest.mark.parametrize("large", range(9))
 def test_large_triangles_among_small_ones(large, size):
-    """The kernel takes eight triangles at once, and those by themselves that would keep the others waiting."""
+    """The kernel processes eight triangles at once, but large ones separately."""
     random = np.random.default_rng(large)
     faces = soup(large, 16, spread=0.12).reshape(2, 8, 3, 3)
     for block in faces:
@@ -165,7 +165,7 @@ def test_large_triangles_among_small_ones(large, size):
 
 
 def test_a_winding_corridor_is_outside():
-    """Air that comes in through a maze: the flood must turn often. Walls leave a thin corridor."""
+    """The walls leave a thin corridor, a maze in which the flood must turn often."""
     size, walls = 33, []
     for k in range(1, 8):
         gap = (0.0, 0.82) if k % 2 else (0.18, 1.0)
@@ -181,7 +181,7 @@ def test_a_winding_corridor_is_outside():
 
 @pytest.mark.parametrize("side", [None, *range(6)])
 def test_air_comes_in_at_any_end_of_a_long_box(side):
-    """Sides 2k and 2k + 1 are the ends along axis k; along the last the flood takes 64 cells a step."""
+    """Sides 2k and 2k + 1 are the ends along axis k. Along the last axis the flood processes 64 cells per step."""
     axis, size = 2 if side is None else side // 2, 150
     low, high = np.full(3, 0.45), np.full(3, 0.55)
     low[axis], high[axis] = 0.1, 0.9
@@ -193,7 +193,7 @@ def test_air_comes_in_at_any_end_of_a_long_box(side):
 
 
 def test_grid_axis_k_is_coordinate_k():
-    """A bar along x, another shorter one along y: no two axes are alike."""
+    """A bar along x and a shorter one along y, so that all axes differ."""
     faces = np.concatenate([triangles(box((0.125, 0.5, 0.25), (0.875, 0.625, 0.375))),
                             triangles(box((0.125, 0.5, 0.25), (0.25, 0.875, 0.375)))])
     # The published rule adds a cell below each low side and the cells that a high side bounds.
@@ -202,7 +202,7 @@ def test_grid_axis_k_is_coordinate_k():
         grid = rule(faces, 16)
         extent = [np.flatnonzero(grid.any(tuple({0, 1, 2} - {k}))) for k in range(3)]
         assert [(e[0], e[-1]) for e in extent] == ends
-        # Neither a bar nor the other: what is drawn is an L in the first two coordinates.
+        # The two bars form an L in the first two coordinates; the cell beside both bars is empty.
         assert grid[12, 8].any() and grid[3, 12].any() and not grid[12, 12].any()
 
 
@@ -246,7 +246,7 @@ def test_solid_sphere_has_its_volume():
 
 
 def box_by_hand(low, high, size):
-    """Cells whose centre lies within; a shared side belongs to the cell on one side only."""
+    """Cells whose centre lies in the box; each side owns the centres on it at one end only."""
     return np.logical_and(centres(size) >= low, centres(size) < high).all(-1)
 
 
@@ -257,7 +257,7 @@ def test_solid_box_between_cells():
 
 
 def test_solid_box_with_sides_through_centres():
-    """Whichever of two opposite sides owns the centres on it, the result is a whole box."""
+    """Exactly one of two opposite sides owns the centres on it, so the result is a box of the right size."""
     low, high = np.array([2.5, 3.5, 1.5]) / 16, np.array([9.5, 12.5, 14.5]) / 16
     for order in ([0, 1, 2], [2, 1, 0]):
         grid = voxelize_solid(triangles(box(low, high))[:, order], 16)
@@ -299,7 +299,7 @@ def test_solid_agrees_with_the_reference_where_everything_touches(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_solid_is_what_a_winding_number_says(seed):
-    """Solid angles (van Oosterom & Strackee 1983) know nothing of axes, lines or edges."""
+    """Compare with solid angles (van Oosterom & Strackee 1983), which do not depend on axes, lines or edges."""
     faces, size = lump(seed).astype(np.float64), 16
     inside = np.zeros(size ** 3)
     for a, b, c in faces[:, :, None] - centres(size).reshape(1, 1, -1, 3):
@@ -360,7 +360,7 @@ def test_threads_types_and_layout_change_nothing(rule):
 def test_numbers_that_are_not_finite_are_refused(rule, bad):
     batch = torch.rand(3, 4, 3, 3)
     batch[1, 2, 0, 1] = bad
-    with pytest.raises(ValueError, match="faces must be finite, mesh 1 "):
+    with pytest.raises(ValueError, match="faces must be finite, but mesh 1 "):
         rule(batch, 8)
 
 
@@ -394,7 +394,7 @@ def test_normalize_fits_the_box_of_the_whole_batch(size):
     assert not torch.equal(alone[0], got[1]), "the scale is that of the batch"
 
 
-def test_normalize_forgets_place_and_size():
+def test_normalize_does_not_depend_on_position_and_size():
     faces = torch.from_numpy(lump(0))[None].double()
     expected = voxelization.voxelize(faces, 32, normalize=True)
     assert torch.equal(voxelization.voxelize(faces * 8 + 4, 32, normalize=True), expected)
@@ -402,7 +402,7 @@ def test_normalize_forgets_place_and_size():
     assert voxelization.voxelize(point, 8, normalize=True).sum() == 1
 
 
-# ---- what an IoU is made of --------------------------------------------------------------------------
+# ---- overlap -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kernels", ["compiled", "reference"])
@@ -424,8 +424,8 @@ def test_overlap_counts_cells_of_both_and_of_either(size, kernels, monkeypatch):
     (torch.ones(2, 4, 4, 4), torch.ones(2, 4, 4, 4) > 0, "a must be a bool tensor of shape .* got float32"),
     (torch.ones(2, 4, 4, 4) > 0, torch.ones(4, 4, 4) > 0, r"b must be a bool tensor .* got bool of shape \(4, 4, 4\)"),
     (torch.ones(2, 4, 4, 4) > 0, torch.ones(2, 4, 4, 5) > 0, r"b must have the shape \(2, 4, 4, 4\) of a"),
-    (torch.ones(2, 4, 4, 4) > 0, torch.ones(3, 4, 4, 4) > 0, "or its grids only one"),
+    (torch.ones(2, 4, 4, 4) > 0, torch.ones(3, 4, 4, 4) > 0, "or hold one grid of that size"),
     (None, torch.ones(3, 4, 4, 4) > 0, "got NoneType")])
-def test_grids_that_do_not_fit_are_named(a, b, message):
+def test_grids_of_different_shapes_are_refused(a, b, message):
     with pytest.raises(ValueError, match=message):
         voxelization.overlap(a, b)
