@@ -76,7 +76,7 @@ def test_the_command_on_a_thin_object(change, thin, tmp_path, capsys):
     code = call("--mode=check_data", "--data_dir", tmp_path, "--sample_dir", tmp_path / "out", "--split=val")
     said = capsys.readouterr().out
     if change is None:
-        assert code == 0 and "all that is there is sound" in said
+        assert code == 0 and "everything found is in order" in said
     else:
         assert code == 1 and "an axis of the voxels or of the camera is not as published" in said
 

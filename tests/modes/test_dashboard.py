@@ -470,4 +470,4 @@ def test_other_bad_input(ae, refused, absent, tmp_path, capsys, monkeypatch):
     assert call("--mode=dashboard", "--ckpt_dir", ae, "--visdom_env=run", "--visdom_port", absent.port) == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("error: the visdom server http://localhost:")
-    assert "does not answer; one starts with python -m visdom.server -bind_local -port" in said[0]
+    assert "does not answer; start one with python -m visdom.server -bind_local -port" in said[0]
