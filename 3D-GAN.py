@@ -126,6 +126,8 @@ def parser():
                              "train starts from them, other modes use them instead of CKPT_DIR")
     g.add_argument("--load_E", nargs="+", metavar="FILE", help="encoder (MMD and t_SNE: several, side by side)")
     g.add_argument("--load_G", metavar="FILE", help="mesh decoder; --obj_dir names its template")
+    g.add_argument("--load_T", metavar="FILE", help="texture decoder (default: that of LOAD_G where this is the file "
+                                                    "of a run with colours; train: none)")
     g.add_argument("--load_D", metavar="FILE", help="discriminator (train)")
 
     for title, options in by_modes().items():
@@ -181,6 +183,8 @@ def unread(options, given):
                     "val and test, in their own colours")
         if name == "colors" and not options.mesh_dir:
             return "--colors is for --mesh_dir; the built-in shapes have --palette"
+        if name in ("up", "front", "grid_surface", "voxels") and modes and not options.mesh_dir:
+            return f"--{name} is for the files of --mesh_dir, which is not given"
         if not trains:
             continue
         if modes and options.data_dir and not options.resume:
@@ -197,6 +201,10 @@ def unread(options, given):
             return f"--{name} is an option of --dataset={' and '.join(readers)}, not of {options.dataset}"
         if refused(options, name):
             return refused(options, name)
+        if name in train.COLOURS and name != "texture" and options.texture == "none":
+            return f"--{name} is of --texture=faces and cubes; without colours nothing looks at it"
+        if name == "texture_size" and options.texture == "faces":
+            return "--texture_size is of --texture=cubes: a face has one colour"
     if options.preset == "best" and not trains:
         return f"--preset is an option of --mode={' and '.join(METHODS)}, not of {options.mode}"
     if options.preset == "best" and options.confusion == "log2" and "confusion" in given:

@@ -15,7 +15,7 @@ from engine import checkpoints, weights
 from engine.arguments import need
 from errors import Divergence, InputError
 from losses.priors import orientation
-from models import MeshDecoder, SymmetricMeshDecoder, icosphere, make_encoder
+from models import MeshDecoder, SymmetricMeshDecoder, TextureDecoder, icosphere, make_encoder
 
 
 RUNS = {"runs": dict(nargs="+", metavar="DIR",
@@ -28,9 +28,11 @@ class Prediction:
     faces: torch.Tensor     # (F, 3)
     codes: torch.Tensor     # (B, latent_dim)
     outward: int = 1        # -1 if the template's faces are clockwise seen from outside
+    textures: torch.Tensor | None = None  # (B, F, T, T, T, 3) in [0, 1], of a run with --texture
 
     def cpu(self):
-        return Prediction(self.vertices.cpu(), self.faces.cpu(), self.codes.cpu(), self.outward)
+        textures = None if self.textures is None else self.textures.cpu()
+        return Prediction(self.vertices.cpu(), self.faces.cpu(), self.codes.cpu(), self.outward, textures)
 
 
 def load_template(path: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,6 +44,17 @@ def load_template(path: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     except (OSError, ValueError) as error:
         raise InputError(f"--obj_dir={path} is not a template mesh that can be read: {error}") from None
     return vertices, faces.long()
+
+
+def _texture_decoder(options, template, faces, encoder, channels):
+    """The `TextureDecoder` of the options (a dict), None without --texture. It draws its weights aside, so that the
+    other networks begin as they do without it."""
+    if options.get("texture", "none") == "none":
+        return None
+    own = options["texture_dim"]
+    with torch.random.fork_rng(devices=[]):
+        return TextureDecoder(template, faces, 1 if options["texture"] == "faces" else options["texture_size"],
+                              own or options["latent_dim"], encoder.num_features if own else None, channels)
 
 
 class Model:
@@ -59,6 +72,7 @@ class Model:
             self.decoder = decoder(template, options["latent_dim"])
         except ValueError as error:
             raise InputError(f"--obj_dir={options.get('obj_dir')} with --symmetric: {error}") from None
+        self.texture = _texture_decoder(options, template, self.faces, self.encoder, self.dataset.channels)
         self.outward = orientation(template, self.faces)  # -1: the faces are clockwise seen from outside
         self.step = 0
         self.source = None
@@ -71,20 +85,28 @@ class Model:
         self.encoder.to(device)
         if self.decoder is not None:
             self.decoder.to(device)
+        if self.texture is not None:
+            self.texture.to(device)
         self.faces = self.faces.to(device)
         return self
 
     def modules(self):
-        return {"E": self.encoder, "G": self.decoder}
+        return {"E": self.encoder, "G": self.decoder, **({"T": self.texture} if self.texture is not None else {})}
+
+    def read(self, images):
+        """Shape codes (B, latent_dim) and colour codes (B, d), None without --texture, of images."""
+        features = self.encoder.features(images)
+        codes = self.encoder.code(features)
+        return codes, None if self.texture is None else self.texture.code(images, codes, features)
 
     def predict(self, images: torch.Tensor, batch_size: int = 256) -> Prediction:
         """`Prediction` from images (B, C, H, W), float in [0, 1], of the training's size. C is 4, RGBA; for Pascal3D
         it is 3, RGB."""
-        codes = self.encode(images, batch_size)
+        codes, colour_codes = self.codes(images, batch_size)
         vertices = self.decode(codes, batch_size)
         if not torch.isfinite(vertices).all():
             raise Divergence(f"the model of step {self.step} predicts vertices that are not finite")
-        return Prediction(vertices, self.faces, codes, self.outward)
+        return Prediction(vertices, self.faces, codes, self.outward, self.colour(colour_codes, batch_size))
 
     @torch.no_grad()
     def decode(self, codes: torch.Tensor, batch_size: int = 256) -> torch.Tensor:
@@ -96,8 +118,20 @@ class Model:
         return torch.cat(vertices)
 
     @torch.no_grad()
+    def colour(self, colour_codes: torch.Tensor | None, batch_size: int = 256) -> torch.Tensor | None:
+        """Textures (B, F, T, T, T, 3) of colour codes; None for None."""
+        if colour_codes is None:
+            return None
+        return torch.cat([self.texture.cubes(self.texture(part))
+                          for part in colour_codes.to(self.device).split(batch_size)])
+
     def encode(self, images: torch.Tensor, batch_size: int = 256) -> torch.Tensor:
         """Shape codes (B, latent_dim) from images, as in `predict`."""
+        return self.codes(images, batch_size)[0]
+
+    @torch.no_grad()
+    def codes(self, images, batch_size=256):
+        """Shape codes (B, latent_dim) and colour codes (B, d), None without --texture, from images, as in `predict`."""
         side = self.options["img_size"]
         if not isinstance(images, torch.Tensor) or images.dim() != 4 or \
                 images.shape[1:] != (self.dataset.channels, side, side) or not images.is_floating_point():
@@ -107,9 +141,9 @@ class Model:
                              f"{side}, {side}), got {got}")
         was_training = self.encoder.training
         self.encoder.eval()
-        codes = [self.encoder(part.to(self.device)) for part in images.split(batch_size)]
+        codes, colours = zip(*[self.read(part.to(self.device)) for part in images.split(batch_size)])
         self.encoder.train(was_training)
-        return torch.cat(codes)
+        return torch.cat(codes), None if self.texture is None else torch.cat(colours)
 
 
 def load_run(folder: str | os.PathLike, flag: str = "last", device: str | torch.device = "cpu",
@@ -142,6 +176,7 @@ def load_run(folder: str | os.PathLike, flag: str = "last", device: str | torch.
         except (RuntimeError, KeyError) as error:
             raise InputError(f"the checkpoint in {folder} does not fit its own options: "
                              f"{str(error).splitlines()[0]}") from None
+    refuse_other_texture(settings or {}, model, f"the run in {folder}")
     model.step, model.source = state["step"], folder
     return model.to(device)
 
@@ -151,6 +186,14 @@ def refuse_other_dataset(settings, model, source):
     if settings.get("dataset") not in (None, model.dataset.name):
         raise InputError(f"--dataset={settings['dataset']}: {source} was trained on {model.dataset.name} and "
                          "needs its cameras and files; leave --dataset out")
+
+
+def refuse_other_texture(settings, model, source):
+    """Raise InputError if --texture asks for colours that a model does not have."""
+    asked, has = settings.get("texture") or "none", model.options.get("texture", "none")
+    if asked not in ("none", has):
+        raise InputError(f"--texture={asked}: {source} was trained " + (
+            "without colours" if has == "none" else f"with --texture={has}") + f"; train one with --texture={asked}")
 
 
 def split_of(options, dataset):
@@ -184,10 +227,16 @@ def load_weights(load_E: str, load_G: str | None = None, device: str | torch.dev
     settings = settings or {}
     encoder, run = weights.read_encoder(load_E, DATASETS[settings.get("dataset") or DEFAULT])
     decoder, other_run = weights.read(load_G, "G") if load_G else ({}, {})
+    coloured = other_run.get("options", {}).get("texture", "none") != "none"
+    load_T = settings.get("load_T") or (load_G if coloured else None)
+    colours, coloured_run = weights.read(load_T, "T") if load_T and load_G else ({}, {})
     known = {"dataset": DEFAULT, "latent_dim": 512, "img_size": 64, "enc_width": 64,
              **{name: value for name, value in settings.items() if value is not None}, **run.get("options", {}),
              **weights.sizes(encoder, f"--load_E={load_E}")}
     known["obj_dir"] = settings.get("obj_dir") or other_run.get("options", {}).get("obj_dir")
+    asked = coloured_run.get("options", settings)
+    known |= {name: asked.get(name) for name in ("texture", "texture_size", "texture_dim")} if colours else \
+        {"texture": "none"}
     takes = decoder["fclayers.0.weight"].shape[1:] if "fclayers.0.weight" in decoder else ()
     if takes and takes[0] != known["latent_dim"]:
         raise InputError(f"--load_E={load_E} gives codes of {known['latent_dim']} numbers, but --load_G={load_G} "
@@ -203,6 +252,12 @@ def load_weights(load_E: str, load_G: str | None = None, device: str | torch.dev
         weights.put_into(model.decoder, decoder, f"--load_G={load_G}", "G")
     else:
         model.decoder = None
+    if colours:
+        if model.texture is None:
+            raise InputError(f"--load_T={load_T} does not tell what it is of: give the --texture, --texture_size and "
+                             "--texture_dim of its training")
+        weights.put_into(model.texture, colours, f"--load_T={load_T}", "T")
+    refuse_other_texture(settings, model, f"--load_G={load_G}")
     model.step, model.source = run.get("step"), load_E
     return model.to(device)
 

@@ -220,7 +220,8 @@ def _write_samples(dataset, folder, step, batch, prediction):
     names = {"picture": f"{step:05d}.png", "mesh": f"{step:05d}.obj"}
     try:
         training_sheet(dataset, batch, prediction).save(os.path.join(folder, names["picture"]))
-        write_obj(os.path.join(folder, names["mesh"]), dataset, prediction.vertices[0], prediction.faces)
+        write_obj(os.path.join(folder, names["mesh"]), dataset, prediction.vertices[0], prediction.faces,
+                  textures=None if prediction.textures is None else prediction.textures[0])
     except OSError as error:
         print(f"warning: cannot write samples into {folder}: {error.strerror}")
         return {}

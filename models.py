@@ -1,4 +1,4 @@
-"""The networks of all methods. B = batch, K = pose bins, V = template vertices.
+"""The networks of all methods. B = batch, K = pose bins, V = template vertices, F = template faces.
 
 Parameters have the names of the published program, so that its weights can be loaded.
 """
@@ -33,9 +33,17 @@ class Encoder(nn.Module):
         self.FC = nn.Sequential(nn.Linear(before * (img_size >> depth) ** 2, hidden), nn.ReLU(),
                                 nn.Linear(hidden, hidden), nn.ReLU())
         self.shapeLayer = nn.Linear(hidden, latent_dim)
+        self.num_features = hidden
+
+    def features(self, images):
+        """(B, num_features), what the code is read from."""
+        return self.FC(self.convBlocks(images).flatten(1))
+
+    def code(self, features):
+        return self.shapeLayer(features)
 
     def forward(self, images):
-        return self.shapeLayer(self.FC(self.convBlocks(images).flatten(1)))
+        return self.code(self.features(images))
 
 
 RESNET_SIZE = 224  # image size in pixels for which the published program uses a ResNet
@@ -58,16 +66,24 @@ class ResNetEncoder(nn.Module):
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        self.num_features = 8 * width * (RESNET_SIZE // 32) ** 2
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
         # Not channels-last: the backward pass of torch 2.13 then crashes on a CPU (segmentation fault).
 
-    def forward(self, images):
+    def features(self, images):
+        """(B, 8 width, S / 32, S / 32), what the code is the mean of."""
         x = torch.relu(self.bn1(self.conv1((images - self.mean) / self.std)))
         x = nn.functional.max_pool2d(x, 3, stride=2, padding=1)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)
-        return x.mean((2, 3))
+        return x
+
+    def code(self, features):
+        return features.mean((2, 3))
+
+    def forward(self, images):
+        return self.code(self.features(images))
 
     def load_torchvision(self, state):
         """Load torchvision's `resnet18` state dict without its classifier `fc`. A ValueError names the first
@@ -167,6 +183,160 @@ class SymmetricMeshDecoder(nn.Module):
         offsets[:, self.beyond] = off_plane
         offsets[:, self.mirror] = torch.cat([off_plane[..., :2], -off_plane[..., 2:]], -1)
         return 0.5 * (self.template + offsets)
+
+
+class Lattice:
+    """The points of a mesh that have colours: its faces, or, of cubes of T^3 texels, the points at barycentric
+    coordinates (i, j, k) / (T - 1) of its faces. Faces share those on their edges, so that colours do not jump there.
+
+    Attributes
+    ----------
+    count : number of points, P; faces, or V + (T - 2) E + (T - 2) (T - 3) / 2 F.
+    places : (P, 3) float64, where they are on the template.
+    of_faces : (F, N) int64, the points of each face, N = T (T + 1) / 2.
+    weights : (T^3, N) float32, what each point of a face adds to each texel of its cube. As in the renderer, texel
+        (i, j, k) is the colour at barycentric coordinates (i, j, k) / (i + j + k), and (0, 0, 0) that of the centre;
+        between points colours are linear.
+    neighbours : (2, E') int64, pairs of points side by side: faces that share an edge, or ends of a lattice's edges.
+    """
+
+    def __init__(self, template, faces, size=1):
+        """template : (V, 3). faces : (F, 3) integer. size : T."""
+        corners, faces = np.asarray(template.cpu(), np.float64), np.asarray(faces.cpu(), np.int64)
+        if size == 1:
+            self.places = corners[faces].mean(1)
+            of_faces = np.arange(len(faces))[:, None]
+            weights, neighbours = np.ones((1, 1)), _sharing_edges(faces)
+        else:
+            steps = [(i, j, size - 1 - i - j) for i in range(size) for j in range(size - i)]
+            of_faces, self.places = _merged(corners, faces, np.array(steps))
+            weights, sides = _texel_weights(size, steps), _lattice_edges(steps)
+            neighbours = np.unique(np.sort(of_faces[:, sides].reshape(-1, 2), 1), axis=0)
+        self.count = len(self.places)
+        self.of_faces, self.neighbours = torch.from_numpy(of_faces), torch.from_numpy(neighbours.T.copy())
+        self.weights = torch.from_numpy(weights).float()
+
+    def partners(self, axis, tolerance=1e-4):
+        """(P,) int64, the point that is the mirror image of each in the plane where coordinate `axis` is 0; ValueError
+        if the template is not symmetric in it."""
+        from scipy.spatial import cKDTree
+        mirrored = self.places * np.where(np.arange(3) == axis, -1, 1)
+        distance, partner = cKDTree(self.places).query(mirrored)
+        if distance.max() > tolerance or (partner[partner] != np.arange(self.count)).any():
+            raise ValueError(f"the template is not symmetric in {'xyz'[axis]}")
+        return torch.from_numpy(partner)
+
+
+def _sharing_edges(faces):
+    """(E', 2) pairs of faces with a common edge."""
+    sides = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
+    order = np.lexsort(sides.T)
+    same = (sides[order][1:] == sides[order][:-1]).all(1)
+    return np.stack([order[:-1][same] // 3, order[1:][same] // 3], 1)
+
+
+def _merged(corners, faces, steps):
+    """(of_faces (F, N), places (P, 3)) of points with whole barycentric coordinates `steps` (N, 3): one point for all
+    faces that have it on an edge or a corner. It is known by its vertices and its weights, not by where it lies."""
+    vertices = np.where(steps, faces[:, None], -1)  # (F, N, 3): a corner of no weight does not matter
+    order = np.argsort(vertices, -1)
+    vertices = np.take_along_axis(vertices, order, -1)
+    weights = np.take_along_axis(np.broadcast_to(steps, vertices.shape), order, -1)
+    keys, place = np.unique(np.concatenate([vertices, weights], -1).reshape(-1, 6), axis=0, return_inverse=True)
+    places = (corners[keys[:, :3]] * keys[:, 3:, None]).sum(1) / steps[0].sum()
+    return place.reshape(vertices.shape[:2]), places
+
+
+def _texel_weights(size, steps):
+    """(T^3, N): how a texel is interpolated in the small triangle of a face's points that it lies in. Where its
+    coordinates, n times the barycentric ones, have the whole parts `base`, these fall short of n by 1 in a triangle
+    that stands as the face does, by 2 in one upside down, and by 0 on a point."""
+    n, number = size - 1, {step: i for i, step in enumerate(steps)}
+    weights = np.zeros((size ** 3, len(steps)))
+    for texel, place in enumerate(np.ndindex(size, size, size)):
+        place = np.array(place if any(place) else (1, 1, 1))
+        base, rest = np.divmod(n * place, place.sum())
+        fraction, short = rest / place.sum(), n - base.sum()
+        if short == 0:
+            weights[texel, number[tuple(base)]] = 1
+            continue
+        for k in range(3):
+            corner = base + np.eye(3, dtype=int)[k] if short == 1 else base + 1 - np.eye(3, dtype=int)[k]
+            share = fraction[k] if short == 1 else 1 - fraction[k]
+            if share > 0:
+                weights[texel, number[tuple(corner)]] += share
+    return weights
+
+
+def _lattice_edges(steps):
+    """(n, 2) pairs of points of one face that are a step apart."""
+    return np.array([(a, b) for a, one in enumerate(steps) for b, other in enumerate(steps)
+                     if a < b and max(abs(p - q) for p, q in zip(one, other)) == 1])
+
+
+class TextureDecoder(nn.Module):
+    """Colour code (B, d) to the colours (B, P, 3) in (0, 1) of the points of a `Lattice`: of faces, or of T^3 texels.
+
+    The colours are those of the surface: what a picture shows is the colour times `light`. They begin as one colour
+    everywhere, `begin`. Without a colour code of its own it reads the shape code; with one, a linear layer takes it
+    from the encoder's features, past the shape code and past the adversary that frees that of the pose.
+
+    Attributes, kept with the weights
+    ---------------------------------
+    light : (5,) ambient, directional, and the direction (3,) towards the light, in the renderer's frame; 1, 0, 0, 0, 0
+        where the light of the pictures is not known: shading then is part of the colours.
+    source : (P,) int64, the point whose colour each point takes: its own, or the one that it shares with its mirror
+        image (Kanazawa et al. 2018, who predict one half of a symmetric texture).
+    """
+
+    GLANCE = 8  # pixels on a side of the picture that a code of its own also reads
+
+    def __init__(self, template, faces, size=1, latent_dim=512, features=None, channels=4):
+        """size : T, 1 for one colour a face. latent_dim : d. features : length of the encoder's features, for a code of
+        its own; then channels : of the images."""
+        super().__init__()
+        self.lattice, self.size = Lattice(template, faces, size), size
+        self.codeLayer = None if features is None else nn.Linear(features + channels * self.GLANCE ** 2, latent_dim)
+        self.fclayers = nn.Sequential(nn.Linear(latent_dim, 512), nn.ReLU(), nn.Linear(512, 1024), nn.ReLU())
+        self.colour_layer = nn.Linear(1024, 3 * self.lattice.count)
+        nn.init.zeros_(self.colour_layer.weight)
+        for layer in (self.codeLayer, *self.fclayers):
+            if isinstance(layer, nn.Linear):  # torch's own weights are so small that a picture hardly counts at first
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        for name in ("of_faces", "weights", "neighbours"):
+            self.register_buffer(name, getattr(self.lattice, name), persistent=False)
+        self.register_buffer("light", torch.tensor([1.0, 0, 0, 0, 0]))
+        self.register_buffer("source", torch.arange(self.lattice.count))
+
+    def begin(self, colour, light=None, mirror=None):
+        """Start with one colour, (3,) in [0, 1], of the surface. light : (5,), None if it is not known. mirror : axis
+        across which the halves of the template share their colours; ValueError if it has no such halves."""
+        with torch.no_grad():
+            colour = torch.as_tensor(colour, dtype=torch.float32).clamp(0.02, 0.98)
+            self.colour_layer.bias.copy_(torch.logit(colour).repeat(self.lattice.count))
+            self.light.copy_(torch.tensor([1.0, 0, 0, 0, 0]) if light is None else torch.as_tensor(light))
+            if mirror is not None:
+                self.source.copy_(torch.minimum(self.source.cpu(), self.lattice.partners(mirror)))
+
+    def code(self, images, codes, features):
+        """The colour code (B, d): the shape codes, or one that is read from the encoder's features and from a glance at
+        the images (B, C, S, S) themselves, whose colours the features of shapes need not keep."""
+        if self.codeLayer is None:
+            return codes
+        glance = nn.functional.adaptive_avg_pool2d(images, self.GLANCE)
+        return self.codeLayer(torch.cat([features.flatten(1), glance.flatten(1).to(features.dtype)], 1))
+
+    def forward(self, codes):
+        numbers = self.colour_layer(self.fclayers(codes))
+        return torch.sigmoid(numbers).view(len(codes), -1, 3).index_select(1, self.source)
+
+    def cubes(self, colours):
+        """Texture cubes (B, F, T, T, T, 3), as the renderer takes them, of colours (B, P, 3)."""
+        T = self.size
+        if T == 1:
+            return colours[:, :, None, None, None]
+        of_faces = colours.index_select(1, self.of_faces.flatten()).unflatten(1, self.of_faces.shape)  # (B, F, N, 3)
+        return (self.weights @ of_faces).unflatten(2, (T, T, T))
 
 
 class PoseDiscriminator(nn.Module):

@@ -1,4 +1,6 @@
 """Draw predicted shapes, and write pictures and mesh files."""
+import os
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -8,6 +10,7 @@ from engine import disk
 from losses.priors import fronts_and_backs
 from neural_renderer.lighting import face_light, vertices_to_faces
 from neural_renderer.ops import rasterize
+from neural_renderer.textures import atlas
 
 # Options of the modes that make meshes from images.
 IMAGE = {"load_im": dict(metavar="PATH", help="an image, or a folder of them")}
@@ -22,17 +25,19 @@ CLAY = (0.86, 0.66, 0.45)
 LIGHT = (0.45, 0.75, -0.5)
 
 
-def draw(dataset, vertices, faces, cameras, size=128, color=CLAY):
-    """Shaded pictures (B, 3, size, size) in [0, 1] of meshes (B, V, 3) in the renderer's frame."""
+def draw(dataset, vertices, faces, cameras, size=128, color=CLAY, textures=None):
+    """Shaded pictures (B, 3, size, size) in [0, 1] of meshes (B, V, 3) in the renderer's frame, in one colour or in
+    those of textures (B, F, T, T, T, 3)."""
     corners = vertices_to_faces(vertices, faces)
     # Both sides of a face are lit softly, so that predicted meshes do not look black where they fold. face_light
     # expects a camera that mirrors; for a camera that does not, the direction is reversed.
     direction = LIGHT if dataset.mirrors else tuple(-x for x in LIGHT)
     light = face_light(corners, 0.55, 0.5, direction=direction)
-    texture = torch.as_tensor(color, dtype=vertices.dtype, device=vertices.device)
-    texture = texture.expand(len(vertices), faces.shape[-2], 1, 1, 1, 3)
+    if textures is None:
+        textures = torch.as_tensor(color, dtype=vertices.dtype, device=vertices.device)
+        textures = textures.expand(len(vertices), faces.shape[-2], 1, 1, 1, 3)
     background = torch.as_tensor(PAPER, dtype=vertices.dtype, device=vertices.device)
-    images, _, _ = rasterize(dataset.for_pictures(vertices, cameras), faces, texture, light, background,
+    images, _, _ = rasterize(dataset.for_pictures(vertices, cameras), faces, textures, light, background,
                              image_size=size, anti_aliasing=True, near=0.1, far=100, eps=1e-3,
                              fill_back=True, rgb=True)
     return images.clamp(0, 1)
@@ -96,9 +101,8 @@ def training_sheet(dataset, batch, prediction, size=96, turns=(0.25, 0.5, 0.75))
     cameras = batch.cameras.to(prediction.vertices.device)
     screen = dataset.project(prediction.vertices, cameras)
     silhouettes = dataset.renderer(size).render_silhouettes(screen, prediction.faces).cpu()
-    own = draw(dataset, prediction.vertices, prediction.faces, cameras, size).cpu()
-    new = [draw(dataset, prediction.vertices, prediction.faces, dataset.turned(cameras, t), size).cpu()
-           for t in turns]
+    own, *new = (draw(dataset, prediction.vertices, prediction.faces, look, size, textures=prediction.textures).cpu()
+                 for look in (cameras, *(dataset.turned(cameras, t) for t in turns)))
     target = torch.nn.functional.interpolate(batch.silhouettes[:, None], size=(size, size), mode="nearest")
     rows = [[on_paper(batch.images[i], size), (1 - target[i]).expand(3, -1, -1),
              (1 - silhouettes[i]).expand(3, -1, -1), own[i], *(n[i] for n in new)]
@@ -118,26 +122,55 @@ def people_mesh(dataset, vertices, faces, frame="people"):
     return vertices.detach().cpu().numpy(), faces.cpu().numpy()
 
 
-def write_obj(path, dataset, vertices, faces, frame="people"):
-    nr.save_obj(path, *people_mesh(dataset, vertices, faces, frame))
+def people_textures(dataset, textures, frame="people"):
+    """Textures (F, T, T, T, 3) as an array, for the faces that `people_mesh` gives: where these are reversed, so are
+    the axes of their cubes, of which each belongs to a corner. None for None."""
+    if textures is None:
+        return None
+    if frame == "people" and dataset.mirrors:
+        textures = textures.transpose(1, 3)
+    return textures.detach().cpu().numpy()
 
 
-def write_glb(path, dataset, vertices, faces, frame="people"):
+def write_obj(path, dataset, vertices, faces, frame="people", textures=None):
+    """An OBJ; with textures (F, T, T, T, 3) also NAME_colours.mtl and NAME_colours.png beside NAME.obj."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    nr.save_obj(path, *people_mesh(dataset, vertices, faces, frame), people_textures(dataset, textures, frame),
+                f"{name}_colours")
+
+
+def write_glb(path, dataset, vertices, faces, frame="people", textures=None):
+    """A GLB, in the colour of clay or with textures (F, T, T, T, 3). These are a picture, not colours of vertices: glTF
+    takes the numbers of a picture for sRGB, as the training images are, and those of vertices for linear light."""
     import trimesh
     vertices, faces = people_mesh(dataset, vertices, faces, frame)
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    mesh.visual = trimesh.visual.TextureVisuals(material=trimesh.visual.material.PBRMaterial(
-        baseColorFactor=[int(255 * c) for c in CLAY] + [255], metallicFactor=0.0, roughnessFactor=0.8,
-        doubleSided=True))
+    material = {"metallicFactor": 0.0, "roughnessFactor": 0.8, "doubleSided": True}
+    if textures is None:
+        mesh, uv = trimesh.Trimesh(vertices, faces, process=False), None
+        material["baseColorFactor"] = [int(255 * c) for c in CLAY] + [255]
+    else:
+        image, uv = atlas(people_textures(dataset, textures, frame))
+        smooth = trimesh.Trimesh(vertices, faces, process=False).vertex_normals
+        # A corner of each face has its own place on the picture, so faces share no vertices; they still share normals.
+        mesh = trimesh.Trimesh(vertices[faces].reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3),
+                               vertex_normals=smooth[faces].reshape(-1, 3), process=False)
+        uv, material["baseColorTexture"] = uv.reshape(-1, 2), Image.fromarray(image)
+    mesh.visual = trimesh.visual.TextureVisuals(uv, trimesh.visual.material.PBRMaterial(**material))
     data = trimesh.exchange.gltf.export_glb(trimesh.Scene(mesh), include_normals=True)
     with disk.written_whole(path, "wb") as out:
         out.write(data)
 
 
-def write_turntable(path, dataset, vertices, faces, frames=36, size=160):
+def turned_around(dataset, vertices, faces, views, size, textures=None):
+    """`draw` of one mesh (V, 3), with textures (F, T, T, T, 3) if it has them, from several cameras (B, ...)."""
+    textures = None if textures is None else textures.expand(len(views), *textures.shape)
+    return draw(dataset, vertices.expand(len(views), -1, -1), faces, views.to(vertices.device), size,
+                textures=textures)
+
+
+def write_turntable(path, dataset, vertices, faces, frames=36, size=160, textures=None):
     """Write a GIF of one turn around a mesh (V, 3), which repeats endlessly."""
-    views = dataset.turntable(frames).to(vertices)
-    write_gif(path, draw(dataset, vertices.expand(frames, -1, -1), faces, views, size))
+    write_gif(path, turned_around(dataset, vertices, faces, dataset.turntable(frames).to(vertices), size, textures))
 
 
 def write_gif(path, pictures):

@@ -11,7 +11,7 @@ from engine.monitor import Progress
 from errors import InputError
 from inference import label
 from making.grids import surface
-from metrics import mean_shape, measures, pairwise_iou, pose_mmd, shared_bins, surfaces, voxel_iou
+from metrics import colours, mean_shape, measures, pairwise_iou, pose_mmd, shared_bins, surfaces, voxel_iou
 from metrics.crossings import self_intersecting
 from readers.base import VOXEL_GRID
 
@@ -27,9 +27,14 @@ MORE = (("own_view", "own view"), ("new_view", "new view"), ("inside_out", "insi
 SURFACES = tuple((form.format(name), title + of) for name, title in zip(
     surfaces.NAMES, ("Chamfer", "F@1%", "F@2%", "normals"))
     for form, of in (("{}", ""), ("mean_shape_{}", " mean"), ("{}_wrong_object", " wrong")))
+# For runs with colours: each figure, that of one colour, and that of the nearest training image's colours.
+PSNR, SSIM = (tuple((f"{key}_{view}{control}", f"{title} {view}{word}") for view in ("own", "new")
+                    for control, word in (("", ""), ("_mean", " mean"), ("_nearest", " near")))
+              for key, title in (("psnr", "PSNR"), ("ssim", "SSIM")))
 _FEW_POSES = "fewer than two poses show two objects or more"
 UNDEFINED = {"iou_wrong_object": "there is one object", "view_agreement": "each object has one view",
              "mmd": _FEW_POSES, "mmd_shuffled": _FEW_POSES, "new_view": "each object has one view",
+             **{key: "each object has one view" for key, _ in PSNR + SSIM if "_new" in key},
              "inside_out": "nothing is drawn", "pose_probe": "there is one pose or one object",
              "pose_chance": "there is one pose or one object", "pose_degrees": "angles between poses are not known",
              **{key: "the set has no points of it" + (", or one object" if "wrong" in key else "")
@@ -37,7 +42,7 @@ UNDEFINED = {"iou_wrong_object": "there is one object", "view_agreement": "each 
 
 
 def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None, mmd_codes=None,
-          seed=0, points=None):
+          seed=0, points=None, train=None):
     """Measure a model on every view of every object of a split.
 
     Parameters
@@ -48,6 +53,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     mmd_codes : int. MMD is computed from the first `mmd_codes` codes of a class, in the order of objects; None: all.
     seed : seed of the permuted labels of `mmd_shuffled`, of directions, of other views, of the probe and of points.
     points : with `full`: a list of `data.points(c)` for each class, None for a class without points.
+    train : the training split, with its images; needed with `full` for a model with colours.
 
     Returns
     -------
@@ -60,13 +66,16 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     view and from another one of the object), `pose_probe`, `pose_degrees`, `pose_chance` (`measures.pose_probe`) and
     `self_intersecting` (share of the faces that cross others, of one prediction per object). If any class has points,
     also the figures in `surfaces.NAMES`, means over all views; `<name>_wrong_object` (each prediction against one other
-    object of its class, up to 20 of them in turn); and `mean_shape_<name>` (the surface of the mean grid).
+    object of its class, up to 20 of them in turn); and `mean_shape_<name>` (the surface of the mean grid). For a
+    model with colours, also `colours.FIGURES`.
     """
+    coloured = full and model.texture is not None
     points = points or [None] * len(data.class_ids)
     result = {key: {} for key in ("iou", "mmd", "inside_out", "code_spread") + (
         ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled", "own_view", "new_view", "pose_probe",
          "pose_degrees", "pose_chance", "self_intersecting") if full else ()) + (
-        tuple(key for key, _ in SURFACES) if any(p is not None for p in points) else ())}
+        tuple(key for key, _ in SURFACES) if any(p is not None for p in points) else ()) + (
+        colours.FIGURES if coloured else ())}
     done = 0
     for c, class_id in enumerate(data.class_ids):
         numbers = data.images_of_class(c)
@@ -75,6 +84,8 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         truth = data.voxels(objects).to(model.device)
         # One row per object, so that sums have the same order whichever process measured which object.
         figures = torch.zeros(len(objects), 16, dtype=torch.float64, device=model.device)
+        of_colours = torch.zeros(len(objects), len(colours.FIGURES), dtype=torch.float64, device=model.device)
+        nearest = colours.Nearest(train, train.images_of_class(c)) if coloured else None
         codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
         true = points[c] is not None and surfaces.Surfaces(points[c], model.device)
         poses, shown = data.all_poses()[numbers], data.all_objects()[numbers]
@@ -97,11 +108,15 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
                 figures[here, 3:5] = measures.inside_out(data, shapes[::every], faces, batch.cameras[::every], size,
                                                          prediction.outward, turns).view(count, -1, 2).sum(1)
                 if full:
-                    figures[here, 5:7] = measures.seen_views(data, data.renderer(size), shapes, faces, batch, count,
-                                                             turns).view(count, -1, 2).mean(1)
+                    others = measures.other_images(count, views, turns)
+                    seen = measures.seen_views(data, data.renderer(size), shapes, faces, batch, others)
+                    figures[here, 5:7] = seen.view(count, -1, 2).mean(1)
                     every_view = torch.arange(count, device=shapes.device)
                     one = shapes.view(count, views, *shapes.shape[1:])[every_view, (first + every_view) % views]
                     figures[here, 7] = self_intersecting(one, faces)
+                if coloured:
+                    seen = colours.seen_colours(model, data, prediction, batch, others, nearest)
+                    of_colours[here] = seen.view(count, views, -1).mean(1)
                 if true:
                     figures[here, 8:] = _surface_figures(true, shapes, faces, np.arange(first, first + count), seed)
             done += len(numbers[places])
@@ -119,6 +134,9 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
             result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:3]
             for key, value in zip(("own_view", "new_view", "self_intersecting"), mean[5:8]):
                 result[key][class_id] = value
+            if coloured:
+                for key, column in zip(colours.FIGURES, distributed.filled_in(of_colours).T.tolist(), strict=True):
+                    result[key][class_id] = sum(column) / len(objects)
             probe = measures.pose_probe(codes, poses, shown, data.pose_angle, seed)
             result["pose_probe"][class_id], result["pose_degrees"][class_id] = probe["accuracy"], probe["degrees"]
             result["pose_chance"][class_id] = probe["chance"]
@@ -222,7 +240,7 @@ def same_protocol(folders, protocols, keys=("dataset", "data_dir", "split", "obj
 def undefined(figures):
     """Sentences that say why some of the figures, {name: {class_id: number}}, are undefined."""
     found = {}
-    for key, title in COLUMNS + MORE + SURFACES:
+    for key, title in COLUMNS + MORE + SURFACES + PSNR + SSIM:
         classes = tuple(c for c, value in figures.get(key, {}).items() if not math.isfinite(value))
         if classes:
             found.setdefault((classes, UNDEFINED.get(key, "not finite")), []).append(title)

@@ -291,22 +291,29 @@ def load_mesh(path, up="y", front=None, root=None, coloured=True, report=lambda 
     report.
     """
     vertices, faces, look = read_mesh(path, root, coloured, report)
-    if look is not None:
+    vertices = _centred(path, vertices, faces)
+    if look is not None and look.has_cut_outs():
         vertices, faces, look = cut_out(vertices, faces, look)
         if not len(faces):
             raise InputError(f"{path} is transparent everywhere (alpha of its pictures); --colors=grey takes its whole "
                              "shape")
+        vertices = _centred(path, vertices, faces)
+    vertices = vertices @ orientation(up, front).T
+    vertices = np.where(np.isfinite(vertices), vertices, 0)  # corners of no face
+    vertices *= _scale_to_fit(vertices[np.unique(faces)])
+    tensors = _tensors(vertices, faces, np.full((len(faces), 3), GREY))
+    return tensors if look is None else (*tensors[:2], look)
+
+
+def _centred(path, vertices, faces):
+    """Vertices whose bounding box, of those that faces use, is centred and has a longest side of 1."""
     used = vertices[faces]
     low, high = used.min((0, 1)), used.max((0, 1))
     if not (high - low).max() > 0:
         raise InputError(f"{path} is a single point")
     if not np.cross(used[:, 1] - used[:, 0], used[:, 2] - used[:, 0]).any():
         raise InputError(f"{path} has no surface: none of its faces has an area")
-    vertices = (vertices - (low + high) / 2) / (high - low).max() @ orientation(up, front).T
-    vertices = np.where(np.isfinite(vertices), vertices, 0)  # corners of no face
-    vertices *= _scale_to_fit(vertices[np.unique(faces)])
-    tensors = _tensors(vertices, faces, np.full((len(faces), 3), GREY))
-    return tensors if look is None else (*tensors[:2], look)
+    return (vertices - (low + high) / 2) / (high - low).max()
 
 
 def _scale_to_fit(vertices, margin=0.97):

@@ -12,6 +12,7 @@ from engine.divergence import any_bad, gradient_norms
 from engine.graphs import Captured
 from errors import Divergence, InputError
 from inference import Model
+from losses.colours import begin, paint
 from methods import METHODS, AutoEncoder
 
 
@@ -48,6 +49,8 @@ class Trainer:
         self.renderer = self.dataset.renderer(silhouette_size)
         self.topology = losses.MeshTopology(self.model.faces, self.model.decoder.template).to(device)
         self.modules = self.model.modules()
+        if self.model.texture is not None and data is not None:
+            begin(self.model, options, data, print if distributed.main() else lambda line: None)
         chosen = METHODS[options.mode]
         num_poses = data.num_poses if data is not None else self.dataset.count_poses(vars(options))
         if options.lambda_adv > 0:
@@ -72,7 +75,7 @@ class Trainer:
         if distributed.size() > 1 and device.type == "cuda":  # on CPUs each process normalises only its part
             self.modules.update({name: torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
                                  for name, module in self.modules.items()})
-        rates = {"E": options.lr, "G": options.lr, "D": options.lr_D or options.lr}
+        rates = {**dict.fromkeys(self.modules, options.lr), "D": options.lr_D or options.lr}
         on_gpu = device.type == "cuda"  # there the rates are tensors, so that CUDA graphs read their current values
         self.optimizers = {name: torch.optim.Adam(
             module.parameters(), lr=torch.tensor(rates[name], device=device) if on_gpu else rates[name],
@@ -132,7 +135,7 @@ class Trainer:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         values, total = self.total(step)
-        learning = {"E": self.modules["E"], "G": self.modules["G"]}
+        learning = {name: module for name, module in self.modules.items() if name != "D"}
         if encoders_turn:
             with _frozen(self.modules["D"]):
                 for name, value in self.method.encoder_losses(step).items():
@@ -149,13 +152,16 @@ class Trainer:
         return values, learning
 
     def predicted(self, images):
-        """Codes (B, latent_dim) and vertices (B, V, 3) of images; with --amp the networks compute in bfloat16."""
+        """Codes (B, latent_dim) and vertices (B, V, 3) of images, with --texture also colours (B, P, 3); with --amp the
+        networks compute in bfloat16."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.amp, cache_enabled=False):
-            codes = self.model.encoder(images)
-            vertices = self.model.decoder(codes)
-        return codes.to(images.dtype), vertices.to(images.dtype)
+            codes, colour_codes = self.model.read(images)
+            predicted = [codes, self.model.decoder(codes)]
+            if colour_codes is not None:
+                predicted.append(self.model.texture(colour_codes))
+        return tuple(tensor.to(images.dtype) for tensor in predicted)
 
-    def seen(self, inputs, codes, vertices):
+    def seen(self, inputs, codes, vertices, colours=None):
         """The `losses.Step` of the inputs; one call draws all its silhouettes."""
         given, others = inputs[:5], inputs[5:]
         views = {name: losses.View(*others[2 * i:2 * i + 2]) for i, name in enumerate(self.views)}
@@ -165,7 +171,19 @@ class Trainer:
         step.rendered, *rendered = step.draw(step.cameras, *(view.cameras for view in drawn))
         for view, silhouettes in zip(drawn, rendered):
             view.rendered = silhouettes
+        if colours is not None:
+            self._paint(step, colours)
         return step
+
+    def _paint(self, step, colours):
+        """Draw the shapes of a step in their colours (B, P, 3). It takes a second pass: one that draws colours and
+        silhouettes together would also find what the colours pull at the vertices, which without --texture_to_shape
+        nobody asks for and which takes longer than the pass."""
+        surface = step.surface = self.model.texture
+        step.colours = colours
+        vertices = step.vertices if self.options.texture_to_shape else step.vertices.detach()
+        step.painted = paint(self.dataset, vertices, step.faces, surface.cubes(colours), step.cameras,
+                             step.silhouettes.shape[-1], surface.light)
 
     def total(self, step):
         """({name: value}, weighted sum) of the rows of LOSSES that this run uses."""

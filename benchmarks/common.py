@@ -87,7 +87,7 @@ def networks_learn(trainer, inputs, encoders_turn):
     replace the rendered images. Returns the networks {name: network} that have gradients."""
     from losses import View
     targets, poses = inputs[1], inputs[3]
-    codes, vertices = trainer.predicted(inputs[0])
+    codes, vertices, *_ = trainer.predicted(inputs[0])
     drawn = targets.clone().requires_grad_()  # rendered images have a gradient too
     step = SimpleNamespace(codes=codes, vertices=vertices, poses=poses, rendered=drawn,
                            views={name: View(None, poses.roll(1), drawn) for name in trainer.views})

@@ -1,11 +1,11 @@
-// The yardstick of gpu.py: a rasteriser that tests every pixel against every face, as Neural 3D Mesh Renderer
-// (Kato, Ushiku, Harada, CVPR 2018) describes its forward pass and as its CUDA programs do it: one thread a pixel,
-// a loop over all faces, the nearest one kept. Nothing here is shared with the kernels in cuda/.
+// The baseline of gpu.py: a rasteriser that tests every pixel with every face, like the forward pass of Neural 3D Mesh
+// Renderer (Kato, Ushiku, Harada, CVPR 2018) and its CUDA programs: one thread per pixel loops over all faces and
+// keeps the nearest. It shares no code with the kernels in cuda/.
 //
 //     nvcc -shared -Xcompiler -fPIC -O3 -arch=native every_face.cu -o every_face.so
 //
-// corners   : (B, F, 3, 3), x and y in pixels (the centre of the first is 0, y up) and depth z. To draw both sides, the
-//             caller gives each face twice, once in either order of its corners, as the published renderer does.
+// corners   : (B, F, 3, 3), x and y in pixels (the centre of the first pixel is 0, y up) and depth z. To draw both
+//             sides, pass each face twice, the second time with its corners reversed, as the published renderer does.
 // face_index: (B, size, size) int32, row 0 at the top, -1 where nothing is drawn.
 #include <cstdint>
 
@@ -24,7 +24,7 @@ __global__ void every_face(const T* __restrict__ corners, int32_t* __restrict__ 
   int32_t shown = -1;
   for (int f = 0; f < faces; ++f, face += 9) {
     const T x[3] = {face[0], face[3], face[6]}, y[3] = {face[1], face[4], face[7]};
-    if (!((x[1] - x[0]) * (y[2] - y[0]) > (x[2] - x[0]) * (y[1] - y[0]))) continue;  // its back, or no area
+    if (!((x[1] - x[0]) * (y[2] - y[0]) > (x[2] - x[0]) * (y[1] - y[0]))) continue;  // skip backs and faces without area
     const T e0 = (x[2] - x[1]) * (py - y[1]) - (y[2] - y[1]) * (px - x[1]);
     const T e1 = (x[0] - x[2]) * (py - y[2]) - (y[0] - y[2]) * (px - x[2]);
     const T e2 = (x[1] - x[0]) * (py - y[0]) - (y[1] - y[0]) * (px - x[0]);

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, on a bare machine with torch, nvcc, pybind11, pytest and Pillow. The most important comes
-# first, and each part writes its result when it has it:
+# Runs everything that needs a GPU, on a bare machine with torch, nvcc, pybind11, pytest and Pillow. The most important
+# parts come first, and each part writes its result when it is done:
 #
 #   bash benchmarks/gpu_all.sh first     builds cuda/ in place with its CUDA kernels, tests them against the CPU's, and
 #                                        measures kernels, training steps and evaluation; under 6 minutes
 #   bash benchmarks/gpu_all.sh second    builds, measures growth, runs compute-sanitizer; under 6 minutes
 #   bash benchmarks/gpu_all.sh           both
 #
-# PYTHON=python3 names the interpreter, COMMIT what the records shall say where there is no git. Nothing is downloaded
-# or installed. Leaves benchmarks/results/gpu.json and growth_cuda.json. Exit code 1 if any part failed, and which did;
-# the others are run all the same.
+# PYTHON=python3 is the interpreter; COMMIT is the commit for the records if there is no git. Nothing is downloaded or
+# installed. Writes benchmarks/results/gpu.json and growth_cuda.json. If a part fails, the other parts run all the same;
+# the exit code is then 1, and the last lines name the failed parts.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-python3}
@@ -33,7 +33,7 @@ part() {  # name, seconds it may take, command
   echo "== $name: $((SECONDS - start)) s"
 }
 
-# Our kernels alone: torch's are not what is tested, and some have hazards that do no harm.
+# Checks only our kernels: some of torch's kernels have harmless hazards.
 sanitizer() {  # tool, its options
   part "compute-sanitizer $1" 90 compute-sanitizer --tool "$@" --kernel-name kns=_ZN2nr --error-exitcode 9 \
     "$python" benchmarks/gpu.py --short
@@ -51,7 +51,7 @@ fi
 if [ "$call" != first ]; then
   part "benchmarks: growth" 60 "$python" benchmarks/growth.py --device=cuda
   if command -v compute-sanitizer > /dev/null; then
-    # Each tensor in memory of its own, or the one beside it is no less allowed than its own.
+    # Give each tensor its own memory; else an access past its end would hit another tensor and not be found.
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck --report-api-errors no
     sanitizer racecheck
   else

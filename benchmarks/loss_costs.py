@@ -1,4 +1,4 @@
-"""What each loss adds to a step of the published featGAN, on this CPU.
+"""Measure the time that each loss adds to a step of the published featGAN on this CPU.
 
     python benchmarks/loss_costs.py         writes benchmarks/results/loss_costs.json
 

@@ -1,9 +1,9 @@
-"""make_dataset from voxel grids: objects a second, and the processor seconds of all its processes together.
+"""Measure make_dataset with voxel grids: objects per second, and the processor seconds of all its processes.
 
     python benchmarks/making.py                          grids of built-in shapes, 200 of them
-    python benchmarks/making.py --mesh_dir DIR --front=+x   a folder of grids, a subfolder a class
+    python benchmarks/making.py --mesh_dir DIR --front=+x   a folder of grids with one subfolder per class
 
-Writes benchmarks/results/making.json. Where other programs run beside it, processor seconds are the figure to compare.
+Writes benchmarks/results/making.json. If other programs run at the same time, compare processor seconds.
 """
 import argparse
 import ctypes
@@ -19,11 +19,11 @@ import torch
 
 from common import ROOT, keep
 
-ADOPT = 36  # prctl's PR_SET_CHILD_SUBREAPER: processes whose parents have ended are counted here
+ADOPT = 36  # prctl's PR_SET_CHILD_SUBREAPER: this process inherits processes whose parents have ended, and counts them
 
 
 def grids(folder, count):
-    """Grids of 32^3 cells of chairs."""
+    """Write grids of chairs with 32^3 cells."""
     import shapes
     from datasets import CVPR18
     from readers.writers import voxel_grid
@@ -45,7 +45,7 @@ def measured(mesh_dir, workers, more):
                               env={**os.environ, "OMP_NUM_THREADS": "1"})
         if done.returncode:
             sys.exit(done.stderr)
-        while True:  # those that it has left
+        while True:  # wait for the processes that it has left
             try:
                 os.wait()
             except ChildProcessError:

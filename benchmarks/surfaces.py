@@ -1,10 +1,11 @@
-"""Chamfer-L1, F-scores, normal consistency and crossing faces of predicted meshes of 1280 faces.
+"""Measure the speed of Chamfer-L1, F-scores, normal consistency and crossing faces, for meshes of 1280 faces.
 
     python benchmarks/surfaces.py                  writes benchmarks/results/surfaces.json
     python benchmarks/surfaces.py --device cuda    surfaces_cuda.json
 
-Meshes a second and processor time, of all steps from the mesh to its figures: points drawn, a tree of them, distances
-both ways; against the points of 16 true objects, of 24 predictions each, as in an evaluation. --threads: on a CPU.
+The figures are meshes per second and processor time for all steps from the mesh to its figures: drawing points, a tree
+of them, distances in both directions. As in an evaluation, there are 16 true objects with 24 predictions each.
+--threads sets the threads on a CPU.
 """
 import argparse
 import statistics
@@ -21,7 +22,7 @@ VIEWS, OBJECTS = 24, 16
 
 
 def measured(work, meshes, device, repeats=5):
-    """{'meshes_per_second', 'cpu_ms'}, the latter of a mesh, of all threads together; medians and the best, after a
+    """{'meshes_per_second', 'cpu_ms'}; cpu_ms is the time of all threads for one mesh. Medians and the best, after one
     call that is not counted."""
     work()
     rates, spent = [], []

@@ -1,15 +1,20 @@
 """Measure the parts of one training step of the published networks, for featGAN and VPL.
 
-    python benchmarks/training_step.py      writes benchmarks/results/training_step.json
+    python benchmarks/training_step.py                writes benchmarks/results/training_step.json
+    python benchmarks/training_step.py --colours      measures the step with --texture alone, anew, in that record
 
 "Networks" is the same step with a linear loss on vertices and code instead of the mesh losses, and with the targets
 instead of rendered images: all networks forward and backward, and the optimisers. The other parts are data, rendering
 (camera and rasteriser, forward and backward), losses (of silhouettes, mesh and code, forward and backward; those of
 the discriminator count as networks) and the rest: gradient norms, the check for values that are not finite, running
 statistics. The program times the parts in turn with the whole step and takes the quickest of several repeats, since the
-machine may have other work.
+machine may have other work. Steps with colours take turns with those without and are measured by the time of the
+processor.
 """
+import json
 import os
+import statistics
+import sys
 import tempfile
 import time
 
@@ -61,7 +66,7 @@ def pictures_alone(trainer, batch, watch):
     """The other part of Trainer.step: rendering the predictions, and their losses."""
     inputs = trainer.inputs(batch)
     with torch.no_grad():
-        codes, vertices = trainer.predicted(inputs[0])
+        codes, vertices, *_ = trainer.predicted(inputs[0])
     vertices.requires_grad_(), codes.requires_grad_()
     watch.start()
     step = trainer.seen(inputs, codes, vertices)
@@ -113,13 +118,50 @@ def measure(mode, folder, steps, warmup=2):
             "parts_ms": parts}
 
 
+def in_colours(folder, steps, warmup=2):
+    """Seconds of the processor that featGAN's steps take, in turn without colours and with each kind, medians over both
+    of its turns; and in steps without."""
+    data = CVPR18.open({"data_dir": folder, "class_ids": ["02958343"]}, "train")
+    kinds = {"none": {}, "faces": {"texture": "faces"}, "faces, to the shape": {
+        "texture": "faces", "texture_to_shape": True}, "cubes": {"texture": "cubes", "texture_size": 2}}
+    trainers = {name: Trainer(options(**more), torch.device("cpu"), data) for name, more in kinds.items()}
+    sampler, spent = Sampler(len(data), trainers["none"].options.batch_size, 0), {name: [] for name in kinds}
+    for step in range(1, steps + warmup + 1):
+        batch = data.gather(sampler.batch(step), step)
+        for name, trainer in trainers.items():
+            start = time.process_time()
+            trainer.step(step, batch)
+            if step > warmup:
+                spent[name].append(time.process_time() - start)
+    medians = {name: statistics.median(times) for name, times in spent.items()}
+    return {"cpu_s": {name: round(median, 3) for name, median in medians.items()},
+            "in_steps_without": {name: round(median / medians["none"], 3) for name, median in medians.items()}}
+
+
+def only_colours(steps):
+    """Measure `in_colours` and put it into the record that is there."""
+    path = os.path.join(common.HERE, "results", "training_step.json")
+    with open(path) as file:
+        record = json.load(file)
+    with tempfile.TemporaryDirectory() as folder:
+        synthetic.make_synthetic(folder, ["02958343"], n_train=40, n_val=1, n_test=1)
+        record["colours"] = {"where": common.where(), **in_colours(folder, steps),
+                             "load": [round(x, 1) for x in os.getloadavg()]}
+    with open(path, "w") as out:
+        out.write(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(record["colours"], indent=2))
+
+
 def main(steps=20):
+    if "--colours" in sys.argv[1:]:
+        return only_colours(steps)
     with tempfile.TemporaryDirectory() as folder:
         synthetic.make_synthetic(folder, ["02958343"], n_train=40, n_val=1, n_test=1)
         results = {name: measure(mode, folder, steps)
                    for name, mode in (("featGAN", "train"), ("VPL", "trainCVPR19"))}
+        colours = in_colours(folder, steps)
     ratio = results["VPL"]["whole_step_ms"] / results["featGAN"]["whole_step_ms"]
-    common.keep("training_step", {**results, "VPL_step_in_featGAN_steps": round(ratio, 2),
+    common.keep("training_step", {**results, "VPL_step_in_featGAN_steps": round(ratio, 2), "colours": colours,
                                   "load": [round(x, 1) for x in os.getloadavg()]})
 
 

@@ -166,15 +166,28 @@ class Follower:
             title=f"samples, {self.latest['picture']}", jpgquality=90))
 
     def _mesh(self):
-        """The newest mesh. The files have y up; plotly has z up."""
+        """The newest mesh, in its colours if it has any. The files have y up; plotly has z up."""
         try:
-            vertices, faces = nr.load_obj(os.path.join(self.sample_dir, self.latest["mesh"]), normalization=False,
-                                         device="cpu")
+            path = os.path.join(self.sample_dir, self.latest["mesh"])
+            vertices, faces = nr.load_obj(path, normalization=False, device="cpu")
+            colours = None
+            if os.path.exists(os.path.splitext(path)[0] + "_colours.mtl"):
+                textures = nr.load_obj(path, texture_size=2, load_texture=True, device="cpu")[2]
+                colours = [f"rgb({r}, {g}, {b})" for r, g, b in (255 * textures[:, 0, 0, 0]).int().tolist()]
         except (OSError, ValueError, KeyError):
             return
-        self.client.mesh(vertices.cpu().numpy()[:, [0, 2, 1]] * (1, -1, 1), faces.cpu().numpy(), win="mesh",
-                         opts=dict(title=f"mesh, {self.latest['mesh']}", color="rgb(219, 168, 115)", opacity=1,
-                                   **SIZE, layoutopts={"plotly": {"title": "", "scene": {"aspectmode": "data"}}}))
+        vertices, faces = vertices.numpy()[:, [0, 2, 1]] * (1, -1, 1), faces.numpy()
+        layout = {"title": "", "scene": {"aspectmode": "data"}}
+        opts = dict(title=f"mesh, {self.latest['mesh']}", color="rgb(219, 168, 115)", opacity=1, **SIZE,
+                    layoutopts={"plotly": layout})
+        if colours is None:
+            self.client.mesh(vertices, faces, win="mesh", opts=opts)
+            return
+        # visdom's `mesh` knows no colours of faces, plotly does: the same message, with them.
+        rows = {name: row.tolist() for name, row in zip("xyzijk", (*vertices.T, *faces.T))}
+        margin = {"margin": dict.fromkeys("lrtb", 60), "showlegend": False}
+        self.client._send({"data": [{"type": "mesh3d", "opacity": 1, "facecolor": colours, **rows}], "win": "mesh",
+                           "eid": self.env, "layout": {**margin, **layout}, "opts": opts})
 
     def _save(self):
         self.client.save([self.env])

@@ -37,7 +37,7 @@ def resolve(options, training=False):
     torch.set_flush_denormal(training)
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = _named(options)
+    device = named(options)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         # torch's default allows TF32 for convolutions.
@@ -46,7 +46,19 @@ def resolve(options, training=False):
     return device
 
 
-def _named(options):
+def free_memory(device):
+    """Free bytes of a device's memory; None if the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as lines:
+            return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def named(options):
+    """The torch.device of the options."""
     name = f"cuda:{options.device_id}" if options.device_id is not None else options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,7 +6,7 @@ import torch
 from errors import Divergence
 
 SKIPS_IN_A_ROW = 100  # if more steps in a row are skipped, stop the run
-NETWORKS = {"E": "encoder", "G": "decoder", "D": "discriminator"}
+NETWORKS = {"E": "encoder", "G": "decoder", "T": "texture decoder", "D": "discriminator"}
 
 
 def gradient_norms(modules):

@@ -1,9 +1,10 @@
 """Reads weights: state dicts of the published program, or run files of this one.
 
 A state dict holds one network: `convBlocks.N.*`, `FC.N.*`, `shapeLayer.*` of an encoder (E), or `model.*` of a ResNet;
-`fclayers.N.*`, `bias_layer.*` of a mesh decoder (G); `hidden_layer0.*`, `hidden_layer1.*`, `digit_layer.*` of a pose
-discriminator (D), or `model.N.*`, `adv_layer.0.*` of VPL's. Layers are matched by the order of their numbers N, not by
-the numbers themselves.
+`fclayers.N.*`, `bias_layer.*` of a mesh decoder (G); `fclayers.N.*`, `colour_layer.*` of a texture decoder (T), which
+is this program's own; `hidden_layer0.*`, `hidden_layer1.*`, `digit_layer.*` of a pose discriminator (D), or
+`model.N.*`, `adv_layer.0.*` of VPL's. Layers are matched by the order of their numbers N, not by the numbers
+themselves.
 """
 import os
 import re
@@ -15,11 +16,11 @@ import torch
 from engine import checkpoints
 from errors import InputError
 
-KINDS = {"E": "an encoder", "G": "a mesh decoder", "D": "a discriminator"}
-UNUSED = ("muLayer.", "logvarLayer.")  # of a variational encoder, which no published run uses
-# The published program's names that are not ours, {its prefix: ours}; None is what no forward pass reads: it takes the
-# ResNet's features in front of `fc`.
-PUBLISHED = {"E": {"model.fc.": None, "model.": ""}, "G": {},
+KINDS = {"E": "an encoder", "G": "a mesh decoder", "T": "a texture decoder", "D": "a discriminator"}
+UNUSED = ("muLayer.", "logvarLayer.")  # layers of a variational encoder, which no published run uses
+# {prefix in the published program: our prefix}, for names that differ. None: the weight is not used, because the
+# published program takes the ResNet's features before `fc`.
+PUBLISHED = {"E": {"model.fc.": None, "model.": ""}, "G": {}, "T": {},
              "D": {"model.": "convBlocks.", "adv_layer.0.": "digit_layer."}}
 
 
@@ -52,7 +53,7 @@ def read(path, part):
 
 
 def _in_our_names(state, part):
-    """A bare state dict with the published program's names of a ResNet, or of VPL's discriminator, in ours."""
+    """Convert names in a bare state dict of a ResNet or of VPL's discriminator from the published program to ours."""
     renamed = {}
     for key, value in state.items():
         prefix = next((prefix for prefix in PUBLISHED[part] if key.startswith(prefix)), None)
@@ -64,7 +65,7 @@ def _in_our_names(state, part):
 
 
 def _published_name(name, own, part):
-    """The published program's name of a weight of a network with the weights `own`."""
+    """The name in the published program of the weight `name` of a network with the weights `own`."""
     if part == "E" and "conv1.weight" in own:
         return "model." + name
     if part == "D" and "convBlocks.0.weight" in own:
@@ -137,7 +138,7 @@ def put_into(module, weights, option, part):
         if name not in given:
             published = _published_name(name, own, part)
             missing = f"{name} is missing" if published == name else \
-                f"{name} is missing, and so is {published}, the published program's name of it"
+                f"{name} is missing, and so is {published}, its name in the published program"
             raise InputError(f"{option} does not fit {KINDS[part]} of this kind: {missing}; it has {_some(weights)}")
     for name, value in given.items():
         if name not in own:
@@ -168,11 +169,11 @@ def _some(weights):
 
 
 def given(options):
-    return bool(options.load_E or options.load_G or options.load_D or options.resnet_weights)
+    return bool(options.load_E or options.load_G or options.load_T or options.load_D or options.resnet_weights)
 
 
 def start_from(modules, options, dataset):
-    """Load --resnet_weights, --load_E, --load_G and --load_D into the networks of a new training."""
+    """Load --resnet_weights, --load_E, --load_G, --load_T and --load_D into the networks of a new training."""
     if options.resnet_weights:
         load_resnet(modules["E"], options.resnet_weights)
     for part in KINDS:
@@ -185,6 +186,8 @@ def start_from(modules, options, dataset):
             path = path[0]
         option = f"--load_{part}={path}"
         if part not in modules:
+            if part == "T":
+                raise InputError(f"{option}: with --texture=none there are no colours; give the --texture it is of")
             if options.lambda_adv > 0:
                 continue  # the discriminator does not exist yet: its size depends on the data
             raise InputError(f"{option}: with --lambda_adv=0 there is no discriminator")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import neural_renderer as nr
-from losses import priors
+from losses import colours, priors
 
 
 def silhouette_loss(rendered, target):
@@ -151,6 +151,10 @@ class Step:
     prepared: dict = field(default_factory=dict)   # {loss name: the result of its `prepare`}
     views: dict = field(default_factory=dict)      # {loss name: the `View` that it asked for}
     rendered: torch.Tensor | None = None           # (B, S, S) silhouettes of the shapes from the images' cameras
+    # With --texture alone:
+    surface: Any = None                            # `models.TextureDecoder`: where the colours are
+    colours: torch.Tensor | None = None            # (B, P, 3) colours of the surface
+    painted: torch.Tensor | None = None            # (B, 3, S, S) the shapes in their colours, as the images show them
 
     def draw(self, *cameras):
         """Draw the shapes from each of `cameras`, (B, ...) each, in one call; a tuple of silhouettes (B, S, S)."""
@@ -177,6 +181,7 @@ class Loss:
         for each image; the loss finds them in `step.views[name]`.
     silhouettes : draw the silhouettes of these views together with those of the step.
     begins : the name of the option with the first iteration of the loss; before it the weight is 0.
+    of_colours : compute it with --texture only.
     """
     name: str
     option: str | None
@@ -186,8 +191,11 @@ class Loss:
     views: Callable | None = None
     silhouettes: bool = True
     begins: str | None = None
+    of_colours: bool = False
 
     def weight(self, options):
+        if self.of_colours and options.texture == "none":
+            return 0.0
         return 1.0 if self.option is None else getattr(options, self.option)
 
 
@@ -222,4 +230,6 @@ LOSSES = (
          views=priors.one_view_of_batch, begins="near_from"),
     Loss("mirror", "lambda_mirror", lambda step: priors.mirror_of_step(step, silhouette_loss),
          prepare=priors.open_mirror),
+    Loss("colour", "lambda_colour", colours.colours_of_step, of_colours=True),
+    Loss("variation", "lambda_tv", colours.variation_of_step, of_colours=True),
 )

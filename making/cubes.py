@@ -141,7 +141,7 @@ def bake(look, T, texels):
     pixels of the picture; the picture is reduced accordingly."""
     weights = texel_weights(T)
     read = _read(T)
-    out = np.einsum("tk,pkc->ptc", weights, look.colours).astype(np.float32)
+    out = (weights @ look.colours).astype(np.float32)
     levels = np.clip(np.log2(np.maximum(texels, 1)).round(), 0, LEVELS).astype(np.int64)
     for key in np.unique(look.picture * (LEVELS + 1) + levels):
         number, level = divmod(int(key), LEVELS + 1)
@@ -150,7 +150,7 @@ def bake(look, T, texels):
         mine = np.flatnonzero((look.picture == number) & (levels == level))
         step = max(AT_ONCE // len(read), 1)
         for some in np.split(mine, range(step, len(mine), step)):
-            uv = np.einsum("tk,pkc->ptc", weights[read], look.uv[some]).reshape(-1, 2)
+            uv = (weights[read] @ look.uv[some]).reshape(-1, 2)
             out[some[:, None], read] *= look.pictures[number].at(uv, level)[0].reshape(len(some), -1, 3)
     return out.reshape(-1, T, T, T, 3)
 
@@ -169,6 +169,8 @@ def cut_out(vertices, faces, look):
         return vertices, faces, look
     corners, whole, kept = vertices[faces], np.ones(len(faces), bool), []
     side = np.ptp(corners.reshape(-1, 3), axis=0).max()
+    if not 0 < side < np.inf:
+        return vertices, faces, look
     limit, finest = COARSEST * side, FINEST * side
     while pieces.count(corners[mine], np.full(len(mine), limit)) > MOST:
         limit, finest = 2 * limit, 2 * finest

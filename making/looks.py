@@ -52,6 +52,10 @@ class Look:
     def __len__(self):
         return len(self.colours)
 
+    def has_cut_outs(self):
+        """Whether the alpha of some picture may remove parts of faces."""
+        return any(picture.cutoff is not None for picture in self.pictures)
+
     @classmethod
     def plain(cls, colours):
         """The look of faces with colours (F, 3), or (F, 3, 3) of their corners."""

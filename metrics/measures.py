@@ -29,20 +29,27 @@ def silhouette_iou(rendered, target):
     return torch.where(union == 0, 1.0, shared / union.clamp_min(1))
 
 
-def seen_views(dataset, renderer, vertices, faces, batch, objects, generator=None):
+def other_images(objects, views, generator=None):
+    """(objects * views,) for each image of a batch, another random image of the same object; None if each object has
+    one. The batch has the same number of images of each object, objects one after another."""
+    if views < 2:
+        return None
+    shift = torch.randint(1, views, (objects, 1), generator=generator)
+    return (torch.arange(objects)[:, None] * views + (torch.arange(views) + shift) % views).flatten()
+
+
+def seen_views(dataset, renderer, vertices, faces, batch, others):
     """(B, 2): IoU of the drawn and the real silhouette, from the view of each shape's own image and from the view of
     another random image of the same object.
 
-    batch : `Batch` of floats, the images from which the shapes are predicted: `objects` objects one after another, with
-        the same number of images each. If each has one image, there is no other view and the IoU is NaN.
+    batch : `Batch` of floats, the images from which the shapes are predicted. others : (B,) for each the number of the
+        other image within the batch (`other_images`); None where there is no other view: that IoU is NaN.
     """
-    views = len(vertices) // objects
     own = silhouette_iou(renderer.render_silhouettes(dataset.project(vertices, batch.cameras), faces),
                          batch.silhouettes)
-    if views < 2:
+    if others is None:
         return torch.stack([own, torch.full_like(own, float("nan"))], 1).double()
-    shift = torch.randint(1, views, (objects, 1), generator=generator)
-    others = (torch.arange(objects)[:, None] * views + (torch.arange(views) + shift) % views).flatten().to(own.device)
+    others = others.to(own.device)
     new = silhouette_iou(renderer.render_silhouettes(dataset.project(vertices, batch.cameras[others]), faces),
                          batch.silhouettes[others])
     return torch.stack([own, new], 1).double()

@@ -21,7 +21,7 @@ COVER = 0.8     # their voxels cover at least this share of the mask,
 BETTER = 1.25   # and the overlap is this many times the median over the 48 orientations
 MEASURED, SHOWN = 24, 8  # samples per class
 FEW = 6                  # images to measure where a class has fewer objects
-SYMMETRIC = 100          # objects that tell the mirror plane of a class
+SYMMETRIC = 100          # objects from which the mirror plane of a class is found
 
 
 def run(options, _device):
@@ -90,7 +90,7 @@ def _samples(data, count):
 
 
 def _symmetry(data):
-    """What --lambda_mirror would find, from all images of some objects."""
+    """A line with the mirror plane that --lambda_mirror would use, from all images of some objects."""
     objects = np.linspace(0, data.num_objects - 1, min(SYMMETRIC, data.num_objects)).astype(int)
     planes = data.mirror_planes()
     plane, fit = find_mirror(data, numbers=np.flatnonzero(np.isin(data.all_objects().numpy(), objects)))

@@ -6,9 +6,10 @@ from engine.arguments import Mode
 from errors import InputError
 from inference import RUNS, load_run, open_split, refuse_two_folders, split_of
 from pictures import draw, draw_backs, on_paper, sheet, straight, to_image
-from scoring import COLUMNS, MORE, SURFACES, same_protocol
+from scoring import COLUMNS, MORE, PSNR, SSIM, SURFACES, same_protocol
 
 SHOWN = COLUMNS + MORE
+
 
 
 def run(options, device):
@@ -28,7 +29,7 @@ def run(options, device):
     data = open_split(models[0], options)
     _picture(folder, data, models, names)
     _red_backs(folder, data, models, names)
-    groups = [SHOWN, SURFACES] if any(SURFACES[0][0] in e for e in evaluations) else [SHOWN]
+    groups = [SHOWN] + [more for more in (SURFACES, PSNR + SSIM) if any(more[0][0] in e for e in evaluations)]
     tables = [(shown, [(name, class_id, [e.get(key, {}).get(class_id) for key, _ in shown])
                        for class_id in evaluations[0]["iou"] for name, e in zip(names, evaluations)])
               for shown in [*groups, sum(groups, ())]]
@@ -90,8 +91,8 @@ def _picture(folder, data, models, names, count=6, size=112, turns=(0.25, 0.5)):
     for model, name in zip(models, names):
         prediction = model.predict(batch.images)
         for look, angle in zip(looks, angles):
-            columns.append(list(draw(data, prediction.vertices, prediction.faces,
-                                     look.to(model.device), size).cpu()))
+            columns.append(list(draw(data, prediction.vertices, prediction.faces, look.to(model.device), size,
+                                     textures=prediction.textures).cpu()))
             titles.append(f"{name[-12:]}, {angle}")
     truths = data.voxel_meshes(objects)
     for look, angle in zip(looks, angles):

@@ -10,7 +10,8 @@ from errors import InputError
 from inference import load_run, need_model, open_model, open_split
 from metrics import measures
 from metrics.surfaces import ASKED, PER_OBJECT
-from scoring import (COLUMNS, MMD, MORE, SURFACES, mean_shapes, mmd_codes, number, protocol_of, score, undefined)
+from scoring import (COLUMNS, MMD, MORE, PSNR, SSIM, SURFACES, mean_shapes, mmd_codes, number, protocol_of, score,
+                     undefined)
 
 
 def run(options, device):
@@ -68,14 +69,14 @@ def evaluate_run(options, folder, model, class_ids=None):
     untrained = [c for c in class_ids or () if trained and c not in trained]
     with distributed.main_first():
         data = open_split(model, options, class_ids=class_ids)
-        train = open_split(model, options, "train", class_ids=class_ids, only_voxels=True)
+        train = open_split(model, options, "train", class_ids=class_ids, only_voxels=model.texture is None)
         points = [data.points(c) for c in range(len(data.class_ids))]
         if distributed.main():
             disk.make_folder(folder, "--sample_dir" if options.load_E else "--ckpt_dir")
     progress = Progress(f"evaluating {os.path.basename(os.path.normpath(folder))}", len(data), " images")
     figures = score(model, data, full=True, mean_grids=mean_shapes(train),
                     progress=progress.update if distributed.main() else None,
-                    mmd_codes=mmd_codes(options), seed=options.seed, points=points)
+                    mmd_codes=mmd_codes(options), seed=options.seed, points=points, train=train)
     result = {
         "protocol": {
             **protocol_of(options, model, data), "model": model.source, "step": model.step,
@@ -102,6 +103,7 @@ def evaluate_run(options, folder, model, class_ids=None):
             "pose_degrees": "mean angular error of that network",
             "code_spread": "deviation of the codes divided by their length; below "
                            f"{measures.COLLAPSED:g} all images give the same shape",
+            **(_colours_protocol(model, data) if model.texture is not None else {}),
         }, **figures, "mean_iou": float(np.mean(list(figures["iou"].values())))}
     result["protocol"]["undefined"] = undefined(figures)
     if distributed.main():
@@ -112,6 +114,20 @@ def evaluate_run(options, folder, model, class_ids=None):
     return result
 
 
+def _colours_protocol(model, data):
+    lit = "that of the dataset" if data.light is not None and model.texture.light[1] > 0 else \
+        "not known: shading is part of the colours"
+    return {"light": lit,
+            "psnr": "dB, of colours in [0, 1] inside the real silhouette, each picture by itself, mean over pictures; "
+                    "own: the view of the input; new: the view of new_view",
+            "ssim": "Wang et al. 2004, mean of its map inside the real silhouette, black outside",
+            "psnr_own_mean": "the predicted shape in the one colour that gives the mean of the input picture; so are "
+                             "all figures ..._mean",
+            "psnr_own_nearest": "the predicted shape in the colours that the model gives the training picture of the "
+                                "pose bin that is nearest to the input, by squared distance of RGB(A) at 16 x 16; so "
+                                "are all figures ..._nearest"}
+
+
 def print_table(result, data):
     protocol = result["protocol"]
     step = "?" if protocol["step"] is None else protocol["step"]
@@ -119,7 +135,9 @@ def print_table(result, data):
           f"{protocol['split']} of {protocol['data_dir']}, every view, voxels 32^3 by the published rule")
     if protocol["mmd_codes"] is not None:
         print(f"MMD: {protocol['mmd']}")
-    for columns in (COLUMNS, MORE, *((SURFACES[:6], SURFACES[6:]) if "chamfer_l1" in result else ())):
+    for columns in (COLUMNS, MORE, SURFACES[:6], SURFACES[6:], PSNR, SSIM):
+        if columns[0][0] not in result:
+            continue  # no surface points, or no colours
         print(f"{'class':<22}{'objects':>8}" + "".join(f"{title:>14}" for _, title in columns))
         for class_id, count in protocol["objects"].items():
             print(f"{data.class_label(class_id):<22}{count:>8}"

@@ -10,8 +10,8 @@ from engine.arguments import Mode, integer
 from errors import InputError
 from images import list_images, load_input
 from inference import need_model, open_model, open_split
-from pictures import IMAGE, OUTPUT, draw, on_paper, people_mesh, sheet, straight, to_image, write_glb, write_obj, \
-    write_turntable
+from pictures import IMAGE, OUTPUT, on_paper, people_mesh, people_textures, sheet, straight, to_image, turned_around, \
+    write_glb, write_obj, write_turntable
 from readers.base import tell_left_out
 
 
@@ -69,16 +69,16 @@ def run(options, device):
     for path, stem, image in zip(paths, stems, images):
         prediction = model.predict(image[None])
         vertices, faces = prediction.vertices[0], prediction.faces
-        meshes.append(vertices)
+        texture = None if prediction.textures is None else prediction.textures[0]
+        meshes.append((vertices, texture))
         stem = os.path.join(folder, stem)
         to_image(on_paper(image, 256)).save(f"{stem}.png")
-        write_obj(f"{stem}_out.obj", dataset, vertices, faces, options.obj_frame)
-        write_glb(f"{stem}_out.glb", dataset, vertices, faces, options.obj_frame)
-        views = dataset.turntable(24).to(device)
-        pictures = draw(dataset, vertices.expand(len(views), -1, -1), faces, views, 128).cpu()
+        write_obj(f"{stem}_out.obj", dataset, vertices, faces, options.obj_frame, texture)
+        write_glb(f"{stem}_out.glb", dataset, vertices, faces, options.obj_frame, texture)
+        pictures = turned_around(dataset, vertices, faces, dataset.turntable(24), 128, texture).cpu()
         rows = [list(pictures[i:i + 6]) for i in range(0, len(pictures), 6)]
         sheet(rows).save(f"{stem}_out.png")
-        write_turntable(f"{stem}_out.gif", dataset, vertices, faces)
+        write_turntable(f"{stem}_out.gif", dataset, vertices, faces, textures=texture)
         _say(f"{path} -> {stem}_out.obj, .glb, .png (24 views), .gif")
     if together:
         names = [os.path.basename(path) for path in paths]
@@ -123,7 +123,8 @@ def _contact_sheets(folder, model, names, images, meshes, size=96, blocks=2):
         paper = Image.new("RGB", (min(blocks, len(mine)) * width, math.ceil(len(mine) / blocks) * height), "white")
         pen, font = ImageDraw.Draw(paper), ImageFont.load_default(11)
         for at, i in enumerate(mine):
-            views = draw(model.dataset, meshes[i].expand(len(looks), -1, -1), model.faces, looks, size).cpu()
+            vertices, texture = meshes[i]
+            views = turned_around(model.dataset, vertices, model.faces, looks, size, texture).cpu()
             x, y = at % blocks * width + 6, at // blocks * height
             name = names[i].encode("utf-8", "replace").decode()
             pen.text((x, y + 4), name if len(name) <= 60 else name[:57] + "...", "black", font)
@@ -136,14 +137,20 @@ def _contact_sheets(folder, model, names, images, meshes, size=96, blocks=2):
 def _page(folder, flag, model, names, stems, images, meshes):
     labels = {"OBJ": "obj", "GLB": "glb", "views": "png", "turntable": "gif"}
     items = [gallery.Item(name, to_image(straight(image)), people_mesh(model.dataset, vertices, model.faces)[0],
-                          {label: f"{stem}_out.{ending}" for label, ending in labels.items()})
-             for name, stem, image, vertices in zip(names, stems, images, meshes)]
-    faces = people_mesh(model.dataset, meshes[0], model.faces)[1][:, ::model.outward]
+                          {label: f"{stem}_out.{ending}" for label, ending in labels.items()},
+                          _outwards(people_textures(model.dataset, texture), model.outward))
+             for name, stem, image, (vertices, texture) in zip(names, stems, images, meshes)]
+    faces = people_mesh(model.dataset, meshes[0][0], model.faces)[1][:, ::model.outward]
     run = os.path.basename(os.path.normpath(model.source))
     told = f"Step {model.step}, {flag} checkpoint." if model.step is not None else ""
     text = gallery.page(f"Reconstructions by {run}", f"{len(items)} images. {told}", items, faces)
     with disk.written_whole(os.path.join(folder, PAGE)) as out:
         out.write(text)
+
+
+def _outwards(textures, outward):
+    """Textures (F, T, T, T, 3) for faces whose corners are reversed where outward is -1. None for None."""
+    return textures if textures is None or outward > 0 else textures.swapaxes(1, 3)
 
 
 def _distinct_stems(paths, taken=()):
@@ -164,8 +171,9 @@ def _distinct_stems(paths, taken=()):
 
 
 def _results(stem):
-    """The files that `reconstruct` writes for one image."""
-    return [f"{stem}.png"] + [f"{stem}_out.{ending}" for ending in ("obj", "glb", "png", "gif")]
+    """The files that `reconstruct` writes for one image; the last two of a run with colours."""
+    return [f"{stem}.png"] + [f"{stem}_out.{ending}" for ending in ("obj", "glb", "png", "gif")] + [
+        f"{stem}_out_colours.{ending}" for ending in ("mtl", "png")]
 
 
 MODE = Mode(run, "meshes from images: OBJ, GLB, views, turntable; for a folder a web page that shows all",

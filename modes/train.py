@@ -7,17 +7,31 @@ import torch
 
 import synthetic
 from datasets import DATASETS, DEFAULT
-from engine import checkpoints, distributed, lock, runs, weights
+from engine import checkpoints, devices, distributed, lock, runs, weights
 from engine.arguments import Mode, integer, need, number
 from engine.interruption import Interruption
 from engine.visdom_server import SERVER, VisdomServer
 from errors import InputError
-from inference import Model
+from inference import Model, load_template
 from loop import Loop
 from methods import METHODS
 from models import RESNET_SIZE
 from training import Trainer
 
+COLOURS = {
+    "texture": dict(choices=("none", "faces", "cubes"), default="none", help=(
+        "shapes in colours, too: one a face, or a cube of TEXTURE_SIZE^3 texels a face; in other modes, the run must "
+        "have them")),
+    "texture_size": dict(type=integer(2), default=4, help="cubes: texels along each axis"),
+    "texture_dim": dict(type=integer(0), default=64, help=(
+        "length of the colour code, which is read from the picture beside the shape code; 0: colours are read from "
+        "the shape code")),
+    "texture_to_shape": dict(action="store_true", help="the colours' gradient moves the vertices, too"),
+    "texture_mirror": dict(action="store_true", help=(
+        "both sides of the mirror plane have the same colours; the dataset tells the plane, or the mean of the "
+        "training grids does")),
+    "lambda_colour": dict(type=number(0), default=1.0, help="TEXTURE: weight of the colours inside both silhouettes"),
+    "lambda_tv": dict(type=number(0), default=0.1, help="TEXTURE: weight of the colours' total variation")}
 TRAINING = {
     "preset": dict(choices=("published", "best"), default="published", help=(
         "published: the options of the published run; best: the most promising options of first trials on real "
@@ -46,6 +60,7 @@ TRAINING = {
     "near_from": dict(type=integer(0), default=0, help="first iteration that uses LAMBDA_NEAR"),
     "lambda_mirror": dict(type=number(0), default=0.0, help=(
         "weight of the silhouette loss from the mirrored camera, against the flipped silhouette of the image")),
+    **COLOURS,
     "G_every": dict(type=integer(1), default=2, help=(
         "every n-th iteration trains the encoder against the discriminator, the others train the discriminator")),
     **{name: keywords for method in METHODS.values() for name, keywords in method.options.items()},
@@ -128,7 +143,7 @@ def _settled(options, dataset):
     settled.class_ids = dataset.classes(settled.data_dir, vars(settled))
     settled.data_dir = os.path.abspath(settled.data_dir)
     settled.cache_dir = options.cache_dir or os.path.join(settled.data_dir, ".cache")
-    for name in ("obj_dir", "load_G", "load_D"):
+    for name in ("obj_dir", "load_G", "load_T", "load_D"):
         path = getattr(options, name)
         setattr(settled, name, path and os.path.abspath(path))
     settled.load_E = options.load_E and [os.path.abspath(path) for path in options.load_E]
@@ -163,6 +178,8 @@ def _check(options, dataset):
                          "give --G_every=2 or more, --D_always, or --lambda_adv=0 for the plain autoencoder")
     if options.lambda_mirror and not dataset.mirror_planes():
         raise InputError(f"--lambda_mirror={options.lambda_mirror:g}: {options.dataset} has no mirrored cameras")
+    if options.texture == "cubes":
+        _check_cubes(options)
     if options.visdom_env is not None:
         VisdomServer.of(options).check(options.visdom_env)
     METHODS[options.mode].check(options, dataset, dataset.count_poses(vars(options)))
@@ -181,6 +198,17 @@ def _check(options, dataset):
     if options.resnet_weights and options.img_size != RESNET_SIZE:
         raise InputError(f"--resnet_weights={options.resnet_weights} is for the ResNet of {RESNET_SIZE} px images; "
                          f"this run has --img_size={options.img_size}")
+
+
+def _check_cubes(options):
+    """Refuse cubes that do not fit into memory: those of a batch, with their gradient and that of their texels."""
+    faces, texels = len(load_template(options.obj_dir)[1]), options.texture_size ** 3
+    wanted = 3 * 12 * faces * texels * (options.batch_size // distributed.size())
+    free = devices.free_memory(devices.named(options))
+    if free is not None and wanted > free:
+        raise InputError(f"--texture_size={options.texture_size}: cubes of {texels} texels on {faces} faces take "
+                         f"{wanted / 1e9:.1f} GB for a batch of {options.batch_size}, and {free / 1e9:.1f} GB are "
+                         "free; give a smaller one, or a smaller --batch_size")
 
 
 def _check_pairs(options, data):

@@ -15,6 +15,7 @@ from engine.arguments import number
 from errors import InputError
 
 from .conventions import VOXEL_GRID, Conventions  # noqa: F401  (the grid's side belongs to the interface)
+from .light import read_light
 
 SHAPENET = {  # {id: name} of the 13 commonly used classes
     "02691156": "airplane", "02828884": "bench", "02933112": "dresser", "02958343": "car", "03001627": "chair",
@@ -93,6 +94,7 @@ class Dataset(Conventions):
     class_ids, split : as given.
     img_size : side of the images in pixels.
     num_poses : number of pose bins.
+    light : the result of `readers.light.read_light`; `open` sets it.
     rows : `table` of the M images, object by object. This class uses the columns `class_number` (index into class_ids)
         and `object` (number within the class); others are the dataset's own.
     object_class : (objects,) int, the class number of each object; objects are numbered across all classes.
@@ -113,7 +115,7 @@ class Dataset(Conventions):
     source = None                        # URL of its authors
     writer = None                        # function that writes a class from meshes (readers/writers.py), or None
 
-    class_ids = split = img_size = num_poses = rows = object_class = None
+    class_ids = split = img_size = num_poses = rows = object_class = light = None
     left_out = ()
 
     def pose_angle(self, a, b):
@@ -162,7 +164,9 @@ class Dataset(Conventions):
             raise InputError(f"--split={split}: {cls.name} has {', '.join(cls.splits)}")
         more.setdefault("cache_dir", options.get("cache_dir") or os.path.join(data_dir, ".cache"))
         taken = {name: options[name] for name in cls.reads if options.get(name) is not None}
-        return cls(data_dir, class_ids or options["class_ids"], split, **{**taken, **more})
+        data = cls(data_dir, class_ids or options["class_ids"], split, **{**taken, **more})
+        data.light = read_light(data_dir, cls)
+        return data
 
     def gather(self, indices, step=None, part=slice(None)):
         """`read`, with images and silhouettes as floats in [0, 1]."""

@@ -28,6 +28,7 @@ class Conventions(abc.ABC):
     mirrors = True                       # whether its cameras mirror a right-handed scene
     grid_rule = None                     # how coordinates become voxels, in words
     class_names = {}
+    mirror_axis = None                   # 0 or 2: its objects are symmetric in x or z of the renderer's frame, if told
     shows_grounds = True                 # what is behind the objects is a part of the images that it reads
     light_frame = "renderer"             # in which our pictures have one light: the renderer's or the viewer's
 
@@ -58,7 +59,7 @@ class Conventions(abc.ABC):
 
     @classmethod
     def plane_named(cls, plane):
-        """One of `mirror_planes` in words."""
+        """Describe one of `mirror_planes` in words."""
         return "the plane z = 0"
 
     @classmethod

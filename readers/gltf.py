@@ -27,7 +27,7 @@ def scene_of(path):
 
 
 def _parts(path):
-    """(JSON, the chunks behind it as they are, or None of a .gltf)."""
+    """(JSON, the bytes of the chunks after it in a .glb, or None for a .gltf)."""
     with open(path, "rb") as file:
         start = file.read(20)
         if start[:4] == b"glTF":

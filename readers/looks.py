@@ -85,7 +85,7 @@ def _spread(pixels):
 
 # ---- Wavefront OBJ ------------------------------------------------------------------------------------------------
 
-FARTHEST = 2e9  # texture coordinates beyond are no places on a picture
+FARTHEST = 2e9  # larger texture coordinates are treated as not finite
 
 
 def of_obj(mesh, root, report):
@@ -106,7 +106,7 @@ def of_obj(mesh, root, report):
                 missing.clear(), caught.clear()
                 used, of_face = materials.materials_of(again, root, missing.append)
         missing = missing or [warning.message for warning in caught]
-    look = Look.plain(np.full((len(mesh.faces), 3), GREY))
+    look, pictures = Look.plain(np.full((len(mesh.faces), 3), GREY)), {}
     coloured = np.zeros(len(mesh.faces), bool)
     if mesh.colours is not None:
         colours = unit_colours(mesh.colours)[mesh.faces]
@@ -126,7 +126,7 @@ def of_obj(mesh, root, report):
         if not usable.any():
             continue
         try:
-            picture = _picture_of(material, root)
+            picture = _picture_of(material, root, pictures)
         except NotRead as error:
             missing.append(error)
             continue
@@ -141,18 +141,22 @@ def of_obj(mesh, root, report):
     return look if coloured.any() else None
 
 
-def _picture_of(material, root):
-    """The `Picture` of an MTL material: map_Kd with its alpha, or with that (else the brightness) of map_d."""
-    cutout = None
-    if material.opacity is not None:
-        mask = read_picture(find(material.opacity, material.source, root), alpha=True)
-        cutout = mask[..., 3] if mask.shape[2] == 4 else mask.mean(2).round().astype(np.uint8)
-    if material.image is None:
-        pixels = np.full((*cutout.shape, 4), 255, np.uint8)
-    else:
-        pixels = read_picture(find(material.image, material.source, root), alpha=True)
-    if cutout is not None:
-        cutout = Image.fromarray(cutout).resize(pixels.shape[1::-1], Image.Resampling.BILINEAR)
-        pixels = np.concatenate([pixels[..., :3], np.asarray(cutout)[..., None]], 2)
-    wrapping = ("CLAMP_TO_EDGE" if material.clamp else "REPEAT",) * 2
+def _picture_of(material, root, known):
+    """The `Picture` of an MTL material: map_Kd with its alpha, or with that (else the brightness) of map_d. `known`
+    keeps the pixels of each pair of files."""
+    paths = tuple(None if name is None else find(name, material.source, root)
+                  for name in (material.image, material.opacity))
+    if paths not in known:
+        known[paths] = _pixels_of(*paths)
+    pixels, wrapping = known[paths], ("CLAMP_TO_EDGE" if material.clamp else "REPEAT",) * 2
     return Picture(pixels, wrapping, True, material.base, material.gain, 0.5 if pixels.shape[2] == 4 else None)
+
+
+def _pixels_of(image, opacity):
+    if opacity is None:
+        return read_picture(image, alpha=True)
+    mask = read_picture(opacity, alpha=True)
+    mask = mask[..., 3] if mask.shape[2] == 4 else mask.mean(2).round().astype(np.uint8)
+    colours = np.full((*mask.shape, 3), 255, np.uint8) if image is None else read_picture(image, alpha=True)[..., :3]
+    mask = Image.fromarray(mask).resize(colours.shape[1::-1], Image.Resampling.BILINEAR)
+    return np.concatenate([colours, np.asarray(mask)[..., None]], 2)

@@ -55,6 +55,8 @@ def read_mesh(path, root=None, coloured=True, report=lambda sentence: None):
                          f"{len(vertices)}")
     if not np.isfinite(vertices[faces]).all():
         raise InputError(f"{path} has a vertex that is not finite")
+    if look is not None:
+        look.colours[~np.isfinite(look.colours)] = looks.GREY
     return vertices, faces, look
 
 

@@ -54,6 +54,7 @@ class Pascal3D(Dataset):
     augments = True
     light_frame = "viewer"
     mirrors = False
+    mirror_axis = 2
     grid_rule = "(coordinates + 1) / 2, grid axes 1 and 2 swapped, all three reversed"
     files = "<name>_train.npz, <name>_imagenet.npz and <name>_val.npz"
     contents = ("<name>_train.npz, <name>_imagenet.npz and <name>_val.npz, name being aeroplane, car, chair or "

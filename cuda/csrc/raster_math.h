@@ -268,14 +268,22 @@ NR_HD NR_INLINE void corner_weights(const double e[3], const double inverse_z[3]
 // The eight texels around a sample, with their trilinear weights. Axis k of a texture cube belongs to corner
 // k of the stored face; on the back `corner` swaps axes 0 and 2.
 struct TexelWeights {
+  int count;  // 8, or 1 of a cube of one texel, which has no interpolation to pay for
   int64_t index[8];
   double weight[8];
 };
 
 NR_HD NR_INLINE TexelWeights texel_weights(const ScreenFace& f, const double e[3],
                                         const double inverse_z[3], int T, double eps) {
+  TexelWeights out;
+  out.count = T > 1 ? 8 : 1;
+  if (T == 1) {
+    out.index[0] = 0;
+    out.weight[0] = 1.0;
+    return out;
+  }
   const double sum = e[0] + e[1] + e[2], depth = depth_at(e, inverse_z);
-  const double top = T > 1 ? T - 1 - eps : 0.0;
+  const double top = T - 1 - eps;
   int64_t place[3][2];  // offsets of both texels along each axis, in texels of the cube
   double share[3][2];
   for (int k = 0; k < 3; ++k) {
@@ -289,7 +297,6 @@ NR_HD NR_INLINE TexelWeights texel_weights(const ScreenFace& f, const double e[3
     share[axis][1] = position - cell;
     share[axis][0] = 1.0 - share[axis][1];
   }
-  TexelWeights out;
   for (int n = 0; n < 8; ++n) {
     const int a = n & 1, b = n >> 1 & 1, c = n >> 2;
     out.index[n] = place[0][a] + place[1][b] + place[2][c];

@@ -91,7 +91,7 @@ NR_HD void shade(const ShownFace<T>& shown, int x, int y, T colour[3]) {
     const T* cube = m.texture(shown.face);
     for (int c = 0; c < 3; ++c) {
       double value = 0.0;
-      for (int n = 0; n < 8; ++n) value += texels.weight[n] * cube[3 * texels.index[n] + c];
+      for (int n = 0; n < texels.count; ++n) value += texels.weight[n] * cube[3 * texels.index[n] + c];
       colour[c] = static_cast<T>(light ? value * light[c] : value);
     }
   }
@@ -288,7 +288,7 @@ NR_HD void sample_backward(const ShownFace<T>& shown, const SampleView<T>& view,
       if (g == 0) continue;
       const T light = m.in.light ? m.in.light[light_index + c] : T(1);
       double value = 0.0;
-      for (int n = 0; n < 8; ++n) {
+      for (int n = 0; n < texels.count; ++n) {
         value += texels.weight[n] * cube[3 * texels.index[n] + c];
         if (out.textures)
           add(out.textures + (m.b * s.F + shown.face) * cube_size + 3 * texels.index[n] + c,

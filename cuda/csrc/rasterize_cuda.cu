@@ -1,6 +1,6 @@
 #include "rasterize_cuda.h"
 
-#include "deal_out.h"
+#include "load_balance.h"
 #include "launch.h"
 #include "raster_samples.h"
 
@@ -12,7 +12,7 @@ constexpr int kMembers = 65535;  // most batch members in the grid of a launch; 
 
 // The face that a thread of a block loads. Neighbouring faces go to different blocks: they cost alike (they are visible
 // together and large together), so spreading them balances the load.
-__device__ inline int64_t face_in_hand(int thread) { return blockIdx.x + static_cast<int64_t>(thread) * gridDim.x; }
+__device__ inline int64_t face_of_thread(int thread) { return blockIdx.x + static_cast<int64_t>(thread) * gridDim.x; }
 
 // Blocks for all faces, one row of blocks per batch member. Small batches get more blocks, to keep the GPU busy.
 dim3 blocks_for_faces(const RasterizeScene& s) {
@@ -29,15 +29,15 @@ constexpr Key kSignBit = 1ull << 63;
 
 // The faces of a block that are to be drawn, in shared memory. Most faces cover a few samples and some cover hundreds,
 // so the samples of their bounding boxes are distributed over the threads.
-struct DrawHand {
+struct FacesToDraw {
   double x[3][kThreads], y[3][kThreads], inverse_z[3][kThreads];
   uint32_t order[kThreads];
   int left[kThreads], bottom[kThreads], width[kThreads];  // the bounding box in samples
   bool clipped[kThreads];
-  Deal<kThreads, 1, int64_t> deal;
+  LoadBalance<kThreads, 1, int64_t> work;
 
   // A thread calls this to store its own face. Returns the number of samples in the box.
-  __device__ int64_t take(const ScreenFace& f, uint32_t place, double near, int sH, int sW) {
+  __device__ int64_t store(const ScreenFace& f, uint32_t place, double near, int sH, int sW) {
     const int mine = threadIdx.x;
     const SampleBox box(f, near, sH, sW);
     const int x0 = box.left, x1 = box.right, y0 = box.bottom, y1 = box.top;
@@ -50,8 +50,8 @@ struct DrawHand {
 
   // Any thread may call this: draws one sample of one face.
   __device__ void draw(int64_t item, const RasterizeScene& s, Key* keys) const {
-    const int f = deal.owner_of(item);
-    const unsigned k = static_cast<unsigned>(item - deal.first_of(f)), row = k / width[f];  // below 2^30
+    const int f = work.owner_of(item);
+    const unsigned k = static_cast<unsigned>(item - work.first_of(f)), row = k / width[f];  // below 2^30
     const int px = left[f] + static_cast<int>(k - row * width[f]), py = bottom[f] + static_cast<int>(row);
     ScreenFace face;
     double inverse[3], e[3];
@@ -69,16 +69,17 @@ struct DrawHand {
 // The bound of 10 blocks limits the registers: a training batch has ten blocks for each multiprocessor.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 10) draw_faces(RasterizeScene s, RasterizeInputs<T> in, Key* keys) {
-  __shared__ DrawHand hand;
-  const int64_t face = face_in_hand(threadIdx.x);
+  __shared__ FacesToDraw block;
+  const int64_t face = face_of_thread(threadIdx.x);
   for (int64_t b = blockIdx.y; b < s.B; b += gridDim.y) {
     const Member<T> m(s, in, b);
     ScreenFace screen;
     int64_t samples[1] = {};
     if (face < s.F && m.valid(face) && m.load(face, screen))
-      samples[0] = hand.take(screen, draw_order(face, screen.reversed, s.F), s.near, m.sH, m.sW);
-    hand.deal.set(samples);
-    for (int64_t item = threadIdx.x; item < hand.deal.total(); item += kThreads) hand.draw(item, s, keys + b * m.samples);
+      samples[0] = block.store(screen, draw_order(face, screen.reversed, s.F), s.near, m.sH, m.sW);
+    block.work.set(samples);
+    for (int64_t item = threadIdx.x; item < block.work.total(); item += kThreads)
+      block.draw(item, s, keys + b * m.samples);
     __syncthreads();
   }
 }
@@ -192,16 +193,16 @@ __global__ void note_samples(RasterizeScene s, RasterizeInputs<T> in, RasterizeC
 // so the crossings are distributed over the threads. Owner 6 f + 2 a + axis stands for the edge of face f that begins
 // at corner a, moved along an axis. The pulls of an owner are added in the order of lines, whichever thread computed
 // them.
-struct EdgeHand {
+struct EdgesToPull {
   double x[3][kThreads], y[3][kThreads];
   bool reversed[kThreads];
-  Deal<kThreads, 6> deal;
+  LoadBalance<kThreads, 6> work;
   double pulls[2][kThreads];     // on both ends of an edge, from the last kThreads items
   double sums[2][6 * kThreads];  // for each owner
   int clipped_count, clipped[kThreads];  // threads whose faces reach behind the eye; pull_clipped() does these
 
   // A thread calls this to store its own face.
-  __device__ void take(const ScreenFace& f, int H, int W, int (&counts)[6]) {
+  __device__ void store(const ScreenFace& f, int H, int W, int (&counts)[6]) {
     for (int k = 0; k < 3; ++k) x[k][threadIdx.x] = f.x[k], y[k][threadIdx.x] = f.y[k];
     reversed[threadIdx.x] = f.reversed;
     for (int k = 0; k < 6; ++k) {
@@ -213,18 +214,18 @@ struct EdgeHand {
   // Any thread may call this: computes the pulls of one crossing.
   template <class T, template <class> class Rule>
   __device__ void pull(int item, const Rule<T>& rule, const Member<T>& m, const PullBits& bits) {
-    const int owner = deal.owner_of(item), axis = owner % 2, a = owner / 2 % 3, end = a == 2 ? 0 : a + 1;
+    const int owner = work.owner_of(item), axis = owner % 2, a = owner / 2 % 3, end = a == 2 ? 0 : a + 1;
     const int f = owner / 6, sH = m.sH, sW = m.sW;
     const double(*across)[kThreads] = axis == 0 ? y : x, (*along)[kThreads] = axis == 0 ? x : y;
     const CrossedLines edge(across[a][f], across[end][f], along[a][f], along[end][f], sH, sW, axis);
-    const int line = edge.first + (item - deal.first_of(owner));
+    const int line = edge.first + (item - work.first_of(owner));
     double pull_a = 0.0, pull_b = 0.0;
     const double at = edge.at(line);
     const int direction = static_cast<int>(edge.direction);
     const int inside = static_cast<int>(edge.inside(at)), outside = inside + direction;
     if (inside >= 0) {
       const SampleView<T>& view = rule.view;
-      const int32_t order = static_cast<int32_t>(draw_order(face_in_hand(f), reversed[f], m.scene.F));
+      const int32_t order = static_cast<int32_t>(draw_order(face_of_thread(f), reversed[f], m.scene.F));
       const double lever_a = edge.lever_a(line), lever_b = 1.0 - lever_a, pixels_to_ndc = 2.0 / edge.length;
       const auto sample = [&](int d) { return axis == 0 ? view.offset(d, line) : view.offset(line, d); };
       const auto add = [&](int d, T gain) {
@@ -263,7 +264,7 @@ struct EdgeHand {
 // The edges of a face that reaches behind the eye. All threads of a block work on it, one line each. It is not inlined
 // into pull_edges(), which would then need more registers.
 template <class T, template <class> class Rule>
-__device__ __attribute__((noinline)) void pull_clipped(EdgeHand& hand, const Rule<T>& rule, const Member<T>& m, int64_t face,
+__device__ __attribute__((noinline)) void pull_clipped(EdgesToPull& block, const Rule<T>& rule, const Member<T>& m, int64_t face,
                                           T* grad_vertices, T* sample_shares) {
   ScreenFace f;
   m.load(face, f);
@@ -283,11 +284,11 @@ __device__ __attribute__((noinline)) void pull_clipped(EdgeHand& hand, const Rul
       double pull_a = 0.0, pull_b = 0.0;
       for (int line = edge.first + static_cast<int>(threadIdx.x); line <= edge.last; line += kThreads)
         pull_line<T>(rule, m.scene, edge, axis, line, order, low, high, pull_a, pull_b);
-      hand.pulls[0][threadIdx.x] = pull_a, hand.pulls[1][threadIdx.x] = pull_b;
+      block.pulls[0][threadIdx.x] = pull_a, block.pulls[1][threadIdx.x] = pull_b;
       __syncthreads();
       if (threadIdx.x == 0) {
         pull_a = pull_b = 0.0;
-        for (int i = 0; i < kThreads; ++i) pull_a += hand.pulls[0][i], pull_b += hand.pulls[1][i];
+        for (int i = 0; i < kThreads; ++i) pull_a += block.pulls[0][i], pull_b += block.pulls[1][i];
         outline.move_point(f, p, axis, edge.length, pull_a, move);
         outline.move_point(f, p + 1 == outline.count ? 0 : p + 1, axis, edge.length, pull_b, move);
       }
@@ -299,45 +300,46 @@ __device__ __attribute__((noinline)) void pull_clipped(EdgeHand& hand, const Rul
 template <class T, template <class> class Rule>
 __global__ void __launch_bounds__(kThreads, 6) pull_edges(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
                            PullBits bits, T* grad_vertices, T* edge_shares, T* sample_shares) {
-  __shared__ EdgeHand hand;
-  if (threadIdx.x == 0) hand.clipped_count = 0;
+  __shared__ EdgesToPull block;
+  if (threadIdx.x == 0) block.clipped_count = 0;
   __syncthreads();
   for (int64_t b = blockIdx.y; b < s.B; b += gridDim.y) {
     const Member<T> m(s, in, b);
     const Rule<T> rule{SampleView<T>(m, grad)};
-    const int64_t mine = face_in_hand(threadIdx.x);
+    const int64_t mine = face_of_thread(threadIdx.x);
     const uint8_t* shown = bits.shown + b * bits.orders;
     ScreenFace face;
     int counts[6] = {};
     if (mine < s.F && (shown[mine] || shown[s.F + mine]) && m.load(mine, face)) {
       if (face.clipped)
-        hand.clipped[atomicAdd(&hand.clipped_count, 1)] = threadIdx.x;
+        block.clipped[atomicAdd(&block.clipped_count, 1)] = threadIdx.x;
       else
-        hand.take(face, m.sH, m.sW, counts);
+        block.store(face, m.sH, m.sW, counts);
     }
-    hand.deal.set(counts);
-    const int total = hand.deal.total();
-    for (int owner = threadIdx.x; owner < 6 * kThreads; owner += kThreads) hand.sums[0][owner] = hand.sums[1][owner] = 0.0;
+    block.work.set(counts);
+    const int total = block.work.total();
+    for (int owner = threadIdx.x; owner < 6 * kThreads; owner += kThreads)
+      block.sums[0][owner] = block.sums[1][owner] = 0.0;
     for (int first = 0; first < total; first += kThreads) {
       const int item = first + threadIdx.x, end = min(first + kThreads, total);
-      if (item < end) hand.pull(item, rule, m, bits);
+      if (item < end) block.pull(item, rule, m, bits);
       __syncthreads();
-      const int last_owner = hand.deal.owner_of(end - 1);
-      for (int owner = hand.deal.owner_of(first) + threadIdx.x; owner <= last_owner; owner += kThreads) {
-        const int last = min(hand.deal.ends[owner], end);
-        double sum_a = hand.sums[0][owner], sum_b = hand.sums[1][owner];
-        for (int i = max(hand.deal.first_of(owner), first); i < last; ++i)
-          sum_a += hand.pulls[0][i - first], sum_b += hand.pulls[1][i - first];
-        hand.sums[0][owner] = sum_a, hand.sums[1][owner] = sum_b;
+      const int last_owner = block.work.owner_of(end - 1);
+      for (int owner = block.work.owner_of(first) + threadIdx.x; owner <= last_owner; owner += kThreads) {
+        const int last = min(block.work.ends[owner], end);
+        double sum_a = block.sums[0][owner], sum_b = block.sums[1][owner];
+        for (int i = max(block.work.first_of(owner), first); i < last; ++i)
+          sum_a += block.pulls[0][i - first], sum_b += block.pulls[1][i - first];
+        block.sums[0][owner] = sum_a, block.sums[1][owner] = sum_b;
       }
       __syncthreads();
     }
     for (int owner = threadIdx.x; total > 0 && owner < 6 * kThreads; owner += kThreads) {
-      const int64_t owned = face_in_hand(owner / 6);
+      const int64_t owned = face_of_thread(owner / 6);
       for (int e = 0; e < 2; ++e) {
-        if (hand.sums[e][owner] == 0.0) continue;
-        const T sum = static_cast<T>(hand.sums[e][owner]);
-        const int turned = (owner / 2 % 3 + e) % 3, corner = hand.reversed[owner / 6] ? 2 - turned : turned;
+        if (block.sums[e][owner] == 0.0) continue;
+        const T sum = static_cast<T>(block.sums[e][owner]);
+        const int turned = (owner / 2 % 3 + e) % 3, corner = block.reversed[owner / 6] ? 2 - turned : turned;
         const int axis = owner % 2;
         if (edge_shares)
           edge_shares[(b * s.F + owned) * 12 + 4 * corner + 2 * e + axis] = sum;
@@ -345,10 +347,10 @@ __global__ void __launch_bounds__(kThreads, 6) pull_edges(RasterizeScene s, Rast
           atomicAdd(grad_vertices + 3 * m.vertex(owned, corner) + axis, sum);
       }
     }
-    for (int i = 0; i < hand.clipped_count; ++i)
-      pull_clipped(hand, rule, m, face_in_hand(hand.clipped[i]), grad_vertices, sample_shares);
+    for (int i = 0; i < block.clipped_count; ++i)
+      pull_clipped(block, rule, m, face_of_thread(block.clipped[i]), grad_vertices, sample_shares);
     __syncthreads();
-    if (threadIdx.x == 0) hand.clipped_count = 0;
+    if (threadIdx.x == 0) block.clipped_count = 0;
     __syncthreads();
   }
 }

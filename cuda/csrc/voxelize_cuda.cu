@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "deal_out.h"
+#include "load_balance.h"
 #include "launch.h"
 #include "voxel_math.h"
 
@@ -40,19 +40,19 @@ unsigned global_blocks(const VoxelizeArguments& a) {
 
 // The triangles of a block, one per thread, in shared memory. Most meet a few grid lines and some meet hundreds, so
 // the lines are distributed over the threads. Owner 3 f + axis stands for the lines along an axis of triangle f.
-struct Hand {
+struct TrianglesToMark {
   struct Lines {
     int16_t u, v, columns;  // the first line, and the number of lines with the same u
     float one_column;       // 1 / columns
   };
   double corners[kThreads][9];  // in voxels
   Lines lines[3 * kThreads];
-  Deal<kThreads, 3> deal;
+  LoadBalance<kThreads, 3> work;
 
   // A thread calls this to store its own triangle. It marks the cells of the corners and counts the grid lines.
   // Returns false if a coordinate is not finite.
   template <class T>
-  __device__ bool take(const T* triangle, int n, const Rows& solid, int (&counts)[3]) {
+  __device__ bool store(const T* triangle, int n, const Rows& solid, int (&counts)[3]) {
     double* corner = corners[threadIdx.x];
     double odd = 0.0;
     for (int i = 0; i < 9; ++i) {
@@ -83,7 +83,7 @@ struct Hand {
 
   // Any thread may call this: marks the four cells around a line where it meets its triangle.
   __device__ void mark_crossing(int item, int n, const Rows& solid) const {
-    const int owner = deal.owner_of(item), axis = owner % 3, k = item - deal.first_of(owner);
+    const int owner = work.owner_of(item), axis = owner % 3, k = item - work.first_of(owner);
     const ColumnTriangle t = along_axis(corners[owner / 3], 1.0, axis);
     const Lines& these = lines[owner];
     const int row = quotient(k, these.one_column), u = these.u + row, v = these.v + (k - row * these.columns);
@@ -126,7 +126,7 @@ __device__ inline bool flood_from_around(const Rows& solid, const Rows& outside,
 template <class T, bool kShared>
 __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* workspace, long long* first_bad) {
   NR_DYNAMIC_SHARED(Word, shared);
-  __shared__ Hand hand;
+  __shared__ TrianglesToMark block;
   const int n = a.n, words = kShared ? 1 : (n + 63) / 64, all_words = n * n * words;
   Word* mine = kShared ? shared : workspace + 2 * static_cast<int64_t>(all_words) * blockIdx.x;
   const int half = (n + 1) / 2;
@@ -142,10 +142,10 @@ __global__ void voxelize_meshes(VoxelizeArguments a, const T* triangles, Word* w
     for (int64_t first = 0; first < a.F; first += kThreads) {
       const int64_t f = first + threadIdx.x;
       int counts[3] = {};
-      if (f < a.F && !hand.take(triangles + (b * a.F + f) * 9, n, solid, counts))
+      if (f < a.F && !block.store(triangles + (b * a.F + f) * 9, n, solid, counts))
         atomicMin(first_bad, static_cast<long long>(b));
-      hand.deal.set(counts);
-      for (int item = threadIdx.x; item < hand.deal.total(); item += kThreads) hand.mark_crossing(item, n, solid);
+      block.work.set(counts);
+      for (int item = threadIdx.x; item < block.work.total(); item += kThreads) block.mark_crossing(item, n, solid);
       __syncthreads();
     }
     for (bool again = true; again;) {

@@ -149,12 +149,13 @@ def _array(value):
     return np.asarray(value)
 
 
-def save_obj(filename, vertices, faces, textures=None):
+def save_obj(filename, vertices, faces, textures=None, beside=None):
     """Write vertices (V, 3) and faces (F, 3) as an OBJ with 8 decimals.
 
     Textures (V, 3) in [0, 1], colours of vertices, are written as `v x y z r g b`. For textures (F, T, T, T, 3) in
     [0, 1], NAME.mtl and NAME.png are written beside NAME.obj; the picture has a tile for every face
-    (`neural_renderer.textures.atlas`). Either all files appear, complete, or none.
+    (`neural_renderer.textures.atlas`). `beside` is another NAME for these two. Either all files appear, complete, or
+    none.
     """
     vertices, faces = _array(vertices), _array(faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or vertices.dtype.kind not in "fiu":
@@ -190,6 +191,8 @@ def save_obj(filename, vertices, faces, textures=None):
     if not np.isfinite(textures).all():
         raise ValueError(f"textures of shape {textures.shape} must be finite to be written as a picture")
     base, ending = os.path.splitext(filename)
+    if beside is not None:
+        base = os.path.join(os.path.dirname(filename), os.fspath(beside))
     beside = os.path.basename(base)
     if not beside.isprintable() or "\\" in beside or beside != beside.strip():
         raise ValueError("filename must be a name that an OBJ file can hold in one line (printable, no backslash, no "

@@ -107,7 +107,7 @@ def bake(image, corners, T, wrapping, bilinear):
     return out
 
 
-def _read_cubes(textures, weights):
+def read_cubes(textures, weights):
     """Colours (F, N, 3) of cubes (F, T, T, T, 3) at barycentric weights (N, 3), interpolated as the rasteriser does."""
     T = textures.shape[1]
     position = weights * (T - 1)
@@ -152,7 +152,7 @@ def atlas(textures, side=None):
     tiles = np.zeros((across * down, side, side, 3), np.uint8)  # y up
     step = max(AT_ONCE // side ** 2, 1)
     for start in range(0, F, step):
-        colours = _read_cubes(textures[start:start + step], weights)
+        colours = read_cubes(textures[start:start + step], weights)
         colours = np.round(np.clip(colours, 0, 1) * 255).reshape(-1, side, side, 3)
         tiles[start:start + len(colours)] = colours
     image = tiles.reshape(down, across, side, side, 3).swapaxes(1, 2).reshape(down * side, across * side, 3)

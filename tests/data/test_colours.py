@@ -1,4 +1,4 @@
-"""Meshes in their colours: what files say, and what the pictures show of it."""
+"""Colours of meshes: the colours in files, and the colours in pictures of them."""
 import io
 
 import numpy as np
@@ -44,7 +44,7 @@ def six_obj(folder):
 
 
 def six_palette(folder):
-    """As kits do it: one picture of six patches."""
+    """One picture with six patches of colour, as kits of models often have."""
     png(folder / "patches.png", np.repeat((np.array(list(SIX.values())) * 255)[None], 2, 0).repeat(8, 1))
     (folder / "a.mtl").write_text("newmtl kit\nKd 0 0 0\nmap_Kd patches.png\n")
     vertices, quads = cube()
@@ -60,7 +60,7 @@ def six_vertex_colours(folder):
 
 
 def six_glb(folder):
-    """Three primitives of one mesh, and three nodes of one mesh with three transforms... of one side each."""
+    """Three meshes with two primitives each; every primitive is one side of the cube."""
     vertices, quads = cube()
     return write_gltf(folder / "a.glb", [
         {"positions": vertices[q], "faces": TRIANGLES, "material": k, "mesh": k // 2}
@@ -69,7 +69,7 @@ def six_glb(folder):
 
 
 def six_nodes(folder):
-    """One white side, turned to six places by nodes whose meshes have six colours of vertices."""
+    """Six nodes rotate a side to the six places; their meshes differ in their colours of vertices."""
     parts = [{"positions": QUAD + (0, 0, .5), "faces": TRIANGLES, "mesh": k,
               "colour": np.tile(np.array([*c, 1], "<f4"), (4, 1))} for k, c in enumerate(SIX.values())]
     h = .5 ** .5
@@ -90,7 +90,7 @@ def six_ply(folder):
 
 
 def six_binary_ply(folder):
-    """Little-endian; the rows of faces are of one size."""
+    """A little-endian file; all faces have the same number of corners."""
     vertices, quads = cube()
     head = ("ply\nformat binary_little_endian 1.0\nelement vertex 8\nproperty float x\nproperty float y\n"
             "property float z\nelement face 6\nproperty list uchar int vertex_indices\nproperty float red\n"
@@ -147,7 +147,7 @@ def test_a_cube_shows_its_six_colours(form, tmp_path):
 
 @pytest.mark.parametrize("layout", list(DATASETS))
 def test_light_comes_from_above_in_every_layout(layout):
-    """The top of a white cube, and of one with a look, gets 0.5 + 0.5 * 0.85 of it."""
+    """The top of a cube shows 0.5 + 0.5 * 0.85 times its colour, with plain colours and with a look."""
     dataset, (vertices, quads) = DATASETS[layout], cube()
     faces = torch.from_numpy(quads[:, [[0, 1, 2], [0, 2, 3]]].reshape(-1, 3))
     vertices = dataset.place(torch.from_numpy(vertices * .5).float())
@@ -164,7 +164,7 @@ def test_light_comes_from_above_in_every_layout(layout):
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
 def bilinear(pixels, u, v):
-    """Colours in [0, 1] of a picture whose edge goes on; (0, 0) is its lower left corner."""
+    """Colours in [0, 1] of a picture, clamped to its edge; (0, 0) is its lower left corner."""
     height, width = pixels.shape[:2]
     x, y = np.clip(u * width - .5, 0, width - 1), np.clip((1 - v) * height - .5, 0, height - 1)
     i, j = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
@@ -174,8 +174,8 @@ def bilinear(pixels, u, v):
 
 
 def seen_at(view, size, half):
-    """(u, v, inside) at every sample of a picture of 2 x 2 samples a pixel, of a quad |x|, |y| < half at z = 0: rays
-    from the eye, in the frame of people."""
+    """(u, v, inside) at every sample of a picture of the quad |x|, |y| < half at z = 0, with 2 x 2 samples per pixel,
+    by rays from the eye in the people frame."""
     azimuth, elevation = np.radians(-15 * view), np.radians(30)
     eye = 2.732 * np.array([np.cos(elevation) * np.sin(azimuth), np.sin(elevation),
                             np.cos(elevation) * np.cos(azimuth)])  # z negated: the dataset's frame is mirrored
@@ -209,6 +209,7 @@ def test_a_quad_of_four_colours_from_both_sides(form, size, tmp_path):
     mesh = synthetic.load_mesh(str(form(tmp_path)))
     views = (0, 2, 11, 12)
     shown = drawn(mesh, views, size)
+    assert np.array_equal(shown[:, 3], drawn((*mesh[:2], torch.ones(2, 3)), views, size)[:, 3]), "the same mask"
     for picture, view in zip(shown, views):
         u, v, inside = seen_at(view, size, float(mesh[0].abs().max()))
         expected = (bilinear(CORNERS, u, v) * inside[..., None]).reshape(size, 2, size, 2, 3).mean((1, 3))
@@ -220,7 +221,7 @@ def test_a_quad_of_four_colours_from_both_sides(form, size, tmp_path):
 
 
 def test_colours_of_vertices_run_evenly(tmp_path):
-    """Exactly: the colours at the corners of a pixel's quad are a linear function."""
+    """The colours are exact, because they are a linear function on the quad."""
     write_obj(tmp_path / "a.obj", np.concatenate([QUAD, UV, np.zeros((4, 1))], 1), TRIANGLES)
     mesh = synthetic.load_mesh(str(tmp_path / "a.obj"))
     u, v, inside = seen_at(2, 64, float(mesh[0].abs().max()))
@@ -231,7 +232,7 @@ def test_colours_of_vertices_run_evenly(tmp_path):
 
 
 def test_a_fine_picture_is_averaged(tmp_path):
-    """A chequerboard of 2 x 2 texels, far finer than pixels, is grey, and not one of its colours here and there."""
+    """A chequerboard much finer than pixels is drawn grey, not in its two colours."""
     board = np.repeat(np.indices((512, 512)).sum(0)[..., None] % 2 * 255, 3, 2)
     shown = drawn(synthetic.load_mesh(str(quad_obj(tmp_path, board))), [0])[0]
     assert np.abs(shown[:3, shown[3] == 1] - .5).max() < .02
@@ -240,7 +241,7 @@ def test_a_fine_picture_is_averaged(tmp_path):
 # ---- how pictures are laid ------------------------------------------------------------------------------------------
 
 def looked(path, u, v):
-    """The colour that a face of a one-triangle file shows where its texture coordinates are those of corner 0."""
+    """The colour of a face at the texture coordinates of its corner 0, from a file with one triangle."""
     _, _, look = read_mesh(str(path))
     assert look.picture[0] == 0
     return look.pictures[0].at(look.uv[0, :1])[0][0]
@@ -250,7 +251,7 @@ PATCH = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3) * 5  # all pixels 
 
 
 def pixel(u, v, wrap=("REPEAT", "REPEAT")):
-    """The pixel at glTF's u, v, counted from the top; at the middle of pixels only."""
+    """The pixel at glTF's u and v, with v from the top; only for centres of pixels."""
     place = []
     for x, how in zip((u, v), wrap):
         k = int(np.floor(x * 4))
@@ -338,6 +339,16 @@ def test_colours_of_gltf_are_linear_light_and_multiply(tmp_path):
     np.testing.assert_allclose(look.colours[0, 0], srgb(np.array(factor) * own), atol=1e-6)
 
 
+def test_what_is_not_finite_is_grey(tmp_path):
+    colours = np.array([[1, 0, 0], [np.nan, 0, 0], [0, np.inf, 0], [0, 0, 1]], "<f4")
+    uv = np.array([[0, 0], [1, 0], [np.nan, 1], [0, 1]], "<f4")
+    path = write_gltf(tmp_path / "a.glb", [{"positions": QUAD, "faces": TRIANGLES, "colour": colours, "uv": uv,
+                                            "material": 0}], images=[png_bytes(CORNERS)], textures=[{"source": 0}],
+                      materials=[{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}])
+    shown = drawn(synthetic.load_mesh(str(path)), [0])
+    assert np.isfinite(shown).all() and shown[0, 3].max() == 1
+
+
 # ---- both faces of a sheet ------------------------------------------------------------------------------------------
 
 SHEETS = {"fans": ([[0, 1, 2], [0, 2, 3]], [[0, 2, 1], [0, 3, 2]]),
@@ -348,7 +359,7 @@ SHEETS = {"fans": ([[0, 1, 2], [0, 2, 3]], [[0, 2, 1], [0, 3, 2]]),
 @pytest.mark.parametrize("sheet", SHEETS)
 @pytest.mark.parametrize("first", ["front", "back"])
 def test_two_faces_of_one_sheet_do_not_flicker(sheet, first, tmp_path):
-    """Red in front, blue behind, wherever one stands and in whatever order they come: ShapeNet's habit."""
+    """Two faces back to back, as in ShapeNet: red from the front, blue from behind, in any order of the faces."""
     front, back = SHEETS[sheet]
     (tmp_path / "a.mtl").write_text("newmtl front\nKd 1 0 0\nnewmtl back\nKd 0 0 1\n")
     faces, names = front + back, ["front"] * 2 + ["back"] * 2
@@ -379,7 +390,7 @@ def test_of_equal_faces_the_first_is_seen(tmp_path):
 # ---- alpha ----------------------------------------------------------------------------------------------------------
 
 def ring():
-    """A white picture whose middle is transparent, and black there."""
+    """A white picture with a middle that is transparent and black."""
     pixels = np.full((32, 32, 4), 255, np.uint8)
     pixels[8:24, 8:24] = 0
     return pixels
@@ -387,7 +398,7 @@ def ring():
 
 @pytest.mark.parametrize("form", ["map_Kd", "map_d", "map_d alone", "MASK", "BLEND", "ply"])
 def test_alpha_cuts_out(form, tmp_path):
-    """From pictures and voxels alike."""
+    """From the pictures and from the voxels."""
     if form in ("MASK", "BLEND"):
         path = write_gltf(tmp_path / "a.glb", [{"positions": QUAD, "faces": TRIANGLES, "material": 0,
                                                 "uv": UV.astype("<f4")}], images=[png_bytes(ring())],

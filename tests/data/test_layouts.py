@@ -273,7 +273,7 @@ def test_other_views_are_other_images(folders):
 
 
 class Several(Same):
-    """Makes meshes that differ; refuses or stops where it is told to, and counts."""
+    """Makes different meshes and counts its calls; can be told to raise an error or to stop at an object."""
     stop, error, made = None, KeyboardInterrupt, 0
 
     def __call__(self, split, i):
@@ -290,8 +290,8 @@ def files_in(folder):
 
 @pytest.mark.parametrize("layout", DATASETS)
 def test_objects_are_made_once_in_any_number_of_processes(layout, tmp_path, monkeypatch):
-    """What was interrupted goes on at its object, what was refused leaves nothing half made, and files are equal to the
-    bit."""
+    """An interrupted class continues at the next object, a refused one leaves no partial files, and the files are equal
+    bit for bit."""
     mesh = torch.tensor(VERTICES).float(), torch.tensor(FACES), torch.full((len(FACES), 3), .7)
     make, sizes = Several(mesh), {split: n for split, n in (("train", 3), ("val", 1)) if split in DATASETS[layout].splits}
     monkeypatch.setattr(Several, "made", 0)
@@ -344,7 +344,7 @@ def test_points_lie_on_the_surface_where_predicted_vertices_are(folders, layout)
 
 
 def test_points_go_with_their_objects(tmp_path):
-    """Also of Pascal3D, whose training objects are in two files, and where a split file or broken files choose."""
+    """Also for Pascal3D, whose training objects are in two files, with a split file, and with broken files left out."""
     mesh = torch.tensor(VERTICES).float(), torch.tensor(FACES), torch.full((len(FACES), 3), .7)
     heights = {}
     for layout in DATASETS:

@@ -1,7 +1,7 @@
-// Enough of CUDA to run this project's kernels on a CPU, one thread of a block after the other, in an
-// order drawn anew for every stretch between two barriers: what depends on the order of threads shows.
-// Compile the .cu files as C++ with `-include cuda_on_cpu.h`. What only a GPU can show stays unseen:
-// races within a stretch, alignment, limits of the hardware.
+// The part of CUDA that runs this project's kernels on a CPU. The threads of a block run one after another,
+// in a new random order after every barrier, so that results which depend on the order of threads are found.
+// Compile the .cu files as C++ with `-include cuda_on_cpu.h`. It does not find errors that only a GPU shows:
+// races between two barriers, alignment, limits of the hardware.
 #pragma once
 #define NR_CUDA_ON_CPU
 

@@ -46,7 +46,7 @@ def test_options_that_would_not_be_read(mode, more, named, tmp_path, capsys):
 
 def test_an_axis_may_follow_its_option(capsys):
     for arguments in (["--up", "-z"], ["--up=-z"]):
-        assert call("--mode=make_dataset", "--dry_run", *arguments) == 0
+        assert call("--mode=make_dataset", "--mesh_dir=meshes", "--dry_run", *arguments) == 0
         assert json.loads(capsys.readouterr().out)["up"] == "-z"
 
 

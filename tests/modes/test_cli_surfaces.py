@@ -116,3 +116,9 @@ class _Same:
 
     def __call__(self, split, i):
         return self.mesh
+
+
+@pytest.mark.parametrize("option", ["--up=z", "--front=+x", "--grid_surface=cubes", "--voxels=given"])
+def test_options_of_files_without_files_are_refused(refused, tmp_path, option):
+    line = refused("--mode=make_dataset", "--data_dir", tmp_path / "set", option, usage=True)
+    assert f"{option.split('=')[0]} is for the files of --mesh_dir" in line

@@ -155,6 +155,21 @@ def test_a_finished_run_is_shown_and_shown_again(ae, server, capsys):
     assert len(said.out.splitlines()) == 2 and said.out.splitlines()[0].endswith("/env/run") and not said.err
 
 
+def test_a_mesh_in_its_colours(server, tmp_path):
+    import neural_renderer as nr
+    import torch
+    (tmp_path / "samples").mkdir()
+    vertices, faces = torch.eye(4)[:, :3], torch.tensor([[0, 1, 2], [0, 2, 3]])
+    colours = torch.tensor([[1, 0, 0], [0, .2, 1.]])[:, None, None, None]
+    nr.save_obj(tmp_path / "samples" / "a.obj", vertices, faces, colours, "a_colours")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "mesh": "a.obj"}\n')
+    assert call("--mode=dashboard", "--ckpt_dir", tmp_path, "--visdom_env=run", "--visdom_port", server.port) == 0
+    shown = server.windows()["mesh"]
+    mesh = shown["content"]["data"][0]
+    assert mesh["facecolor"] == ["rgb(255, 0, 0)", "rgb(0, 51, 255)"] and mesh["x"] == [1, 0, 0, 0]
+    assert [mesh[k] for k in "ijk"] == faces.T.tolist() and shown["title"] == "mesh, a.obj"
+
+
 def test_what_is_not_finite_or_not_a_record_is_skipped(tmp_path, server, follow):
     folder = tmp_path / "run"
     record(folder, {"step": 1, "a": .5, "b": None}, {"step": 2, "a": float("nan"), "b": float("inf")},

@@ -10,7 +10,7 @@ import urllib.parse
 import numpy as np
 import torch
 from command import CAR, call
-from gallery import Item, page
+from gallery import Item, face_colours, page
 from PIL import Image
 
 PAYLOADS = ["<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", '"><svg onload=alert(3)>',
@@ -150,6 +150,58 @@ def test_meshes_are_drawn_as_the_renderer_draws_them(browser, tmp_path):
     clay = picture[..., 0].astype(int) - picture[..., 2] > 20  # what a person sees is brown, on paper
     assert abs(clay.mean() - turned.mean()) < 0.02 and (picture[0, 0] > 240).all()
     assert len(np.unique(picture[clay], axis=0)) > 5  # shaded
+
+
+def painted(pixels, mask):
+    """Share of red and of blue pixels."""
+    red, blue = (pixels[..., k].astype(int) - pixels[..., 2 - k] > 40 for k in (0, 2))
+    return (red & mask).sum() / mask.sum(), (blue & mask).sum() / mask.sum()
+
+
+def test_meshes_are_drawn_in_their_colours(browser, tmp_path):
+    """By the renderer's own picture of the same cubes, from the same side: red to the left, blue to the right in each
+    face whose third corner is to the right; another mesh on the page stays clay."""
+    import neural_renderer as nr
+    vertices, faces = arm()
+    left, right = np.array([1., 0, 0]), np.array([0., 0, 1])
+    share = (vertices[faces][:, :, 0] + .3) / .7  # of blue at each corner: x from left to right
+    index = np.indices((3, 3, 3)).reshape(3, -1).T.astype(float)
+    index[0] = 1
+    blue = (share @ (index / index.sum(1, keepdims=True)).T).reshape(-1, 3, 3, 3, 1) > .5
+    textures = np.where(blue, right, left)
+    two = items(["a", "b"])
+    two[0].textures = textures
+    (tmp_path / "page.html").write_text(page("run", "about", two, faces), encoding="utf-8")
+    browser.open((tmp_path / "page.html").as_uri())
+    browser.frame()
+    pictures = []
+    for number in range(2):
+        text = browser.run(f"document.querySelectorAll('canvas')[{number}].toDataURL()")
+        with Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2]))) as picture:
+            pictures.append(np.asarray(picture.convert("RGBA")))
+    side = len(pictures[0])
+    eye = nr.get_points_from_angles(torch.tensor([2.732]), torch.tensor([30.0]), torch.tensor([-30.0]))
+    flipped = torch.as_tensor(vertices).float() * torch.tensor([1, 1, -1.0])
+    screen = nr.perspective(nr.look_at(flipped[None], eye), 15.0) * torch.tensor([1.3, 1.3, 1.0])
+    renderer = nr.Renderer(side, camera_mode="none", light_intensity_ambient=1, light_intensity_directional=0)
+    drawn = renderer.render_rgb(screen, torch.as_tensor(faces).flip(-1).long(),
+                                torch.as_tensor(textures).float().transpose(1, 3)[None])[0].permute(1, 2, 0).numpy()
+    mask = (pictures[0][..., 3] > 127) & (drawn.sum(2) > .5)
+    (red, blue), wanted = painted(pictures[0], mask), painted((drawn * 255).astype(np.uint8), mask)
+    assert red > .1 and blue > .1 and abs(red - wanted[0]) < .08 and abs(blue - wanted[1]) < .08
+    same = (pictures[0][..., 0].astype(int) > pictures[0][..., 2]) == (drawn[..., 0] > drawn[..., 2])
+    assert same[mask].mean() > .93
+    assert painted(pictures[1], pictures[1][..., 3] > 127)[1] == 0
+
+
+def test_cells_of_a_face_hold_its_colours():
+    """Those of one colour a face, and of cubes where the weights of the second and the third corner lead."""
+    one = np.random.default_rng(0).random((5, 1, 1, 1, 3))
+    assert (face_colours(one) == np.round(255 * one[:, :, :, 0])).all()
+    cube = np.zeros((1, 2, 2, 2, 3))
+    cube[:, 1, 0, 0], cube[:, 0, 1, 0], cube[:, 0, 0, 1] = np.eye(3)
+    found = face_colours(cube)[0]
+    assert found.shape == (2, 2, 3) and [found[p, q].argmax() for p, q in ((0, 0), (1, 0), (0, 1))] == [0, 1, 2]
 
 
 def test_zoom_keys_and_together(browser, tmp_path):

@@ -1,15 +1,19 @@
 """The readers that tests/programs/fuzz.py tests, with small valid files to damage."""
 import collections
 import contextlib
+import functools
 import gzip
 import io
 import json
+import pathlib
 import pickle
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from types import SimpleNamespace
 
+import coloured
 import command
 import images
 import inference
@@ -17,6 +21,7 @@ import neural_renderer as nr
 import numpy as np
 import synthetic
 import torch
+from datasets import CVPR18
 from engine import checkpoints, dashboard, lock, runs, weights
 from errors import InputError
 from models import Encoder, ResNetEncoder
@@ -177,6 +182,29 @@ def required(glb, *extensions):
         + text + rest
 
 
+@functools.cache
+def coloured_meshes():
+    """Meshes with pictures, materials and colours, all in their own file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "a.glb"
+        colours = RNG.integers(0, 255, (4, 4), np.uint8)
+        coloured.write_gltf(path, [{"positions": coloured.QUAD, "faces": [[0, 1, 2], [0, 2, 3]], "material": 0,
+                                    "uv": coloured.UV.astype("<f4"), "colour": colours}], images=[picture()],
+                            samplers=[{"wrapS": 33071, "wrapT": 33648, "magFilter": 9728}],
+                            textures=[{"source": 0, "sampler": 0}], materials=[{
+                                "alphaMode": "MASK", "pbrMetallicRoughness": {
+                                    "baseColorFactor": [.5, .5, 1, 1], "baseColorTexture": {
+                                        "index": 0, "extensions": {"KHR_texture_transform": {"scale": [2, 2]}}}}}])
+        glb = path.read_bytes()
+    head = ("ply\nformat {}\ncomment TextureFile a.png\nelement vertex 4\nproperty float x\nproperty float y\n"
+            "property float z\nproperty uchar red\nproperty uchar green\nproperty uchar blue\nproperty float s\n"
+            "property float t\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n")
+    rows = "0 0 0 9 0 0 0 0\n1 0 0 0 9 0 1 0\n1 1 0 0 0 9 1 1\n0 1 0 9 9 9 0 1\n4 0 1 2 3\n"
+    off = "COFF\n4 2 0\n0 0 0 1 0 0\n1 0 0 0 1 0\n1 1 0 0 0 1\n0 1 .5 1 1 1\n3 0 1 2 255 0 0\n3 0 2 3\n"
+    return {"a.glb": glb, "a.ply": (head.format("ascii 1.0") + rows).encode(), "a.off": off.encode(),
+            "a.obj": OBJ, "a.mtl": MTL, "a.png": picture()}
+
+
 # ---- readers --------------------------------------------------------------------------------------------
 
 def read_npz(path):
@@ -193,6 +221,14 @@ def read_obj(path, library=MTL):
 def read_part_of_obj(path):
     (path.parent / "a.obj").write_bytes(OBJ)
     read_obj(path)
+
+
+def draw_mesh(path):
+    for name, data in coloured_meshes().items():
+        if not (path.parent / name).exists():
+            (path.parent / name).write_bytes(data)
+    mesh = synthetic.load_mesh(str(path if path.suffix not in (".mtl", ".png") else path.parent / "a.obj"))
+    assert torch.isfinite(writers.draw_rgba(CVPR18, CVPR18.place(mesh[0]), *mesh[1:], torch.tensor([3]), 32)).all()
 
 
 def read_metrics(path):
@@ -347,6 +383,7 @@ def whole_files():
         Reader("meshes of people", {f"a.{kind}": data for kind, data in {**form, "obj": OBJ}.items()} | {
             "people.obj": OBJ_OF_PEOPLE, "looks.glb": required(form["glb"], "KHR_materials_unlit")},
                lambda path: synthetic.load_mesh(str(path))),
+        Reader("coloured meshes", coloured_meshes(), draw_mesh),
         Reader("metrics.jsonl", {"metrics.jsonl": METRICS}, read_metrics),
         Reader("options.json", {"options.json": json.dumps({"options": CHECKPOINT["options"]}).encode()},
                read_options),

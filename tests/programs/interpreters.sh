@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds and checks the renderer's package under other Pythons, from its source distribution, with NumPy alone:
+# Builds the renderer's package from its source distribution under other Pythons, and checks it with only NumPy:
 #   bash tests/programs/interpreters.sh python3.12 python3.13
 set -euo pipefail
 if [ $# -eq 0 ]; then

@@ -1,5 +1,5 @@
-// Random meshes, sane and not, through the kernels: `sanitize_kernels CASES SEED`. Built by sanitize.py with
-// sanitizers, which end the program at the first access, overflow or cast that is not defined.
+// Gives random meshes, normal and degenerate, to the kernels: `sanitize_kernels CASES SEED`. sanitize.py builds it
+// with sanitizers, which end the program at the first undefined access, overflow or cast.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -20,7 +20,7 @@ int integer(Random& r, int low, int high) { return std::uniform_int_distribution
 double real(Random& r, double low, double high) { return std::uniform_real_distribution<double>(low, high)(r); }
 bool coin(Random& r, double chance = 0.5) { return real(r, 0, 1) < chance; }
 
-// An array on the heap of exactly its size, so that one element too far is noticed. `size` may be 0.
+// An array with its own heap memory of exact size, so that an access past its end is found. `size` may be 0.
 template <class T>
 struct Array {
   explicit Array(int64_t size, T value = T()) : size(size), data(new T[size]) {
@@ -115,9 +115,9 @@ void draw(unsigned long seed) {
   nr::rasterize_forward(s, inputs, nr::RasterizeOutputs<T>{index.get(), samples_out.get(textured),
                                                            rgb_out.get(textured), alpha_out.get(alpha),
                                                            depth_out.get(depth)});
-  demand(all_within(index, -1, 2.0 * s.F - 1), "a face is drawn that is not there", seed);
+  demand(all_within(index, -1, 2.0 * s.F - 1), "a face index out of range", seed);
   demand(all_within(alpha_out, 0, 1), "alpha outside of 0 to 1", seed);
-  if (textured) demand(all_within(rgb_out, 0, 2.001), "a colour that nothing has", seed);
+  if (textured) demand(all_within(rgb_out, 0, 2.001), "a colour out of range", seed);
 
   auto d_rgb = coordinates<T>(r, rgb_out.size, kPlain, -1, 1), d_alpha = coordinates<T>(r, pixels, kPlain, -1, 1),
        d_depth = coordinates<T>(r, pixels, kPlain, -1, 1);
@@ -176,7 +176,7 @@ void bend(unsigned long seed) {
   Array<T> loss(s.B), gradient(s.B * s.V * 3);
   nr::smoothness(s, nr::SmoothnessArrays<T>{vertices.get(), loss.get(), gradient.get()});
   if (kind == kPlain && s.eps > 0) {
-    demand(all_within(loss, 0, 4.001 * s.E), "a smoothness that no angles have", seed);
+    demand(all_within(loss, 0, 4.001 * s.E), "a smoothness out of range", seed);
     demand(all_within(gradient, -1e30, 1e30), "a gradient of smoothness that is not finite", seed);
   }
 }

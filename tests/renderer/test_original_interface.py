@@ -49,7 +49,7 @@ INTERFACE = {
     "save_obj.save_obj": "filename, vertices, faces, textures=None",
     "vertices_to_faces.vertices_to_faces": "vertices, faces",
 }
-MORE = {"load_obj.load_obj", "renderer.Renderer"}  # have more parameters, after the original's
+MORE = {"load_obj.load_obj", "renderer.Renderer", "save_obj.save_obj"}  # have more parameters, after the original's
 OPTIONAL = {"rasterize.Rasterize.forward": {"textures"}, "renderer.Renderer.render_rgb": {"textures"},
             "renderer.Renderer.render": {"textures"}}  # that the original asks for
 

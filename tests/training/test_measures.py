@@ -44,18 +44,18 @@ def test_own_and_new_views():
     truth = torch.cat([flat.expand(3, -1, -1), other.expand(3, -1, -1)])
     real = renderer.render_silhouettes(CVPR18.project(truth, cameras), faces)
     batch = Batch(None, real, cameras, cameras, None)
-    found = measures.seen_views(CVPR18, renderer, truth, faces, batch, 2, seeded())
+    found = measures.seen_views(CVPR18, renderer, truth, faces, batch, measures.other_images(2, 3, seeded()))
     assert found.min() == 1
     guess = truth.clone()
     guess[4] = flat
-    found = measures.seen_views(CVPR18, renderer, guess, faces, batch, 2, seeded(3))
+    found = measures.seen_views(CVPR18, renderer, guess, faces, batch, measures.other_images(2, 3, seeded(3)))
     assert sorted((found[:, 0] < .9).nonzero().flatten().tolist()) == [4] and (found[:, 1] < .9).nonzero().tolist() == [[4]]
     shift = int(torch.randint(1, 3, (2, 1), generator=seeded(3))[1])
     k = 3 + (1 + shift) % 3
     drawn = renderer.render_silhouettes(CVPR18.project(guess[4:5], cameras[k:k + 1]), faces)[0].numpy()
     both = (drawn > .5) & (real[k].numpy() > .5), (drawn > .5) | (real[k].numpy() > .5)
     assert float(found[4, 1]) == pytest.approx(both[0].sum() / both[1].sum())
-    alone = measures.seen_views(CVPR18, renderer, truth, faces, batch, 6)
+    alone = measures.seen_views(CVPR18, renderer, truth, faces, batch, measures.other_images(6, 1))
     assert alone[:, 0].min() == 1 and alone[:, 1].isnan().all()
 
 

@@ -1,4 +1,4 @@
-"""Points on surfaces and the figures that they give, against closed forms and plain definitions; crossing faces against
+"""Points on surfaces and their figures compared with closed forms and plain definitions; crossing faces compared with
 exact arithmetic."""
 import itertools
 from fractions import Fraction
@@ -66,7 +66,8 @@ def test_no_points_on_what_is_no_mesh(vertices, faces):
 
 @pytest.mark.parametrize("radius", [.48, .495, .5, .45])
 def test_two_spheres_in_closed_form(radius):
-    """d^2 = (R - r)^2 + r R t^2 at an angle of t; of N points none is within t with probability ((1 + cos t) / 2)^N."""
+    """At an angle t, d^2 = (R - r)^2 + r R t^2. The probability that none of N points is within t is
+    ((1 + cos t) / 2)^N."""
     big, count = .5, 10000
     true = Surfaces(samples(big * SPHERE[None], FACES, count, 1))
     chamfer, *scores, normals = true.figures(*draw_points(radius * SPHERE[None], FACES, count), [[0]], 10000)[0, 0]
@@ -83,7 +84,7 @@ def test_two_spheres_in_closed_form(radius):
 
 
 def plain(points, normals, true, true_normals):
-    """The definitions, typed here."""
+    """Compare with the definitions, written out here."""
     distances = scipy.spatial.distance.cdist(points, true)
     side = np.ptp(true, axis=0).max()
     accuracy, completeness = distances.min(1), distances.min(0)
@@ -98,7 +99,7 @@ def plain(points, normals, true, true_normals):
 
 @pytest.fixture(scope="module")
 def some():
-    """Two true shapes and three predicted ones, of 600 points."""
+    """Two true and three predicted shapes with 600 points each."""
     true = torch.stack([.4 * SPHERE, SPHERE * torch.tensor([.5, .2, .3])])
     return Surfaces(samples(true, FACES, 600, 1)), draw_points(torch.stack(
         [.42 * SPHERE, .01 + SPHERE * torch.tensor([.45, .2, .35]), .4 * SPHERE]), FACES, 600)
@@ -147,8 +148,8 @@ def test_a_shape_itself_and_one_that_is_nowhere():
 # ---- faces that cross others ------------------------------------------------------------------------------
 
 def exactly(vertices, faces):
-    """The shares in rational numbers, every pair of faces: by the intervals that each cuts out of the other's plane, and
-    by edges that pass through the inside of the other."""
+    """The shares in rational numbers, for every pair of faces in two ways: by the intervals that each face cuts out of
+    the other's plane, and by edges that pass through the interior of the other face."""
     def sub(a, b):
         return [x - y for x, y in zip(a, b)]
 
@@ -159,7 +160,7 @@ def exactly(vertices, faces):
         return sum(x * y for x, y in zip(a, b))
 
     def cut(one, other):
-        """Points in which the outline of one meets the other's plane, None if it does not lie on both sides."""
+        """The points where the outline of one face meets the plane of the other; None if it does not cross it."""
         h = [dot(cross(sub(other[1], other[0]), sub(other[2], other[0])), sub(x, other[0])) for x in one]
         if not min(h) < 0 < max(h):
             return None
@@ -188,7 +189,7 @@ def exactly(vertices, faces):
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_crossing_faces_are_those_of_exact_arithmetic(whole):
-    """On whole numbers much touches, shares a plane, has no area."""
+    """With integer coordinates many faces touch, lie in one plane, or have no area."""
     generator = torch.Generator().manual_seed(0)
     for corners, count in ((8, 14), (12, 18), (30, 20)):
         draw = torch.randint(-2, 3, (corners, 3), generator=generator).float() if whole else \

@@ -165,7 +165,8 @@ def test_weights_of_neither_naming_are_told_with_both(tmp_path, refused, data, t
     state = published_resnet(encoder)
     del state["model.bn1.weight"]
     torch.save(state, tmp_path / "E")
-    with pytest.raises(InputError, match="bn1.weight is missing, and so is model.bn1.weight, the published"):
+    with pytest.raises(InputError, match="bn1.weight is missing, and so is model.bn1.weight, its name in the "
+                                         "published program"):
         load_weights(tmp_path / "E", settings={"dataset": "Pascal3D"})
     torch.save(published("D"), tmp_path / "D")
     line = refused("--mode=trainCVPR19", "--data_dir", data, "--ckpt_dir", tmp_path / "run", *TINY,

@@ -3,11 +3,11 @@
 
 namespace nr {
 
-// A Deal lies in shared memory. Every thread is the owner of kEach lists of work items and knows their lengths. The
-// items of all lists are numbered one after another: item i belongs to list owner_of(i), and any thread may do it.
-// The type `Count` must hold the number of all items.
+// A LoadBalance lies in shared memory. Every thread is the owner of kEach lists of work items and knows their
+// lengths. The items of all lists are numbered one after another: item i belongs to list owner_of(i), and any
+// thread may do it. The type `Count` must hold the number of all items.
 template <int kThreads, int kEach, class Count = int>
-struct Deal {
+struct LoadBalance {
   Count ends[kThreads * kEach];  // inclusive prefix sums of the lengths
   Count sums[kThreads];
 

@@ -1,0 +1,116 @@
+"""Figures of colours: PSNR and SSIM of the drawn shapes inside the silhouettes, beside two controls.
+
+B = batch, F = faces, S = side of the pictures.
+"""
+import torch
+from torch.nn.functional import adaptive_avg_pool2d, conv2d
+
+from losses.colours import given_colours, paint
+
+BEST = 100.0  # dB, of pictures that are equal: their PSNR is infinite
+FIGURES = tuple(f"{figure}_{view}{control}" for figure in ("psnr", "ssim") for view in ("own", "new")
+                for control in ("", "_mean", "_nearest"))  # the order of `seen_colours`
+
+
+def psnr(drawn, given, inside):
+    """(B,) peak signal-to-noise ratio in dB, -10 log10 of the mean squared error of (B, 3, S, S) in [0, 1], over pixels
+    inside (B, S, S) bool and channels; NaN where there are none."""
+    weights = inside[:, None].to(drawn.dtype)
+    error = ((drawn - given).square() * weights).sum((1, 2, 3)) / (3 * weights.sum((1, 2, 3)))
+    return -10 * torch.log10(error.clamp_min(10 ** (-BEST / 10)))
+
+
+def ssim(drawn, given, inside):
+    """(B,) structural similarity (Wang et al. 2004: Gaussian of 1.5 pixels and 11 taps, K 0.01 and 0.03), mean of its
+    map over pixels inside and channels.
+
+    Both pictures are black outside, whatever is drawn there. It is scikit-image's structural_similarity with
+    gaussian_weights and without use_sample_covariance, of a whole batch in one call.
+    """
+    mask = inside[:, None].double()
+    x, y = drawn.double() * mask, given.double() * mask
+    mean_x, mean_y, xx, yy, xy = (_blurred(t) for t in (x, y, x * x, y * y, x * y))
+    c1, c2 = 0.01 ** 2, 0.03 ** 2
+    likeness = (2 * mean_x * mean_y + c1) * (2 * (xy - mean_x * mean_y) + c2) / (
+        (mean_x ** 2 + mean_y ** 2 + c1) * (xx - mean_x ** 2 + yy - mean_y ** 2 + c2))
+    return (likeness * mask).sum((1, 2, 3)) / (3 * mask.sum((1, 2, 3)))
+
+
+def _blurred(pictures, sigma=1.5, radius=5):
+    """Pictures (B, C, H, W), mirrored at their borders, edge pixels included, under a Gaussian."""
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1).to(pictures) / sigma) ** 2)
+    taps = (taps / taps.sum())[None, None]
+    for axis in (2, 3):
+        x = pictures.transpose(axis, 3)
+        x = torch.cat([x[..., :radius].flip(-1), x, x[..., -radius:].flip(-1)], -1)
+        pictures = conv2d(x.flatten(0, 1)[:, None], taps[:, :, None])[:, 0].unflatten(0, x.shape[:2]).transpose(axis, 3)
+    return pictures
+
+
+def one_colour(painted_white, rendered, given, silhouettes):
+    """(B, 3) in [0, 1]: the colour that, all over a shape, has the mean of the picture inside both silhouettes; inside
+    the picture's alone where they share nothing.
+
+    painted_white : (B, 3, S, S), the shape in white under the light. rendered, silhouettes : (B, S, S).
+    """
+    picture = (given * rendered[:, None]).sum((2, 3)) / (painted_white * silhouettes[:, None]).sum((2, 3))
+    alone = given.sum((2, 3)) / silhouettes.sum((1, 2)).clamp_min(1e-6)[:, None]
+    return torch.where(picture.isfinite(), picture, alone).clamp(0, 1)
+
+
+class Nearest:
+    """Training images of a class, to find the one that is most like another image: by squared distance of RGB(A), at 16
+    x 16 pixels, among those of its pose bin, or among all where the bin has none."""
+
+    def __init__(self, data, numbers, at_once=1024):
+        """data : a training split. numbers : (M,) of the images."""
+        self.data, self.numbers = data, torch.as_tensor(numbers)
+        self.poses = data.all_poses()[self.numbers]
+        self.small = torch.cat([_small(data.gather(part.numpy()).images) for part in self.numbers.split(at_once)])
+
+    def images(self, images, poses):
+        """Training images (B, C, H, W) like those (B, C, H, W) of pose bins (B,)."""
+        wanted, found = _small(images.cpu()), torch.empty(len(images), dtype=torch.int64)
+        for pose in poses.unique().cpu():
+            mine, there = (poses.cpu() == pose).nonzero()[:, 0], (self.poses == pose).nonzero()[:, 0]
+            there = there if len(there) else torch.arange(len(self.numbers))
+            found[mine] = there[torch.cdist(wanted[mine], self.small[there]).argmin(1)]
+        return self.data.gather(self.numbers[found].numpy()).images.to(images.device)
+
+
+def _small(images):
+    return adaptive_avg_pool2d(images, 16).flatten(1)
+
+
+def seen_colours(model, data, prediction, batch, others, nearest):
+    """(B, 12) float64: FIGURES of the shapes in their colours, from the views of their images and of others, inside the
+    silhouettes of these; and of two controls, the same shapes in one colour (`one_colour` of the image's own view) and
+    in the colours that the model gives the nearest training image.
+
+    others : (B,) numbers within the batch, of images of the same objects; None where there are none: NaN.
+    """
+    light = model.texture.light
+    if data.light is not None and light[1] > 0:
+        light = light.new_tensor(data.light)
+    vertices, faces, size = prediction.vertices, prediction.faces, batch.silhouettes.shape[-1]
+    given = given_colours(batch.images, batch.silhouettes)
+
+    def painted(textures, cameras):
+        return paint(data, vertices, faces, textures, cameras, size, light)
+
+    def all_over(colours):
+        return colours[:, None, None, None, None].expand(-1, len(faces), 1, 1, 1, 3)
+    rendered = data.renderer(size).render_silhouettes(data.project(vertices, batch.cameras), faces)
+    white = painted(all_over(vertices.new_ones(len(vertices), 3)), batch.cameras)
+    alone = all_over(one_colour(white, rendered, given, batch.silhouettes))
+    theirs = model.colour(model.codes(nearest.images(batch.images, batch.poses))[1])
+    columns = {}
+    for view, seen in (("own", torch.arange(len(vertices), device=vertices.device)), ("new", others)):
+        for control, textures in (("", prediction.textures), ("_mean", alone), ("_nearest", theirs)):
+            if seen is None:
+                psnrs = ssims = vertices.new_full((len(vertices),), float("nan"))
+            else:
+                picture = painted(textures, batch.cameras[seen]), given[seen], batch.silhouettes[seen] > 0.5
+                psnrs, ssims = psnr(*picture), ssim(*picture)
+            columns[f"psnr_{view}{control}"], columns[f"ssim_{view}{control}"] = psnrs, ssims
+    return torch.stack([columns[name].double() for name in FIGURES], 1)
