@@ -35,7 +35,7 @@ class Prediction:
         return Prediction(self.vertices.cpu(), self.faces.cpu(), self.codes.cpu(), self.outward, textures)
 
 
-def load_template(path=None):
+def load_template(path: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(vertices, faces) of the template mesh: an OBJ file, not normalised, or the icosphere."""
     if path is None:
         return icosphere(3)
@@ -99,7 +99,7 @@ class Model:
         codes = self.encoder.code(features)
         return codes, None if self.texture is None else self.texture.code(images, codes, features)
 
-    def predict(self, images, batch_size=256):
+    def predict(self, images: torch.Tensor, batch_size: int = 256) -> Prediction:
         """`Prediction` from images (B, C, H, W), float in [0, 1], of the training's size. C is 4, RGBA; for Pascal3D
         it is 3, RGB."""
         codes, colour_codes = self.codes(images, batch_size)
@@ -109,7 +109,7 @@ class Model:
         return Prediction(vertices, self.faces, codes, self.outward, self.colour(colour_codes, batch_size))
 
     @torch.no_grad()
-    def decode(self, codes, batch_size=256):
+    def decode(self, codes: torch.Tensor, batch_size: int = 256) -> torch.Tensor:
         """Vertices (B, V, 3) in the renderer's frame from shape codes (B, latent_dim)."""
         was_training = self.decoder.training
         self.decoder.eval()
@@ -118,14 +118,14 @@ class Model:
         return torch.cat(vertices)
 
     @torch.no_grad()
-    def colour(self, colour_codes, batch_size=256):
+    def colour(self, colour_codes: torch.Tensor | None, batch_size: int = 256) -> torch.Tensor | None:
         """Textures (B, F, T, T, T, 3) of colour codes; None for None."""
         if colour_codes is None:
             return None
         return torch.cat([self.texture.cubes(self.texture(part))
                           for part in colour_codes.to(self.device).split(batch_size)])
 
-    def encode(self, images, batch_size=256):
+    def encode(self, images: torch.Tensor, batch_size: int = 256) -> torch.Tensor:
         """Shape codes (B, latent_dim) from images, as in `predict`."""
         return self.codes(images, batch_size)[0]
 
@@ -146,7 +146,8 @@ class Model:
         return torch.cat(codes), None if self.texture is None else torch.cat(colours)
 
 
-def load_run(folder, flag="last", device="cpu", settings=None):
+def load_run(folder: str | os.PathLike, flag: str = "last", device: str | torch.device = "cpu",
+             settings: dict | None = None) -> Model:
     """The `Model` of a run folder; flag 'last', 'best' or the step of a numbered checkpoint.
 
     settings : dict of options such as dataset and obj_dir (the template), for a folder of the published program
@@ -215,7 +216,8 @@ def open_split(model, options, split=None, **more):
     return model.dataset.open(trained, split or split_of(options, model.dataset), options.data_dir, class_ids, **more)
 
 
-def load_weights(load_E, load_G=None, device="cpu", settings=None):
+def load_weights(load_E: str, load_G: str | None = None, device: str | torch.device = "cpu",
+                 settings: dict | None = None) -> Model:
     """The `Model` of an encoder file and a decoder file: state dicts of the published program, or run files.
 
     load_G : None makes a model without a decoder, which only encodes.

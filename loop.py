@@ -11,6 +11,7 @@ from engine.divergence import Watch
 from engine.feed import open_feed
 from engine.monitor import Monitor
 from engine.scribe import Scribe
+from engine.visdom_server import VisdomServer
 from errors import Divergence, InputError
 from metrics import measures
 from pictures import training_sheet, write_obj
@@ -116,7 +117,7 @@ class Loop:
         feed = open_feed(self.data, sampler, self.trainer.device, distributed.part(o.batch_size), o.data_on)
         if feed.told:
             self.monitor.say(feed.told)
-        with dashboard.shown(o.ckpt_dir, o.sample_dir, o.visdom_env, o.visdom_server, o.visdom_port) \
+        with dashboard.shown(o.ckpt_dir, o.sample_dir, o.visdom_env, VisdomServer.of(o)) \
                 if self.main else contextlib.nullcontext(), contextlib.closing(feed), \
                 contextlib.closing(self.scribe):
             interruption.stepping = True

@@ -218,6 +218,7 @@ def protocol_of(options, model, data):
     return {"dataset": model.dataset.name,
             "data_dir": os.path.abspath(options.data_dir or model.options["data_dir"]),
             "split": data.split, "checkpoint": options.eval_flag, "objects": objects,
+            "left_out": list(data.left_out), "count_left_out": len(data.left_out),
             "views": f"every view of every object ({', '.join(map(str, views))})",
             "mmd": "squared, mean over pairs of poses, then over classes; 5 Gaussian kernels, bandwidth by pair, "
                    f"biased; {taken}, each class by itself",

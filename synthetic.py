@@ -419,9 +419,10 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
         if missing:
             lack = "1 mesh lacks" if len(missing) == 1 else f"{len(missing)} meshes lack"
             print(f"  {class_id}: {lack} a material or a picture; the first one: {missing[0][0]}")
-        names = {**paths, **({"left_out": list(bad)} if bad else {})}
-        disk.write_json(_list_of(folder, class_id),
-                        {s: [os.path.relpath(path, mesh_dir) for path in paths] for s, paths in names.items()})
+        listed = {split: [os.path.relpath(path, mesh_dir) for path in its] for split, its in paths.items()}
+        if bad:
+            listed["left_out"] = {os.path.relpath(path, mesh_dir): said for path, said in bad.items()}
+        disk.write_json(_list_of(folder, class_id), listed)
         done.append(class_id)
         _describe(folder, settings, done, not in_grey)
     if not done:

@@ -24,6 +24,7 @@ import torch
 import common
 import synthetic
 from engine import dashboard
+from engine.visdom_server import VisdomServer
 from modes.train import run as train_run
 from training_step import options
 
@@ -81,7 +82,7 @@ def updates(run, folder, process, port, repeats=10):
     with open(run + "/metrics.jsonl") as lines:
         last = json.loads(lines.readlines()[-1])
     plain = {k: v for k, v in last.items() if k not in ("picture", "mesh", "val_iou", "val_mmd", "val_iou_of")}
-    follower = dashboard.Follower(folder, folder + "/samples", "updates", port=port)
+    follower = dashboard.Follower(folder, folder + "/samples", "updates", VisdomServer(port=port))
 
     def timed(records):
         with open(folder + "/metrics.jsonl", "a") as out:
@@ -113,7 +114,7 @@ def main(rounds=2):
                 runs["hung_server"].append(train(f"{folder}/hung{i}", data, port))
                 process.send_signal(signal.SIGCONT)
             costs = updates(f"{folder}/with0", f"{folder}/long", process, port)
-    every = 1e3 * dashboard.Follower("", "", "x").every
+    every = 1e3 * dashboard.Follower("", "", "x", VisdomServer()).every
     common.keep("dashboard", {
         "load": [round(x, 1) for x in os.getloadavg()], "update_cpu_ms": costs,
         "percent_of_a_core": {kind: round(100 * ms / every, 3) for kind, ms in costs.items() if "first" not in kind},

@@ -6,12 +6,10 @@ hanging, the follower sends what is missing when the server is back.
 """
 import contextlib
 import html
-import importlib.util
 import math
 import os
 import sys
 import threading
-import urllib.parse
 from array import array
 
 import numpy as np
@@ -19,16 +17,10 @@ from PIL import Image
 
 import neural_renderer as nr
 from engine import runs, strict_json
-from engine.arguments import integer
-from errors import InputError
+from engine.visdom_server import Trouble
 
-SERVER = {
-    "visdom_env": dict(metavar="NAME", help="show the run in this visdom environment"),
-    "visdom_server": dict(metavar="URL", default="http://localhost", help="where visdom runs"),
-    "visdom_port": dict(type=integer(1), default=8097, help="its port")}
 POINTS = 1000  # most points of a curve: twice the window's width in pixels; visdom copies whole windows
 SIZE = {"width": 460, "height": 330}
-TIMEOUT = 3    # seconds to wait for the server's answer to a request
 PATIENCE = 5   # seconds to wait at the end of training until the last records are sent
 
 # {entry of a record that is not a loss: (its window, its name there)}
@@ -38,17 +30,6 @@ PLACES = {"val_iou": ("validation", "IoU"), "val_mmd": ("validation", "MMD"),
 CURVES = ("losses", "validation", "learning rate", "images/s")
 # All windows, in the order in which they are sent. 'save' asks the server to save them to its disk.
 EVERYTHING = ("options", *CURVES, "picture", "mesh", "save")
-
-
-def check(env, port):
-    """Raise InputError for names that visdom would change (it replaces '/' by '_') or cannot store."""
-    if not env.strip() or not env.isprintable() or set("/\\") & set(env) or len(env.encode()) > 200:
-        raise InputError(f"--visdom_env={env!r} cannot name a dashboard: it takes 1 to 200 letters, digits or "
-                         "signs, but no slash")
-    if port > 65535:
-        raise InputError(f"--visdom_port={port} is above 65535")
-    if importlib.util.find_spec("visdom") is None:
-        raise InputError("--visdom_env needs visdom, which is not installed: pip install -r requirements.txt")
 
 
 class Curve:
@@ -71,40 +52,12 @@ class Curve:
         return np.array(self.steps)[index], np.array(self.values)[index]
 
 
-def _client(env, server, port):
-    """A `visdom.Visdom` that raises ConnectionError, prints nothing and waits at most TIMEOUT.
-
-    visdom itself has no timeout, treats an error page as success, and posts in its constructor. So this function
-    constructs it offline and then replaces its `_handle_post`, which visdom provides for that.
-    """
-    import requests
-    import visdom
-    session = requests.Session()
-    if _is_loopback(server):
-        session.trust_env = False  # a proxy would look for localhost on the proxy's machine
-
-    def post(url, data=None):
-        reply = session.post(url, data=data, timeout=TIMEOUT)
-        client.answered = "" if reply.ok else f"{reply.status_code} {reply.reason}"
-        reply.raise_for_status()
-        return reply.text
-    client = visdom.Visdom(server, port=port, env=env, raise_exceptions=True, use_incoming_socket=False,
-                           offline=True, log_to_filename=os.devnull)
-    client.offline, client.log_to_filename, client._handle_post = False, None, post
-    return client
-
-
-def _is_loopback(server):
-    host = urllib.parse.urlsplit(server if "//" in server else "//" + server).hostname or ""
-    return host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")
-
-
 class Follower:
     """Shows the run in `ckpt_dir`, with its pictures and meshes in `sample_dir`, and updates while the run grows.
 
     Parameters
     ----------
-    env, server, port : visdom environment, URL of the server and its port.
+    env, server : visdom environment, and its `VisdomServer`.
     every : seconds between two updates.
 
     Notes
@@ -114,10 +67,9 @@ class Follower:
     lost everything.
     """
 
-    def __init__(self, ckpt_dir, sample_dir, env, server="http://localhost", port=8097, every=5.0):
-        check(env, port)
-        self.folder, self.sample_dir, self.env, self.every = ckpt_dir, sample_dir, env, every
-        self.server, self.port, self.url = server, port, f"{server}:{port}"
+    def __init__(self, ckpt_dir, sample_dir, env, server, every=5.0):
+        server.check(env)
+        self.folder, self.sample_dir, self.env, self.every, self.server = ckpt_dir, sample_dir, env, every, server
         self.client = None
         self.offset, self.inode = 0, None
         self.curves = {window: {} for window in CURVES}
@@ -169,9 +121,9 @@ class Follower:
     # ---- to the server --------------------------------------------------------------------------
 
     def push(self):
-        """Send the pending windows. After a ConnectionError the windows that were not accepted stay pending."""
+        """Send the pending windows. After a `Trouble` the windows that were not accepted stay pending."""
         if self.client is None:
-            self.client = _client(self.env, self.server, self.port)
+            self.client = self.server.client(self.env)
         for window in EVERYTHING:
             if window in self.pending:
                 if window in CURVES:
@@ -249,15 +201,14 @@ class Follower:
             self.push()
         except Exception as error:  # no error of the dashboard may end a training
             if not self.lost:
-                answered = getattr(self.client, "answered", "")
-                reason = f"answers {answered}" if answered and isinstance(error, ConnectionError) else \
-                    "does not answer" if isinstance(error, ConnectionError) else \
-                    f"cannot be used ({type(error).__name__}: {error})"
-                _say(f"warning: the visdom server {self.url} {reason}; the missing windows are sent when it is back")
-            self.lost, self.pending = True, set(EVERYTHING)
+                reason = error if isinstance(error, Trouble) else f"cannot be used ({type(error).__name__}: {error})"
+                _say(f"warning: the visdom server {self.server.url} {reason}; the missing windows are sent when it is "
+                     "back")
+            # A server that was restarted has forgotten the login.
+            self.lost, self.pending, self.client = True, set(EVERYTHING), None
         else:
             if self.lost:
-                _say(f"the visdom server {self.url} is back and up to date")
+                _say(f"the visdom server {self.server.url} is back and up to date")
                 # Send everything again: a server that hung may have applied old requests after new ones.
                 self.lost, self.pending = False, set(EVERYTHING)
 
@@ -285,13 +236,13 @@ def _say(line):
 
 
 @contextlib.contextmanager
-def shown(ckpt_dir, sample_dir, env, server, port):
-    """A context that shows the training inside it in the visdom environment `env`, unless `env` is None. The training
-    never waits for the server."""
+def shown(ckpt_dir, sample_dir, env, server):
+    """A context that shows the training inside it in the environment `env` of a `VisdomServer`, unless `env` is None.
+    The training never waits for the server."""
     if env is None:
         yield
         return
-    follower = Follower(ckpt_dir, sample_dir, env, server, port)
+    follower = Follower(ckpt_dir, sample_dir, env, server)
     follower.start_in_background()
     patience = PATIENCE
     try:

@@ -22,7 +22,10 @@ def duration(seconds):
 
 
 class Progress:
-    """Lines like '  car train 120/300, 41.2/s, 4s left': rewritten on a terminal, every 10 s elsewhere."""
+    """Lines like '  car train 120/300, 41.2/s, 4s left': rewritten on a terminal, every 10 s elsewhere.
+
+    Off a terminal tqdm writes a bar at a time into one line; log files want whole lines.
+    """
 
     def __init__(self, what, total, unit="", out=None):
         self.what, self.total, self.unit = what, total, unit

@@ -22,7 +22,8 @@ OPTIONS, METRICS = "options.json", "metrics.jsonl"
 # Options that may change when a run is resumed.
 MAY_CHANGE = {"n_iters", "log_step", "ckpt_step", "sample_step", "sample_dir", "device", "device_id",
               "resume", "data_dir", "cache_dir", "ckpt_dir", "threads", "visdom_env", "visdom_server",
-              "visdom_port", "follow", "prefix", "batches_done", "keep_last", "on_nan", "data_on", "cuda_graph"}
+              "visdom_port", "visdom_base_url", "visdom_user", "follow", "prefix", "batches_done", "keep_last",
+              "on_nan", "data_on", "cuda_graph"}
 
 
 def versions():
@@ -47,12 +48,13 @@ def held(folder, resume):
     return found
 
 
-def start(folder, options, resume, sample_dir=None, data=None, defaults=None):
+def start(folder, options, resume, sample_dir=None, data=None, defaults=None, left_out=None):
     """Prepare a run folder and the folder of its samples. Returns the checkpoint to resume from, or None for a new run.
     Everything is checked before anything is written.
 
     data : `describe_data` of the training and validation data; a resumed run must have the same.
     defaults : default values of the options, for runs of older versions that did not have an option.
+    left_out : {split: sentences} of objects that --skip_bad left out; kept, with their number, beside the options.
     """
     found = held(folder, resume)
     state = None
@@ -65,7 +67,10 @@ def start(folder, options, resume, sample_dir=None, data=None, defaults=None):
     for place in (folder, sample_dir) if sample_dir else (folder,):
         _remove_unfinished(place)
     _forget_after(os.path.join(folder, METRICS), state["step"] if state else 0)
-    disk.write_json(os.path.join(folder, OPTIONS), {"options": options, "versions": versions()})
+    left_out = {split: list(said) for split, said in (left_out or {}).items()}
+    disk.write_json(os.path.join(folder, OPTIONS), {
+        "options": options, "versions": versions(), "left_out": left_out,
+        "count_left_out": sum(map(len, left_out.values()))})
     return state
 
 

@@ -1,5 +1,5 @@
 """`--mode=check_data`: lists the content of a dataset's folder, finds missing and broken files, and tests the axes of
-its voxels and cameras."""
+its voxels and cameras, and whether voxels and images are of the same objects."""
 import itertools
 import os
 
@@ -15,13 +15,14 @@ from losses.priors import MIRROR_FIT, find_mirror
 from pictures import on_paper, to_image
 from readers.base import VOXEL_GRID
 
-MARGIN = 0.02   # another orientation is reported if it overlaps better by this; objects are nearly symmetric
+MARGIN = 0.02   # another orientation or object is reported if it overlaps better by this; objects are nearly symmetric
 LEAST = 0.4     # least overlap of voxels and mask; intact files reach 0.7 to 0.95. Thin objects overlap less, because
                 # wings are too thick at 32^3; they are accepted if
 COVER = 0.8     # their voxels cover at least this share of the mask,
 BETTER = 1.25   # and the overlap is this many times the median over the 48 orientations
 WAYS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))  # of the axes
 MEASURED, SHOWN = 24, 8  # samples per class
+FEW = 6                  # images to measure where a class has fewer objects
 SYMMETRIC = 100          # objects from which the mirror plane of a class is found
 
 
@@ -57,7 +58,8 @@ def run(options, _device):
     for (class_id, split), data in opened.items():
         name = f"{dataset.class_label(class_id)}, {split}"
         batch, meshes = _samples(data, MEASURED)
-        verdict, overlaps = _orientation(data, batch, meshes)
+        overlaps, covers = _overlaps(data, batch, meshes)
+        verdict, overlaps = _verdict(overlaps, covers) or _order(data, batch, meshes), overlaps[0]
         if verdict:
             wrong.append(f"{name}: {verdict}")
         print(f"{name}: voxels and masks overlap by {overlaps.mean():.3f}"
@@ -87,8 +89,14 @@ def run(options, _device):
 
 
 def _samples(data, count):
-    """`Batch` of images of evenly spread objects, and the mesh of each object's voxels."""
+    """`Batch` of images of evenly spread objects, at most `count`, and of several views where these are FEW; and the
+    mesh of each image's voxels."""
     objects, chosen = data.spread(count)
+    owners = data.all_objects().numpy()
+    views = int(np.bincount(owners).min())
+    for turn in range(1, min(FEW // len(objects), views)):
+        more, others = data.spread(count, first=turn)
+        objects, chosen = np.concatenate([objects, more]), chosen + others
     return data.gather(chosen), data.voxel_meshes(objects)
 
 
@@ -117,30 +125,58 @@ def _silhouettes(data, batch, meshes):
                       for k, (vertices, faces) in enumerate(meshes)])
 
 
-def _orientation(data, batch, meshes):
-    """Try all 48 ways to swap and reverse the axes; none may overlap better than the documented one. Returns (message
-    or None, overlap of each sample in the documented orientation)."""
+def _overlaps(data, batch, meshes):
+    """Overlap (intersection over union) of voxels and mask, and share of the mask that the voxels cover: both (48, N),
+    of N samples with the axes exchanged and reversed in each of the WAYS, of which the first is the stated one."""
     size = batch.silhouettes.shape[-1]
-    overlaps, covers = np.zeros((len(WAYS), len(meshes))), np.zeros(len(meshes))
+    overlaps, covers = np.zeros((2, len(WAYS), len(meshes)))
     for k, (vertices, faces) in enumerate(meshes):
         centred = data.to_grid(vertices[0]) - 0.5
         turned = torch.stack([centred[:, list(axes)] * centred.new_tensor(signs) for axes, signs in WAYS])
         cameras = batch.cameras[k:k + 1].expand(len(WAYS), *batch.cameras.shape[1:])
         drawn = _draw(data, data.from_grid(turned + 0.5), faces, cameras, size) > 0.5
         mask = batch.silhouettes[k] > 0.5
-        union = (drawn | mask).flatten(1).sum(1).clamp_min(1)
         both = (drawn & mask).flatten(1).sum(1)
-        overlaps[:, k] = both / union
-        covers[k] = both[0] / mask.sum().clamp_min(1)
-    stated, best = overlaps.mean(1)[0], int(overlaps.mean(1).argmax())
-    if overlaps[best].mean() > stated + MARGIN:
-        return (f"voxels overlap better ({overlaps[best].mean():.3f} instead of {stated:.3f}) if the renderer's "
-                f"axes are ({_axes(best)}): an axis of the voxels or of the camera is not as published"), overlaps[0]
-    thin = covers.mean() >= COVER and stated >= BETTER * np.median(overlaps.mean(1))
-    if stated < LEAST and not thin:
-        return (f"voxels and masks overlap by only {stated:.3f} in the best orientation, and the voxels cover "
-                f"{covers.mean():.3f} of the masks: they show different objects"), overlaps[0]
-    return None, overlaps[0]
+        overlaps[:, k] = both / (drawn | mask).flatten(1).sum(1).clamp_min(1)
+        covers[:, k] = both / mask.sum().clamp_min(1)
+    return overlaps, covers
+
+
+def _verdict(overlaps, covers, stated=0):
+    """What is wrong with voxels in the stated one of the WAYS, in words, or None."""
+    overlaps, covers = overlaps.mean(1), covers.mean(1)
+    best, own = int(overlaps.argmax()), overlaps[stated]
+
+    def fits(way):
+        thin = covers[way] >= COVER and overlaps[way] >= BETTER * np.median(overlaps)
+        return overlaps[way] >= LEAST or thin
+    if overlaps[best] > own + MARGIN and (fits(best) or fits(stated)):
+        return (f"voxels overlap better ({overlaps[best]:.3f} instead of {own:.3f}) if the renderer's axes are "
+                f"({_axes(best)}): an axis of the voxels or of the camera is not as published")
+    if not fits(stated):
+        return (f"voxels and masks overlap by only {overlaps[best]:.3f} in the best orientation, and the voxels cover "
+                f"{covers[best]:.3f} of the masks: they show different objects")
+    return None
+
+
+def _order(data, batch, meshes):
+    """Whether the voxels of samples are those of other samples' objects, in words, or None. Their own must overlap with
+    a mask better than the mean of the others does, by as much as the best one can."""
+    objects, first = np.unique(batch.objects.numpy(), return_index=True)
+    if len(objects) < 2:
+        return None
+    size, masks = batch.silhouettes.shape[-1], batch.silhouettes > 0.5
+    overlaps = np.zeros((len(masks), len(objects)))
+    for k, (vertices, faces) in enumerate(meshes[i] for i in first):
+        drawn = _draw(data, vertices.expand(len(masks), -1, -1), faces, batch.cameras, size) > 0.5
+        overlaps[:, k] = (drawn & masks).flatten(1).sum(1) / (drawn | masks).flatten(1).sum(1).clamp_min(1)
+    own = overlaps[np.arange(len(masks)), np.searchsorted(objects, batch.objects.numpy())]
+    others = (overlaps.sum(1) - own).mean() / (len(objects) - 1)
+    own, best = own.mean(), overlaps.max(1).mean()
+    if best - own > max(MARGIN, own - others):
+        return (f"voxels overlap with the masks of their own images by {own:.3f}, with those of other objects by "
+                f"{others:.3f}, and at best by {best:.3f}: objects of voxels and images are not in one order")
+    return None
 
 
 def _points(data, count=1000):

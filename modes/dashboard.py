@@ -5,7 +5,8 @@ import sys
 
 from engine import runs
 from engine.arguments import Mode, need
-from engine.dashboard import SERVER, Follower
+from engine.dashboard import Follower
+from engine.visdom_server import SERVER, Trouble, VisdomServer
 from errors import InputError
 
 
@@ -15,8 +16,8 @@ def run(options, _device):
     need(options, "visdom_env")
     if not any(os.path.exists(os.path.join(options.ckpt_dir, name)) for name in (runs.METRICS, runs.OPTIONS)):
         raise InputError(f"{options.ckpt_dir} has no {runs.METRICS}; is it the --ckpt_dir of a run?")
-    follower = Follower(options.ckpt_dir, options.sample_dir, options.visdom_env, options.visdom_server,
-                        options.visdom_port)
+    follower = Follower(options.ckpt_dir, options.sample_dir, options.visdom_env,
+                        VisdomServer.of(options))
     if options.follow:
         with contextlib.suppress(KeyboardInterrupt):
             follower.follow()
@@ -24,14 +25,12 @@ def run(options, _device):
     follower.read()
     try:
         follower.push()
-    except ConnectionError:
-        answered = getattr(follower.client, "answered", "")
-        print(f"error: {follower.url} answered {answered}, which is not the answer of a visdom server: does it need a "
-              "login, or have another path?" if answered else
-              f"error: no visdom server answers at {follower.url}; start one with python -m visdom.server "
-              f"-bind_local -port {options.visdom_port}", file=sys.stderr)
+    except Trouble as trouble:
+        start = f"; start one with python -m visdom.server -bind_local -port {options.visdom_port}" \
+            if "does not answer" in str(trouble) and follower.server.is_loopback() else ""
+        print(f"error: the visdom server {follower.server.url} {trouble}{start}", file=sys.stderr)
         return 1
-    print(f"{options.ckpt_dir} -> {follower.url}/env/{options.visdom_env}")
+    print(f"{options.ckpt_dir} -> {follower.server.url}/env/{options.visdom_env}")
     return 0
 
 

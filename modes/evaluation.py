@@ -38,7 +38,10 @@ def run(options, device):
     for part in parts:  # each its own class
         path = os.path.join(folder, part)
         results.append(evaluate_run(options, path, load(path)))
-    merged = {"protocol": {**results[0]["protocol"], "runs": parts,
+    left_out = [said for r in results for said in r["protocol"]["left_out"]]
+    merged = {"protocol": {**results[0]["protocol"], "runs": parts, "left_out": left_out,
+                           "count_left_out": len(left_out), "left_out_of_mean_shape": [
+                               said for r in results for said in r["protocol"]["left_out_of_mean_shape"]],
                            "objects": {k: v for r in results for k, v in r["protocol"]["objects"].items()}}}
     for key in dict.fromkeys(key for r in results for key, value in r.items() if isinstance(value, dict)):
         if key != "protocol":  # a class without points lacks what others have
@@ -82,6 +85,7 @@ def evaluate_run(options, folder, model, class_ids=None):
                           "everything that the border cannot reach",  # --mode=compare needs equal texts
             "iou": "mean over all views of a class; mean_iou over classes; two empty grids count as 1",
             "mean_shape_iou": "IoU with one mean grid of the training objects, whose threshold is the best for them",
+            "left_out_of_mean_shape": list(train.left_out),
             "iou_wrong_object": "IoU of each prediction with up to 20 other objects of its class",
             "view_agreement": "mean IoU of the shapes predicted from two views of one object",
             "own_view": "IoU of the drawn and the real silhouette from the view of the input; counts pixels that are "

@@ -36,7 +36,7 @@ def _read_images(paths, model, options):
 def run(options, device):
     """Write an OBJ, a GLB, a sheet of views and a turntable for each image; for a folder also contact sheets, a page of
     all, and `reconstructions.json`, which lists them and the images that --skip_bad left out."""
-    left_out = {}
+    left_out, of_split = {}, []
     need_model(options)
     folder = options.sample_dir
     if options.load_im:
@@ -51,6 +51,7 @@ def run(options, device):
         model = open_model(options, device)
         data = open_split(model, options)
         paths, images = _of_split(data, options.n_images)
+        of_split = list(data.left_out)
         _say(f"{len(paths)} images of {data.split}, without --load_im" + (
             f": {data.num_objects} objects, one image of each (of {len(data)} in all)"
             if len(paths) < options.n_images else ""))
@@ -86,7 +87,7 @@ def run(options, device):
         disk.write_json(os.path.join(folder, LIST), {
             "images": {stem: os.fsencode(path).decode("utf-8", "replace") for stem, path in zip(stems, paths)},
             "left_out": {os.fsencode(path).decode("utf-8", "replace"): said for path, said in left_out.items()},
-            "count": len(paths), "count_left_out": len(left_out)})
+            "left_out_of_split": of_split, "count": len(paths), "count_left_out": len(left_out) + len(of_split)})
         _say(f"all together: {os.path.join(folder, PAGE)}, {', '.join(together[:-1])}")
     return 0
 

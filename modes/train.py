@@ -7,9 +7,10 @@ import torch
 
 import synthetic
 from datasets import DATASETS, DEFAULT
-from engine import checkpoints, dashboard, devices, distributed, lock, runs, weights
+from engine import checkpoints, devices, distributed, lock, runs, weights
 from engine.arguments import Mode, integer, need, number
 from engine.interruption import Interruption
+from engine.visdom_server import SERVER, VisdomServer
 from errors import InputError
 from inference import Model, load_template
 from loop import Loop
@@ -116,7 +117,7 @@ def run(options, device, defaults=None):
             with distributed.main_first():
                 if main:
                     resumed = runs.start(options.ckpt_dir, described, options.resume, options.sample_dir, seen,
-                                         defaults)
+                                         defaults, {part.split: part.left_out for part in (data, validation)})
                 else:
                     resumed = checkpoints.load_last(options.ckpt_dir) if begun else None
             loop = Loop(trainer, data, validation, {"options": described, "data": seen}, resumed)
@@ -180,7 +181,7 @@ def _check(options, dataset):
     if options.texture == "cubes":
         _check_cubes(options)
     if options.visdom_env is not None:
-        dashboard.check(options.visdom_env, options.visdom_port)
+        VisdomServer.of(options).check(options.visdom_env)
     METHODS[options.mode].check(options, dataset, dataset.count_poses(vars(options)))
     if options.batch_size % distributed.size():
         raise InputError(f"--batch_size={options.batch_size} cannot be divided equally among {distributed.size()} "
@@ -219,5 +220,5 @@ def _check_pairs(options, data):
                              "objects have one")
 
 
-MODE = Mode(run, None, options=synthetic.EMBEDDED, taken_by_all={**TRAINING, **dashboard.SERVER},
+MODE = Mode(run, None, options=synthetic.EMBEDDED, taken_by_all={**TRAINING, **SERVER},
             several_processes=True)

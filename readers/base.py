@@ -98,6 +98,7 @@ class Dataset(Conventions):
     rows : `table` of the M images, object by object. This class uses the columns `class_number` (index into class_ids)
         and `object` (number within the class); others are the dataset's own.
     object_class : (objects,) int, the class number of each object; objects are numbered across all classes.
+    left_out : list of str, a sentence for each object that skip_bad left out; results have it in their JSON.
     """
 
     # The dataset's own.
@@ -115,6 +116,7 @@ class Dataset(Conventions):
     writer = None                        # function that writes a class from meshes (readers/writers.py), or None
 
     class_ids = split = img_size = num_poses = rows = object_class = light = None
+    left_out = ()
 
     def pose_angle(self, a, b):
         """The angles (B,) in degrees between pose bins (B,) and (B,); NaN if they are not known."""
@@ -209,6 +211,11 @@ class Dataset(Conventions):
         and unit normals in the renderer's frame (see readers/points.py). None if the files have none."""
         return None
 
+    def _leave_out(self, problems, say):
+        """List the broken objects, a sentence each, and keep the sentences."""
+        self.left_out = [*self.left_out, *problems]
+        tell_left_out(problems, say)
+
     def _count_objects(self, sizes):
         """Number the objects of classes with these sizes across all classes."""
         self.object_class = np.repeat(np.arange(len(sizes)), sizes)   # (objects,)
@@ -244,6 +251,13 @@ def apart(degrees):
 def check_folder(data_dir, example):
     if not os.path.isdir(data_dir):
         raise InputError(f"--data_dir={data_dir} is not a folder; expected one with {example}")
+
+
+def read_text(path):
+    """Text of a file as any editor wrote it: UTF-8, or UTF-16 where a byte order mark says so; else ValueError."""
+    with open(path, "rb") as file:
+        content = file.read()
+    return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
 def is_of_a_system(name):

@@ -11,6 +11,7 @@ import torch
 
 import neural_renderer as nr
 import voxelization
+from making.grids import cubes
 
 VOXEL_GRID = 32
 
@@ -126,21 +127,8 @@ class Conventions(abc.ABC):
     def voxel_mesh(cls, grid):
         """The cells of a grid (32, 32, 32) in the dataset's axes as cubes in the renderer's frame: vertices
         (1, V, 3), faces (F, 3). The inverse of `voxelize`, cell by cell."""
-        inside = cls.mesh_axes(grid)
-        padded = torch.nn.functional.pad(inside, (1,) * 6)
-        quads = []
-        for axis in range(3):
-            for step in (0, 1):
-                cells = inside & ~padded.roll(1 - 2 * step, axis)[1:-1, 1:-1, 1:-1]
-                corner = cells.nonzero()[:, None].expand(-1, 4, -1).clone()  # (n, 4, 3)
-                corner[..., axis] += step
-                corner[:, [1, 2], (axis + 1) % 3] += 1
-                corner[:, [2, 3], (axis + 2) % 3] += 1
-                quads.append(corner if step else corner.flip(1))
-        corners = torch.cat(quads).reshape(-1, 3).float() / VOXEL_GRID
-        start = 4 * torch.arange(len(corners) // 4)[:, None, None]
-        faces = (start + torch.tensor([[0, 1, 2], [0, 2, 3]])).reshape(-1, 3)
-        return cls.from_grid(corners)[None], faces
+        vertices, faces = cubes(cls.mesh_axes(grid).numpy())
+        return cls.from_grid(torch.from_numpy(vertices).float() / VOXEL_GRID)[None], torch.from_numpy(faces)
 
     @classmethod
     def other_views(cls, cameras, poses):

@@ -10,6 +10,7 @@ from PIL import Image
 from engine.monitor import Progress
 from errors import InputError
 
+from .base import read_text
 from .cache import build, fingerprint
 from .conventions import VOXEL_GRID
 
@@ -106,10 +107,10 @@ def read_png(path):
 
 
 def read_numbers(path):
-    """Read rows of numbers, separated by blanks or commas, as a list of lists; empty lines are skipped."""
+    """Read rows of numbers, separated by blanks or commas, as a list of lists; skips empty lines and comments (#)."""
     try:
-        with open(path) as file:
-            return [[float(word) for word in line.replace(",", " ").split()] for line in file if line.strip()]
+        lines = (line.partition("#")[0].replace(",", " ").split() for line in read_text(path).splitlines())
+        return [[float(word) for word in words] for words in lines if words]
     except FileNotFoundError:
         raise InputError(f"there is no {path}") from None
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ import neural_renderer as nr
 from engine.arguments import number
 from errors import InputError
 
-from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table, tell_left_out
+from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table
 from .nips17_files import FILES, ClassReader, objects_of_split, read_splits
 from .points import points_of_names
 from .writers import write_nips17
@@ -170,7 +170,7 @@ class NIPS17(Dataset):
                               place=np.repeat(kept, v), view=np.tile(np.arange(v), n)))
         self._count_objects([len(v) for v in self._voxels])
         self.rows, self._cameras = np.concatenate(rows), torch.from_numpy(np.concatenate(cameras))
-        tell_left_out(problems, say)
+        self._leave_out(problems, say)
 
     def points(self, c):
         return points_of_names(self._place, self.class_ids[c], self.split, self.names[c])

@@ -8,7 +8,7 @@ from PIL import Image
 from engine import strict_json
 from errors import InputError
 
-from .base import VOXEL_GRID, check_folder
+from .base import VOXEL_GRID, check_folder, read_text
 from .decoded import DecodedClass, largest_tilt, read_numbers, read_png
 
 FILES = ("renders/<class>/<object>/{render_<i>.png,depth_<i>.png,view.txt}, "
@@ -135,8 +135,7 @@ def read_splits(data_dir, split_file=None):
     check_folder(data_dir, FILES)
     path = split_file or os.path.join(data_dir, "splits.json")
     try:
-        with open(path) as file:
-            splits = strict_json.loads(file.read())
+        splits = strict_json.loads(read_text(path))
     except FileNotFoundError:
         raise InputError(f"there is no {path}; expected {{class: {{train, val, test: [objects]}}}} there or in "
                          "--split_file") from None

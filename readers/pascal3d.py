@@ -8,7 +8,7 @@ import torch
 from errors import InputError
 
 from . import pascal3d_files as files
-from .base import SKIP_BAD, Batch, Dataset, Rows, check_folder, table, tell_left_out
+from .base import SKIP_BAD, Batch, Dataset, Rows, check_folder, table
 from .pascal3d_cameras import MARGIN, euler_bins, mirrored, turntable_rotations
 from .points import open_points
 from .writers import write_pascal3d
@@ -194,7 +194,7 @@ class Pascal3D(Dataset):
         self._numbers = self._number_bins(data_dir)
         self.num_poses = int((self._numbers >= 0).sum())
         self._poses = self.pose_bins(self._cameras)
-        tell_left_out(problems, say)
+        self._leave_out(problems, say)
 
     @classmethod
     def _files(cls, data_dir, class_id, split, say=lambda line: None):

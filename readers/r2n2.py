@@ -8,8 +8,7 @@ import neural_renderer as nr
 import voxelization
 from errors import InputError
 
-from .base import (SHAPENET, SKIP_BAD, SPLIT_FILE, VOXEL_GRID, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table,
-                   tell_left_out)
+from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, VOXEL_GRID, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table
 from .r2n2_files import FILES, RENDERING, VOX, ClassReader, classes_of, folders_of, objects_to_read
 from .points import points_of_names
 from .writers import write_r2n2
@@ -158,7 +157,8 @@ class R2N2(Dataset):
         folders = folders_of(data_dir, cache_dir, say)
         self._images, self._voxels, self.names, scales, cameras, rows, problems = [], [], [], [], [], [], []
         for c, class_id in enumerate(self.class_ids):
-            objects = objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, say)
+            objects, absent = objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, say)
+            self.left_out = [*self.left_out, *absent]
             found = ClassReader(folders, class_id, objects, 0 if only_voxels else views, img_size).open(
                 cache_dir, split, skip_bad, say)
             problems += found["problems"]
@@ -177,7 +177,7 @@ class R2N2(Dataset):
         self._count_objects([len(v) for v in self._voxels])
         self.rows, self._cameras = np.concatenate(rows), torch.from_numpy(np.concatenate(cameras))
         self._scales = torch.from_numpy(np.concatenate(scales))
-        tell_left_out(problems, say)
+        self._leave_out(problems, say)
 
     def grid_scales(self, objects):
         return self._scales[torch.as_tensor(objects)]

@@ -106,9 +106,10 @@ def _objects_of(folders, class_id):
 
 
 def objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, say):
-    """The names of the objects of a class and split, from --split_file or splits.json in the data folder. Without one,
-    the objects in the order of their names are split 70, 10 and 20 percent into train, val and test, at least one each;
-    if there are only one or two objects, the last is in several splits."""
+    """The names of the objects of a class and split, from --split_file or splits.json in the data folder, and with
+    skip_bad a sentence for each object that the file names and the folder lacks. Without a file, the objects in the
+    order of their names are split 70, 10 and 20 percent into train, val and test, at least one each; if there are only
+    one or two objects, the last is in several splits."""
     there = _objects_of(folders, class_id)
     if not there:
         raise InputError(f"{data_dir} has no objects of class {class_id} in {RENDERING}; classes there: "
@@ -122,7 +123,7 @@ def objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, sa
             else {"train": there[:1], "val": there[-1:], "test": there[-1:]}
         say(f"note: no --split_file; of {len(there)} objects of {class_id}, sorted by name, "
             f"{', '.join(f'{len(parts[s])} {s}' for s in SPLITS)}")
-        return parts[split]
+        return parts[split], []
     named = objects_of_split(data_dir, [class_id], split, path)[class_id]
     missing = sorted(set(named) - set(there))
     if missing:
@@ -135,7 +136,7 @@ def objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, sa
         named = [name for name in named if name not in gone]
         if not named:
             raise InputError(f"{told}: none is left")
-    return named
+    return named, [f"{class_id}/{name}: {data_dir} lacks it, and {path} names it" for name in missing]
 
 
 # ---- archives -------------------------------------------------------------------------------------

@@ -25,6 +25,20 @@ import neural_renderer as nr  # noqa: E402
 from command import CAR, SHORT, TINY, call, listing, process  # noqa: E402
 
 
+# Files whose tests take more than 5 seconds each for the most part: processes that are killed, compilers, servers.
+SLOW = {"test_fire.py", "test_distributed.py", "test_cli_stop.py", "test_cuda_kernels.py", "test_cuda_compiles.py",
+        "test_sanitize.py", "test_fuzz.py", "test_dashboard.py", "test_packaging.py", "test_fourth_dataset.py"}
+
+
+def pytest_collection_modifyitems(items):
+    """The markers of pyproject.toml."""
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """A folder with real inputs beside the checkout, which is not part of the project."""

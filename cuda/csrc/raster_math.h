@@ -79,11 +79,14 @@ NR_HD NR_INLINE bool load_face(const T* vertices, const int32_t* face, int H, in
     out.y[k] = to_pixel(v[1], H);
     out.z[k] = v[2];
   }
-  double* z = out.z;
+  const double* z = out.z;
   out.clipped = clips && !((z[0] > 0.0) & (z[1] > 0.0) & (z[2] > 0.0));
-  const bool odd = ((z[0] < 0.0) != (z[1] < 0.0)) != (z[2] < 0.0);
-  const bool there = !out.clipped || (max3(z[0], z[1], z[2]) > clip_plane(z, near) && z[0] * z[1] * z[2] != 0.0);
-  const bool seen = turn_to_viewer(out.x, out.y, z, fill_back, out.reversed, out.clipped && odd ? -1.0 : 1.0) & there;
+  bool there = true, odd = false;
+  if (out.clipped) {
+    odd = ((z[0] < 0.0) != (z[1] < 0.0)) != (z[2] < 0.0);
+    there = max3(z[0], z[1], z[2]) > clip_plane(z, near) && z[0] * z[1] * z[2] != 0.0;
+  }
+  const bool seen = turn_to_viewer(out.x, out.y, out.z, fill_back, out.reversed, odd ? -1.0 : 1.0) & there;
   out.corner[0] = out.reversed ? 2 : 0, out.corner[1] = 1, out.corner[2] = out.reversed ? 0 : 2;
   return seen;
 }

@@ -70,14 +70,15 @@ struct ShownFace {
   }
 };
 
-// Colour of the sample (x, y), y up.
-template <class T>
+// Colour of the sample (x, y), y up: that of the face's texture, or, with kColours, of its vertices. Which of the two
+// is one question for a whole image; asked at every sample, it costs.
+template <bool kColours, class T>
 NR_HD void shade(const ShownFace<T>& shown, int x, int y, T colour[3]) {
   const Member<T>& m = shown.member;
   double e[3];
   edge_functions(shown.screen, x, y, e);
   const T* light = m.in.light ? m.in.light + m.light_index(shown.face, shown.screen.reversed) : nullptr;
-  if (m.in.colours) {
+  if constexpr (kColours) {
     double weight[3];
     corner_weights(e, shown.inverse_z, weight);
     for (int c = 0; c < 3; ++c) {
@@ -85,14 +86,14 @@ NR_HD void shade(const ShownFace<T>& shown, int x, int y, T colour[3]) {
       for (int k = 0; k < 3; ++k) value += weight[k] * m.colour(shown.face, shown.screen.corner[k])[c];
       colour[c] = static_cast<T>(light ? value * light[c] : value);
     }
-    return;
-  }
-  const TexelWeights texels = texel_weights(shown.screen, e, shown.inverse_z, m.scene.T, m.scene.eps);
-  const T* cube = m.texture(shown.face);
-  for (int c = 0; c < 3; ++c) {
-    double value = 0.0;
-    for (int n = 0; n < texels.count; ++n) value += texels.weight[n] * cube[3 * texels.index[n] + c];
-    colour[c] = static_cast<T>(light ? value * light[c] : value);
+  } else {
+    const TexelWeights texels = texel_weights(shown.screen, e, shown.inverse_z, m.scene.T, m.scene.eps);
+    const T* cube = m.texture(shown.face);
+    for (int c = 0; c < 3; ++c) {
+      double value = 0.0;
+      for (int n = 0; n < texels.count; ++n) value += texels.weight[n] * cube[3 * texels.index[n] + c];
+      colour[c] = static_cast<T>(light ? value * light[c] : value);
+    }
   }
 }
 
@@ -263,11 +264,11 @@ NR_HD void colours_backward(const ShownFace<T>& shown, const SampleView<T>& view
   }
 }
 
-// Gradients from one covered sample. Those of textures and light go to add(address, value), those of corner k of the
-// stored face along an axis to move(k, axis, value), those of its colour to tint(k, channel, value). The sample is
-// linear in textures and light. The derivative of depth is exact: 1/z = sum(w_k / z_k), and moving a corner by d
-// changes w_k at a fixed sample by -w_corner * grad(w_k) . d.
-template <class T, class Add, class Move, class Tint>
+// Gradients from one covered sample, kColours as in shade(). Those of textures and light go to add(address, value),
+// those of corner k of the stored face along an axis to move(k, axis, value), those of its colour to tint(k, channel,
+// value). The sample is linear in textures and light. The derivative of depth is exact: 1/z = sum(w_k / z_k), and moving
+// a corner by d changes w_k at a fixed sample by -w_corner * grad(w_k) . d.
+template <bool kColours, class T, class Add, class Move, class Tint>
 NR_HD void sample_backward(const ShownFace<T>& shown, const SampleView<T>& view, int x, int y,
                            const RasterizeGradients<T>& out, Add&& add, Move&& move, Tint&& tint) {
   const Member<T>& m = shown.member;
@@ -275,8 +276,8 @@ NR_HD void sample_backward(const ShownFace<T>& shown, const SampleView<T>& view,
   const ScreenFace& f = shown.screen;
   double e[3];
   edge_functions(f, x, y, e);
-  if (view.rgb && m.in.colours) {
-    colours_backward(shown, view, x, y, e, out, add, move, tint);
+  if constexpr (kColours) {
+    if (view.rgb) colours_backward(shown, view, x, y, e, out, add, move, tint);
   } else if (view.rgb && (out.textures || out.light)) {
     const TexelWeights texels = texel_weights(f, e, shown.inverse_z, s.T, s.eps);
     const int64_t light_index = m.light_index(shown.face, f.reversed);

@@ -496,7 +496,7 @@ NR_INLINE void edges_backward(const Member<T>& m, const RasterizeCotangents<T>& 
   }
 }
 
-template <class T>
+template <bool kColours, class T>
 void samples_backward(const Member<T>& m, const RasterizeCotangents<T>& grad,
                       const RasterizeGradients<T>& out) {
   const SampleView<T> view(m, grad);
@@ -512,7 +512,7 @@ void samples_backward(const Member<T>& m, const RasterizeCotangents<T>& grad,
           add(array + 3 * m.vertex(shown.face, corner) + axis, value);
         };
       };
-      sample_backward(shown, view, x, y, out, add, to_vertex(out.vertices), to_vertex(out.colours));
+      sample_backward<kColours>(shown, view, x, y, out, add, to_vertex(out.vertices), to_vertex(out.colours));
     }
 }
 
@@ -548,7 +548,10 @@ void rasterize_backward(const RasterizeScene& s, const RasterizeInputs<T>& in,
     all_edges_backward<T, SilhouettePolicy>(s, in, grad, out.vertices);
   if (samples_count(in, grad, out))
     parallel_for(s.B, s.threads,
-                 [&](int, int64_t b) { samples_backward(Member<T>(s, in, b), grad, out); });
+                 [&](int, int64_t b) {
+                   const Member<T> m(s, in, b);
+                   in.colours ? samples_backward<true>(m, grad, out) : samples_backward<false>(m, grad, out);
+                 });
 }
 
 template void rasterize_backward<float>(const RasterizeScene&, const RasterizeInputs<float>&,

@@ -109,7 +109,7 @@ __global__ void show_pixels(RasterizeScene s, RasterizeInputs<T> in, RasterizeOu
       if (out.rgb) {
         T* colour = out.rgb_samples + 3 * sample;
         if (order >= 0)
-          shade(shown, x, y, colour);
+          in.colours ? shade<true>(shown, x, y, colour) : shade<false>(shown, x, y, colour);
         else
           for (int c = 0; c < 3; ++c) colour[c] = in.background[b * 3 + c];
         for (int c = 0; c < 3; ++c) rgb[c] += colour[c];
@@ -374,14 +374,16 @@ __global__ void give_back_samples(RasterizeScene s, RasterizeInputs<T> in, Raste
     ShownFace<T> shown(m);
     shown.show(grad.face_index[i]);
     const int64_t sample = i % samples;
-    sample_backward(shown, view, static_cast<int>(sample % m.sW), m.sH - 1 - static_cast<int>(sample / m.sW), out,
-                    AtomicAdd(),
-                    [&](int corner, int axis, T value) {
-                      atomicAdd(out.vertices + 3 * m.vertex(shown.face, corner) + axis, value);
-                    },
-                    [&](int corner, int channel, T value) {
-                      atomicAdd(out.colours + 3 * m.vertex(shown.face, corner) + channel, value);
-                    });
+    const int x = static_cast<int>(sample % m.sW), y = m.sH - 1 - static_cast<int>(sample / m.sW);
+    const auto to_vertex = [&](T* array) {
+      return [&, array](int corner, int axis, T value) {
+        atomicAdd(array + 3 * m.vertex(shown.face, corner) + axis, value);
+      };
+    };
+    if (in.colours)
+      sample_backward<true>(shown, view, x, y, out, AtomicAdd(), to_vertex(out.vertices), to_vertex(out.colours));
+    else
+      sample_backward<false>(shown, view, x, y, out, AtomicAdd(), to_vertex(out.vertices), to_vertex(out.colours));
   }
 }
 
@@ -399,14 +401,18 @@ __global__ void give_back_faces(RasterizeScene s, RasterizeInputs<T> in, Rasteri
     ShownFace<T> shown(m);
     shown.show(static_cast<int32_t>(draw_order(i % s.F, f.reversed, s.F)));
     const SampleBox box(f, s.near, m.sH, m.sW);
+    const auto add = [](T* to, T value) { *to += value; };
+    const auto to_share = [i](T* shares) {
+      return [=](int corner, int axis, T value) { shares[9 * i + 3 * corner + axis] += value; };
+    };
     for (int y = box.bottom; y <= box.top; ++y)
-      for (int x = box.left; x <= box.right; ++x)
-        if (view.face(view.offset(x, y)) == shown.order)
-          sample_backward(shown, view, x, y, out, [](T* to, T value) { *to += value; },
-                          [&](int corner, int axis, T value) { sample_shares[9 * i + 3 * corner + axis] += value; },
-                          [&](int corner, int channel, T value) {
-                            colour_shares[9 * i + 3 * corner + channel] += value;
-                          });
+      for (int x = box.left; x <= box.right; ++x) {
+        if (view.face(view.offset(x, y)) != shown.order) continue;
+        if (in.colours)
+          sample_backward<true>(shown, view, x, y, out, add, to_share(sample_shares), to_share(colour_shares));
+        else
+          sample_backward<false>(shown, view, x, y, out, add, to_share(sample_shares), to_share(colour_shares));
+      }
   }
 }
 

@@ -51,7 +51,7 @@ NR_INLINE void load_block(const RasterizeScene& s, const T* vertices, int64_t fi
   const double near = s.near, far = s.far, rounding = 1e-9;  // generous bound on the relative error of a depth
   const bool fill_back = s.fill_back;
   const double eye = s.perspective && near >= 0.0 ? 0.0 : -INFINITY;  // corners behind it are clipped
-  double many[kFaces], whole[kFaces], clipped[kFaces];
+  double many[kFaces], whole[kFaces], closest[kFaces], farthest[kFaces];
   for (int f = 0; f < kFaces; ++f) {  // without `omp simd`, which would keep the arrays in memory
     double x[3], y[3], z[3];
     for (int k = 0; k < 3; ++k)
@@ -69,29 +69,35 @@ NR_INLINE void load_block(const RasterizeScene& s, const T* vertices, int64_t fi
     t.top[f] = floor(lesser(greater(greater(y[0], y[1]), y[2]), sH - 1));
     const double columns = greater(t.right[f] - t.left[f] + 1.0, 0.0);
     const double rows = greater(t.top[f] - t.bottom[f] + 1.0, 0.0);
-    const double closest = lesser(lesser(z[0], z[1]), z[2]), farthest = greater(greater(z[0], z[1]), z[2]);
-    const bool between = (closest > 0.0) & (closest * (1.0 - rounding) > near) & (farthest * (1.0 + rounding) < far);
-    const bool behind = closest <= eye;
-    clipped[f] = behind & (farthest > near) ? 1.0 : 0.0;
-    const double samples = seen & !behind ? columns * rows : 0.0, limit = between ? kSmall : 0.0;
+    closest[f] = lesser(lesser(z[0], z[1]), z[2]), farthest[f] = greater(greater(z[0], z[1]), z[2]);
+    const bool between = (closest[f] > 0.0) & (closest[f] * (1.0 - rounding) > near) &
+                         (farthest[f] * (1.0 + rounding) < far);
+    const double samples = seen ? columns * rows : 0.0, limit = between ? kSmall : 0.0;
     const bool small = samples <= limit;
     t.few[f] = small ? samples : 0.0;
     many[f] = small ? 0.0 : samples;
     whole[f] = between ? 1.0 : 0.0;
   }
-  double most = 0.0;
+  double most = 0.0, nearest = INFINITY;
 #pragma omp simd reduction(max : most)
   for (int f = 0; f < kFaces; ++f) most = greater(most, t.few[f]);
-  int64_t large_bits = 0, whole_bits = 0, clipped_bits = 0;
-#pragma omp simd reduction(| : large_bits, whole_bits, clipped_bits)
+#pragma omp simd reduction(min : nearest)
+  for (int f = 0; f < kFaces; ++f) nearest = lesser(closest[f], nearest);  // passes NaN over
+  int64_t large_bits = 0, whole_bits = 0;
+#pragma omp simd reduction(| : large_bits, whole_bits)
   for (int f = 0; f < kFaces; ++f) {
     large_bits |= (many[f] > 0.0 ? int64_t{1} : int64_t{0}) << f;
     whole_bits |= (whole[f] > 0.0 ? int64_t{1} : int64_t{0}) << f;
-    clipped_bits |= (clipped[f] > 0.0 ? int64_t{1} : int64_t{0}) << f;
   }
   t.most = most;
   t.large = static_cast<uint32_t>(large_bits), t.whole = static_cast<uint32_t>(whole_bits);
-  t.clipped = static_cast<uint32_t>(clipped_bits);
+  t.clipped = 0;
+  if (!(nearest <= eye)) return;
+  for (int f = 0; f < kFaces; ++f) {
+    if (!(closest[f] <= eye)) continue;
+    t.large &= ~(1u << f);
+    if (farthest[f] > near) t.clipped |= 1u << f;
+  }
 }
 
 // Draws the small faces: tests the samples in the boxes of all faces at once, then computes depths of samples inside.
@@ -276,7 +282,7 @@ NR_CLONES void find_visible_in(const RasterizeScene& s, const double* v, int64_t
 
 // ---- images -------------------------------------------------------------------------------------
 
-template <class T>
+template <bool kColours, class T>
 void shade_all(const Member<T>& m, const int32_t* face_index, T* samples) {
   ShownFace<T> shown(m);
   for (int row = 0; row < m.sH; ++row)
@@ -286,7 +292,7 @@ void shade_all(const Member<T>& m, const int32_t* face_index, T* samples) {
         continue;
       }
       shown.show(*face_index);
-      shade(shown, x, m.sH - 1 - row, samples);
+      shade<kColours>(shown, x, m.sH - 1 - row, samples);
     }
 }
 
@@ -362,7 +368,10 @@ void forward_member(const Member<T>& m, const RasterizeOutputs<T>& out, int64_t*
   if (out.alpha) coverage_of(face_index, s.H, s.W, s.S, out.alpha + m.b * pixels);
   if (out.rgb) {
     T* samples = out.rgb_samples + m.b * m.samples * 3;
-    shade_all(m, face_index, samples);
+    if (m.in.colours)
+      shade_all<true>(m, face_index, samples);
+    else
+      shade_all<false>(m, face_index, samples);
     average_rgb(m, samples, out.rgb + m.b * 3 * pixels);
   }
   if (out.depth) {

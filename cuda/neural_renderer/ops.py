@@ -12,7 +12,7 @@ from . import reference
 from .backend import _kernels, get_backend
 from .checks import check_faces, check_vertices, describe, integers, real
 from .transforms import differentiable, forward_mode_refused, second_derivatives_refused
-from .unseen import warn_if_unseen
+from .unseen import warn_if_blank, warn_if_unseen
 
 RGB, ALPHA, DEPTH = 1, 2, 4
 
@@ -132,6 +132,8 @@ def _rasterize(vertices: Tensor, faces: Tensor, textures: Optional[Tensor], colo
         for name, tensor in wanted.items():
             if tensor.numel():
                 tensor.copy_(torch.from_numpy(results[name]))
+    if not vertices.is_cuda:  # a GPU would have to be waited for
+        warn_if_blank(vertices, faces, wanted["face_index"], near, far, fill_back)
     return images
 
 

@@ -36,8 +36,11 @@ class Renderer(torch.nn.Module):
         already in NDC).
     viewing_angle : HALF the field of view, in degrees. The default `eye` is
         (0, 0, -(1 / tan(viewing_angle) + 1)).
-    near, far : only depths between these are drawn, in every mode.
+    near, far : only depths between these are drawn, in every mode. If nothing lies between, the CPU warns.
     light_direction : towards the light, in world space, not normalised.
+    edge_depth : the depth of a pixel on an edge, with anti_aliasing. 'mixed' averages all four samples, of which those
+        that miss the object count as `far`, as the original does: neither the object's depth nor the ground's.
+        'covered' averages the samples that hit, so that every depth below `far` is an object's. At a second drawing.
 
     All are attributes of the same name and may be set later. `eye` is (3,) or (B, 3). The attributes K, R, t and
     dist_coeffs are tensors; arrays are converted. The default of dist_coeffs is zeros (1, 5).
@@ -53,7 +56,7 @@ class Renderer(torch.nn.Module):
                  perspective=True, viewing_angle=30, camera_direction=(0, 0, 1), near=0.1, far=100,
                  light_intensity_ambient=0.5, light_intensity_directional=0.5,
                  light_color_ambient=(1, 1, 1), light_color_directional=(1, 1, 1),
-                 light_direction=(0, 1, 0)):
+                 light_direction=(0, 1, 0), edge_depth="mixed"):
         super().__init__()
         self.image_size = image_size
         self.anti_aliasing = anti_aliasing
@@ -76,6 +79,7 @@ class Renderer(torch.nn.Module):
         self.light_color_ambient = light_color_ambient
         self.light_color_directional = light_color_directional
         self.light_direction = light_direction
+        self.edge_depth = edge_depth
         self.rasterizer_eps = 1e-3
         self._check_camera_mode()
 
@@ -136,6 +140,8 @@ class Renderer(torch.nn.Module):
                           self.light_color_directional, self.light_direction)
 
     def _draw(self, vertices, faces, textures, eps, camera, **wanted):
+        if self.edge_depth not in ("mixed", "covered"):
+            raise ValueError(f"edge_depth must be 'mixed' or 'covered', got {self.edge_depth!r}")
         if isinstance(vertices, (list, tuple)) or isinstance(faces, (list, tuple)):
             vertices, faces, textures = pad(vertices, faces, textures)
         screen, faces = self.transform(vertices, *camera), integers(faces)
@@ -147,9 +153,22 @@ class Renderer(torch.nn.Module):
                     len(screen), faces.shape[-2], -1, -1, -1, -1)
             light = self._light(vertices.to(screen.dtype), faces)
             background = numbers("background_color", self.background_color, screen, "three numbers")
-        return ops.rasterize(screen, faces, textures, light, background, image_size=self.image_size,
-                             anti_aliasing=self.anti_aliasing, near=self.near, far=self.far, eps=eps,
-                             fill_back=self.fill_back, perspective=self._divides(), checked=checked, **wanted)
+        settings = dict(near=self.near, far=self.far, eps=eps, fill_back=self.fill_back, perspective=self._divides(),
+                        checked=checked)
+        covered = wanted.get("depth") and self.anti_aliasing and self.edge_depth == "covered"
+        rgb, alpha, depth = ops.rasterize(
+            screen, faces, textures, light, background, image_size=self.image_size, anti_aliasing=self.anti_aliasing,
+            **settings, **wanted) if not covered or len(wanted) > 1 else (None, None, None)
+        return rgb, alpha, self._covered_depth(screen, faces, settings) if covered else depth
+
+    def _covered_depth(self, screen, faces, settings):
+        """Mean depth (B, H, W) of the samples of each pixel that hit a face, `far` where none does."""
+        height, width = ops.image_shape(self.image_size)
+        samples = ops.rasterize(screen, faces, image_size=(2 * height, 2 * width), anti_aliasing=False, depth=True,
+                                **settings)[2].unflatten(1, (height, 2)).unflatten(3, (width, 2))
+        hit = samples < self.far
+        depth = (samples * hit).sum((2, 4)) / hit.sum((2, 4)).clamp_min(1)
+        return torch.where(hit.any(4).any(2), depth, torch.full_like(depth, self.far))
 
     def _divides(self):
         """Whether transform() divides x and y by the depth."""
@@ -162,7 +181,7 @@ class Renderer(torch.nn.Module):
                           alpha=True)[1]
 
     def render_depth(self, vertices, faces, K=None, R=None, t=None, dist_coeffs=None, orig_size=None):
-        """Depth (B, H, W); `far` where nothing is drawn."""
+        """Depth (B, H, W); `far` where nothing is drawn; at edges see `edge_depth`."""
         return self._draw(vertices, faces, None, DEFAULT_EPS, (K, R, t, dist_coeffs, orig_size),
                           depth=True)[2]
 

@@ -1,25 +1,38 @@
-"""Warn why a gradient is zero when nothing is visible: the rasteriser has gradients only for visible faces."""
+"""Warn why an image is blank, and why its gradient is zero: the rasteriser has gradients only for visible faces."""
 import warnings
 
 import torch
 
+EMPTY = "there are no faces"
 _said = set()
 
 
+def warn_if_blank(vertices, faces, face_index, near, far, fill_back):
+    """Warn, once for each cause, where images of faces show none of them."""
+    if faces.shape[1] and _blank(face_index):
+        _warn(_cause(vertices, faces, near, far, fill_back), "")
+
+
 def warn_if_unseen(vertices, faces, face_index, near, far, fill_back):
-    """Warn, once for each cause, if no sample of any image shows a face (`face_index` is all negative)."""
-    if not face_index.numel() or any((part >= 0).any() for part in (face_index[:1], face_index)):
-        return  # the first image, looked at first, usually suffices
-    cause = _cause(vertices, faces, near, far, fill_back)
+    """Warn of a zero gradient in the same way, also if there are no faces, unless the image was warned of."""
+    if _blank(face_index):
+        _warn(_cause(vertices, faces, near, far, fill_back), ", so the gradient of the rendering is zero")
+
+
+def _blank(face_index):
+    """Whether no sample of any image shows a face (`face_index` is all negative). A few samples usually suffice."""
+    return face_index.numel() and not any(part.max() >= 0 for part in (face_index[:1, ::4, ::4], face_index))
+
+
+def _warn(cause, consequence):
     if cause not in _said:
         _said.add(cause)
-        warnings.warn(f"nothing is visible, so the gradient of the rendering is zero: {cause}", RuntimeWarning,
-                      stacklevel=3)
+        warnings.warn(f"nothing is visible{consequence}: {cause}", RuntimeWarning, stacklevel=4)
 
 
 def _cause(vertices, faces, near, far, fill_back):
     if not faces.shape[1]:
-        return "there are no faces"
+        return EMPTY
     batch = torch.arange(len(vertices), device=vertices.device)[:, None, None]
     corners = vertices[batch, faces.long()]  # (B, F, 3, 3)
     low, high = corners.amin(2), corners.amax(2)

@@ -84,7 +84,8 @@ def _run_cuda(faces, size):
     return voxels
 
 
-def voxelize(faces, size, normalize=False, dtype=torch.int32):
+def voxelize(faces: torch.Tensor, size: int, normalize: bool = False,
+             dtype: torch.dtype = torch.int32) -> torch.Tensor:
     """Occupancy by the published rule.
 
     1. Along each axis, take the grid lines at integer coordinates 0 ... size-1. Where a line meets a triangle
@@ -119,7 +120,7 @@ def voxelize(faces, size, normalize=False, dtype=torch.int32):
     return _run(faces, size, _PUBLISHED, dtype)
 
 
-def voxelize_solid(faces, size, dtype=torch.int32):
+def voxelize_solid(faces: torch.Tensor, size: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
     """Exact occupancy: a cell is solid if its centre is inside the mesh, whatever the orientation of the faces.
 
     Lines through the centres of the cells run along each of the three axes. A cell is solid if its centre is inside
@@ -144,7 +145,7 @@ def voxelize_solid(faces, size, dtype=torch.int32):
     return _run(faces, size, _SOLID, dtype)
 
 
-def overlap(a, b):
+def overlap(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Count the cells set in both of two grids and the cells set in at least one; the quotient is the IoU.
 
     Parameters

@@ -141,6 +141,36 @@ def test_compare(trained, tmp_path, capsys):
         assert told == (layout == "Pascal3D")
 
 
+def test_what_was_left_out_is_in_the_json_of_results(files, tmp_path, template):
+    """Of training, evaluation, MMD and reconstruct: a sentence for each broken object, and how many."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(files["NIPS17"], data, ignore=shutil.ignore_patterns(".cache"))
+    (data / "splits.json").write_bytes(b"\xef\xbb\xbf" + (data / "splits.json").read_bytes())  # as editors write it
+    broken = {"train": ("train_00002", data / "voxels" / "modelVoxels32" / CHAIR / "train_00002.mat"),
+              **{split: (name, data / "renders" / CHAIR / name / "view.txt")
+                 for split, name in (("val", "val_00000"), ("test", "test_00001"))}}
+    for _, path in broken.values():
+        path.unlink()
+
+    def told(split):
+        name, path = broken[split]
+        return [f"{CHAIR}/{name}: there is no {path}"]
+    assert call(*command("NIPS17", {"NIPS17": data}, run, template, "--skip_bad", "--n_iters=1")) == 0
+    kept = json.loads((run / "options.json").read_text())
+    assert kept["left_out"] == {split: told(split) for split in ("train", "val")} and kept["count_left_out"] == 2
+    assert call("--mode=evaluation", "--ckpt_dir", run) == 0
+    protocol = json.loads((run / "evaluation_test_last.json").read_text())["protocol"]
+    assert protocol["left_out"] == told("test") and protocol["count_left_out"] == 1
+    assert protocol["left_out_of_mean_shape"] == told("train")
+    assert call("--mode=MMD", "--ckpt_dir", run, "--split=train", "--sample_dir", tmp_path / "mmd") == 0
+    protocol = json.loads((tmp_path / "mmd" / "MMD_train.json").read_text())["protocol"]
+    assert protocol["left_out"] == told("train") and protocol["objects"] == {CHAIR: 3}
+    assert call("--mode=reconstruct", "--ckpt_dir", run, "--n_images=2", "--split=train", "--sample_dir",
+                tmp_path / "made") == 0
+    listed = json.loads((tmp_path / "made" / "reconstructions.json").read_text())
+    assert listed["left_out_of_split"] == told("train") and (listed["count"], listed["count_left_out"]) == (2, 1)
+
+
 # ---- options ------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("layout, settings", [
@@ -226,7 +256,8 @@ def swapped(folder, layout):
         for path in set(folder.glob("*.npz")) - set(folder.glob("*_points.npz")):
             with np.load(path, allow_pickle=True) as file:
                 arrays = dict(file)
-            np.savez_compressed(path, **{**arrays, "voxels": arrays["voxels"].swapaxes(2, 3)})
+            if "voxels" in arrays:  # others hold surface points or lights
+                np.savez_compressed(path, **{**arrays, "voxels": arrays["voxels"].swapaxes(2, 3)})
 
 
 @pytest.mark.parametrize("layout", OWN)

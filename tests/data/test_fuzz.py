@@ -39,3 +39,17 @@ sys.exit(fuzz.main(["--cases=6", "--only=checkpoint, its", "--keep", {str(tmp_pa
                           timeout=300)
     assert done.returncode == 1 and told in done.stdout, done.stdout + done.stderr
     assert "1 readers, 1 escapes" in done.stdout and len(os.listdir(tmp_path)) == 1
+
+
+def test_the_kinds_that_people_bring_are_among_them(tmp_path):
+    """A byte order mark, Latin-1, comments, a concave polygon: read as they are meant, before they are damaged."""
+    import neural_renderer as nr
+    from fuzz_readers import MTL_OF_PEOPLE, OBJ_OF_PEOPLE, picture, whole_files
+    for name, content in (("a.obj", OBJ_OF_PEOPLE), ("a.mtl", MTL_OF_PEOPLE), ("a.png", picture())):
+        (tmp_path / name).write_bytes(content)
+    with pytest.warns(UserWarning):
+        vertices, faces, textures = nr.load_obj(tmp_path / "a.obj", False, 1, True)
+    assert len(vertices) == 6 and len(faces) == 5 and textures[:4].view(4, 3).tolist() == [[1, 0, 0]] * 4
+    files = {reader.name: reader.files for reader in whole_files()}
+    assert b"KHR_materials_unlit" in files["meshes of people"]["looks.glb"]
+    assert {"nothing.png", "one_pixel.png"} <= set(files["image"])

@@ -271,7 +271,9 @@ def test_broken_meshes_are_left_out_on_request(mesh_dir, tmp_path, capsys):
         assert f"{folder}: 02958343 (3 objects), bars (5 objects, 2 meshes left out)\n" in said
         assert ("broken (2)" in said and f"{mesh_dir}/bars/zzz.obj is not a mesh that can be read: holds 1 vertices and 0 faces" in said) == (k == 0)
     objects = json.loads((folder / "bars_objects.json").read_text())
-    assert objects.pop("left_out") == ["bars/aaa.ply", "bars/zzz.obj"]
+    left_out = objects.pop("left_out")
+    assert list(left_out) == ["bars/aaa.ply", "bars/zzz.obj"]
+    assert all(said.startswith(f"{mesh_dir}/{name} is not a mesh") for name, said in left_out.items())
     os.remove(mesh_dir / "bars" / "zzz.obj")
     os.remove(mesh_dir / "bars" / "aaa.ply")
     synthetic.make_from_meshes(str(tmp_path / "whole"), str(mesh_dir))

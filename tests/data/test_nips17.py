@@ -9,6 +9,7 @@ import torch
 from datasets import NIPS17
 from errors import InputError
 from PIL import Image
+from readers.decoded import read_numbers
 
 CLASS = "02958343"
 SIDE = 32  # side of the images here; the reader resizes images of any size
@@ -270,3 +271,10 @@ def test_in_plane_angles_are_said(folder):
     np.savetxt(folder / "renders" / CLASS / "c" / "view.txt", rows)
     read(folder, say=said.append)
     assert len(said) == 1 and "in-plane angles" in said[0] and "30.0" in said[0]
+
+
+@pytest.mark.parametrize("text", [b"\xef\xbb\xbf-30.5 20 0 1.5\r\n", "-30.5 20 0 1.5\n".encode("utf-16"),
+                                  b"# azimuth, elevation, angle, distance\n-30.5, 20, 0, 1.5  # front\n\n"])
+def test_cameras_as_editors_write_them(text, tmp_path):
+    (tmp_path / "view.txt").write_bytes(text)
+    assert read_numbers(str(tmp_path / "view.txt")) == [[-30.5, 20, 0, 1.5]]

@@ -329,6 +329,7 @@ def test_broken_images_are_named_or_left_out(tmp_path, case):
     said = []
     data = read(tmp_path, say=said.append, skip_bad=True)
     assert len(data) == 2 and data.all_objects().tolist() == [0, 1] and "(1)" in said[0] and len(said) == 2
+    assert data.left_out == [said[1].strip()]
     np.testing.assert_allclose(data.gather([0, 1]).cameras, made["rotation_matrices"][[0, 2]], atol=1e-6)
     assert np.array_equal(data.voxels(np.array([1]))[0], made["voxels"][2].astype(bool))
 

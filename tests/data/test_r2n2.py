@@ -108,7 +108,7 @@ def test_the_split_where_none_is_given(folder, count, expected):
     (folder / "made" / r2n2_files.VOX).mkdir()
     places, said = r2n2_files.folders_of(str(folder / "made"), ""), []
     for split, names in zip(r2n2_files.SPLITS, expected):
-        found = r2n2_files.objects_to_read(str(folder / "made"), places, CAR, split, None, False, said.append)
+        found, _ = r2n2_files.objects_to_read(str(folder / "made"), places, CAR, split, None, False, said.append)
         assert found == list(names)
     assert f"of {count} objects" in said[0] and "no --split_file" in said[0]
 
@@ -127,7 +127,8 @@ def test_split_files_in_both_forms(tmp_path):
     with pytest.raises(InputError, match=r"given.json names 2 of 3 objects of .* test that .* lacks \(gone, ...\); --s"):
         read(tmp_path, split_file=str(path))
     said = []
-    assert read(tmp_path, say=said.append, split_file=str(path), skip_bad=True).names == [["a"]]
+    data = read(tmp_path, say=said.append, split_file=str(path), skip_bad=True)
+    assert data.names == [["a"]] and len(data.left_out) == 2 and f"{path} names it" in data.left_out[0]
     assert "left out" in said[0] and "names 2 of 3" in said[0]
 
 
@@ -265,7 +266,7 @@ def test_broken_objects_are_named_or_left_out(three, tmp_path, case):
     said = []
     data = read(folder, say=said.append, skip_bad=True)
     assert data.names == [["a", "c"]] and len(data) == 48 and data.all_objects().unique().tolist() == [0, 1]
-    assert "(1)" in said[0] and f"{CAR}/b" in said[1]
+    assert "(1)" in said[0] and f"{CAR}/b" in said[1] and data.left_out == [said[1].strip()]
     plain = read(three)
     assert torch.equal(data.gather([24]).images, plain.gather([48]).images)
     assert torch.equal(data.voxels(np.array([1])), plain.voxels(np.array([2])))

@@ -18,6 +18,7 @@ from voxelization import overlap, voxelize, voxelize_solid  # noqa: E402
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # some versions of torch read it once
 
+pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda", 0)
 DEVICES = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
 

@@ -1,5 +1,6 @@
 """The dashboard with a real visdom server on loopback, which is absent, killed, restarted or stopped."""
 import contextlib
+import http.server
 import json
 import os
 import re
@@ -7,13 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 import requests
 from command import SCRIPT, TINY, call, environment, metrics, start
-from engine import dashboard
+from engine import dashboard, visdom_server
+from engine.visdom_server import VisdomServer
 
 # `python -m visdom.server` first fetches JavaScript, which only a browser needs, and fails without internet.
 SERVER = "from visdom.server.run_server import main; main()"
@@ -26,12 +29,13 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.folder, self.process = folder, None
+        self.folder, self.process, self.prefix = folder, None, ""
 
-    def start(self):
+    def start(self, *more, **environment):
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER, "-port", str(self.port), "-env_path", str(self.folder), "-bind_local",
-             "-logging_level", "ERROR"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+             "-logging_level", "ERROR", *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, **environment})
         wait(lambda: self.windows("main") is not None)
 
     def kill(self):
@@ -49,7 +53,7 @@ class Server:
     def windows(self, env="run"):
         """{name: window} of an environment; None if the server does not answer."""
         try:
-            reply = requests.post(f"http://127.0.0.1:{self.port}/win_data", timeout=5,
+            reply = requests.post(f"http://127.0.0.1:{self.port}{self.prefix}/win_data", timeout=5,
                                   data=json.dumps({"eid": env, "win": None}))
             return reply.json() if reply.ok else {}
         except requests.RequestException:
@@ -78,10 +82,20 @@ def absent(tmp_path):
         server.kill()
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("visdom"))
+    server.start()
+    yield server
+    server.kill()
+
+
 @pytest.fixture
-def server(absent):
-    absent.start()
-    return absent
+def server(running):
+    """A server that knows nothing of the environment `run`. It is one for all: to start it takes seconds."""
+    requests.post(f"http://127.0.0.1:{running.port}/delete_env", timeout=5, data=json.dumps({"eid": "run"}))
+    assert not running.windows()
+    return running
 
 
 def record(folder, *records):
@@ -97,7 +111,8 @@ def follow(tmp_path):
 
     def follower(server):
         folder = tmp_path / "run"
-        started.append(dashboard.Follower(folder, folder / "samples", "run", port=server.port, every=0.1))
+        started.append(dashboard.Follower(folder, folder / "samples", "run", VisdomServer(port=server.port),
+                                          every=0.1))
         started[-1].start_in_background()
         return started[-1]
     yield follower
@@ -187,7 +202,7 @@ def test_a_long_run_is_thinned_and_a_resumed_one_starts_over(tmp_path, server, f
 # ---- a server in trouble ------------------------------------------------------------------------------
 
 def test_a_server_that_is_absent_killed_and_stopped_loses_no_point(tmp_path, absent, follow, monkeypatch, capfd):
-    monkeypatch.setattr(dashboard, "TIMEOUT", 0.5)
+    monkeypatch.setattr(visdom_server, "TIMEOUT", 0.5)
     folder, server, said = tmp_path / "run", absent, []
 
     def lines():
@@ -236,17 +251,142 @@ def test_an_error_of_its_own_is_said_once_and_ends_nothing(tmp_path, server, fol
     assert len(said) == 2 and "RuntimeError: a bug" in said[0]
 
 
-def test_a_program_that_is_no_visdom_is_not_taken_for_one(tmp_path):
-    """Its answer, a page with status 501, is not that of a visdom server."""
-    with subprocess.Popen([sys.executable, "-u", "-m", "http.server", "0", "--bind=127.0.0.1"], cwd=tmp_path,
-                          text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
-        try:
-            port = int(re.search(r"port (\d+)", other.stdout.readline())[1])
-            record(tmp_path / "run", *losses(1, 3))
-            assert call("--mode=dashboard", "--ckpt_dir", tmp_path / "run", "--visdom_env=run", "--visdom_port",
-                        port) == 1
-        finally:
-            other.kill()
+# ---- who answers ----------------------------------------------------------------------------------------
+
+@pytest.fixture
+def stranger(tmp_path):
+    """A function that starts a server of HTTP which answers every request with (status, headers, body) as it is told;
+    gives its port, and the paths that it is asked for."""
+    started = []
+
+    def start(status, body=b"", **headers):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            server_version, sys_version = "Stranger/1", ""
+
+            def do_POST(self):
+                asked.append((self.path, self.headers.get("Authorization")))
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                wanted = status if isinstance(status, int) else status(self)
+                self.send_response(wanted)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+                self.wfile.write(body if wanted == 200 else b"")
+
+            def log_message(self, *_):
+                pass
+        asked = []
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        started.append(server)
+        return server.server_address[1], asked
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def show(tmp_path, capsys):
+    """A function that shows a run of three steps at a port; gives (exit code, its one line of error)."""
+    record(tmp_path / "run", *losses(1, 3))
+
+    def shown(port, *more):
+        code = call("--mode=dashboard", "--ckpt_dir", tmp_path / "run", "--visdom_env=run", "--visdom_port", port, *more)
+        said = capsys.readouterr()
+        assert len(said.err.splitlines()) == (code != 0), said.err
+        return code, said.err.strip() or said.out.strip()
+    return shown
+
+
+def test_a_server_with_a_login_below_a_path(absent, show, monkeypatch, tmp_path):
+    """One server that wants both: each alone is refused in words; a server that began anew is logged in to again."""
+    absent.prefix = "/vis"
+    secret = tmp_path / "home"  # the server keeps the secret of its cookies in ~/.visdom
+    (secret / ".visdom").mkdir(parents=True)
+    login = dict(HOME=str(secret), VISDOM_USE_ENV_CREDENTIALS="1", VISDOM_USERNAME="me", VISDOM_PASSWORD="R\xe4der 1",
+                 VISDOM_COOKIE="salt")
+    absent.start("-base_url", "/vis", "-enable_login", "-force_new_cookie", **login)
+    below, me = "--visdom_base_url=/vis", "--visdom_user=me"
+    monkeypatch.delenv("VISDOM_PASSWORD", raising=False)
+    code, said = show(absent.port, below)
+    assert code == 1 and "answers 400" in said and "--visdom_user" in said
+    monkeypatch.setenv("VISDOM_PASSWORD", "wrong")
+    code, said = show(absent.port, below, me)
+    assert code == 1 and "refuses the login of --visdom_user=me" in said and "wrong" not in said
+    monkeypatch.setenv("VISDOM_PASSWORD", "R\xe4der 1")
+    code, said = show(absent.port, me)
+    assert code == 1 and "404" in said and "--visdom_base_url=/" in said
+    code, said = show(absent.port, below + "/", me)
+    assert code == 0 and said.endswith(f"http://localhost:{absent.port}/vis/env/run")
+    where = VisdomServer(port=absent.port, base_url="/vis", user="me")
+    follower = dashboard.Follower(tmp_path / "run", tmp_path, "run", where)
+    follower.update()
+    assert not follower.lost
+    kept = follower.client
+    follower.client = where.client("run")
+    follower.client._handle_post("%s/env/run" % where.url, data="{}")
+    absent.kill()
+    absent.start("-base_url", "/vis", "-enable_login", "-force_new_cookie", **{**login, "VISDOM_COOKIE": "another"})
+    follower.client = kept
+    follower.pending = set(dashboard.EVERYTHING)
+    follower.update()
+    assert follower.lost, "its cookie is of the server before"
+    follower.update()
+    assert not follower.lost
+
+
+def test_a_server_below_a_path_is_told_from_one_that_is_not(server, show):
+    code, said = show(server.port, "--visdom_base_url=/vis")
+    assert code == 1 and "visdom may stand below another path (--visdom_base_url=/vis)" in said
+
+
+def test_a_program_that_is_no_visdom_is_not_taken_for_one(stranger, show):
+    """Each answer is an answer, but not to the question; and it is said by whom."""
+    for status, body, headers, told in (
+            (501, b"", {}, "answers 501 Not Implemented (Stranger/1)"),
+            (200, b"\n<!doctype html>", {}, "answers 200 OK (Stranger/1) with a web page: it is no visdom server"),
+            (302, b"", {"Location": "https://login"}, "answers 302 Found (Stranger/1), which leads to https://login"),
+            (403, b"", {}, "answers 403 Forbidden (Stranger/1): it seems to want a login (--visdom_user, ")):
+        code, said = show(stranger(status, body, **headers)[0])
+        assert code == 1 and re.fullmatch(r"error: the visdom server http://localhost:\d+ (.*)", said)[1].startswith(told)
+
+
+def test_a_web_server_before_visdom_may_ask_for_the_login(stranger, show, monkeypatch):
+    def basic(request):
+        return 200 if request.headers.get("Authorization") == "Basic bWU6c2VjcmV0" else 401
+    port, asked = stranger(basic, b"run", WWW_Authenticate='Basic realm="visdom"')
+    monkeypatch.setenv("VISDOM_PASSWORD", "secret")
+    assert show(port, "--visdom_user=me")[0] == 0 and len(asked) > 3
+    monkeypatch.setenv("VISDOM_PASSWORD", "no")
+    code, said = show(port, "--visdom_user=me")
+    assert code == 1 and "refuses the login of --visdom_user=me with the password in VISDOM_PASSWORD" in said
+    code, said = show(port)
+    assert code == 1 and "answers 401 Unauthorized (Stranger/1): it seems to want a login" in said
+
+
+@pytest.mark.parametrize("host", ["localhost", "http://127.0.0.1", "http://127.1.2.3", "http://0.0.0.0", "http://run.localhost"])
+def test_this_machine_is_not_looked_for_through_a_proxy(host, stranger, show, monkeypatch):
+    proxy, through = stranger(503)
+    port, asked = stranger(200, b"run")
+    monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{proxy}")
+    if host == "http://run.localhost":
+        assert VisdomServer(host).is_loopback()  # its name is resolved by few systems
+        return
+    assert show(port, f"--visdom_server={host}")[0] in ((0, 1) if host == "http://127.1.2.3" else (0,))
+    assert not through
+
+
+@pytest.mark.parametrize("host", ["http://visdom.invalid", "http://127.example.com", "http://10.0.0.1"])
+def test_another_machine_is_and_the_proxy_is_named(host, stranger, show, monkeypatch):
+    port, asked = stranger(503)
+    monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    code, said = show(8097, f"--visdom_server={host}")
+    assert code == 1 and asked and asked[0][0].startswith(f"{host}:8097/")
+    assert said == (f"error: the visdom server {host}:8097 answers 503 Service Unavailable (Stranger/1), through the proxy "
+                    f"http://127.0.0.1:{port}")
 
 
 # ---- training -----------------------------------------------------------------------------------------
@@ -305,9 +445,9 @@ def test_following_ends_with_an_interrupt(absent, tmp_path):
 
 
 def test_a_second_interrupt_does_not_wait_for_the_dashboard(absent, tmp_path, monkeypatch):
-    waited = []
-    monkeypatch.setattr(dashboard.Follower, "stop", lambda self, patience: waited.append(patience))
-    where = str(tmp_path), str(tmp_path), "run", "http://localhost", absent.port
+    waited, stop = [], dashboard.Follower.stop
+    monkeypatch.setattr(dashboard.Follower, "stop", lambda self, patience: waited.append(patience) or stop(self))
+    where = str(tmp_path), str(tmp_path), "run", VisdomServer(port=absent.port)
     with dashboard.shown(*where):
         pass
     with pytest.raises(KeyboardInterrupt), dashboard.shown(*where):
@@ -324,12 +464,25 @@ def test_names_that_visdom_would_change_are_refused(name, ae, data, refused, tmp
                                       f"--visdom_env={name}", *TINY)
 
 
-def test_other_bad_input(ae, refused, absent, tmp_path, capsys):
+def test_other_bad_input(ae, refused, absent, tmp_path, capsys, monkeypatch):
     assert "--visdom_env" in refused("--mode=dashboard", "--ckpt_dir", ae)
     assert "--ckpt_dir" in refused("--mode=dashboard", "--visdom_env=run")
     assert "metrics.jsonl" in refused("--mode=dashboard", "--ckpt_dir", tmp_path, "--visdom_env=run")
     assert "--visdom_port=65536" in refused("--mode=dashboard", "--ckpt_dir", ae, "--visdom_env=run",
                                             "--visdom_port=65536")
+    for given, told in {
+            "--visdom_server=http://localhost:8097": "the port goes into --visdom_port",
+            "--visdom_server=localhost/vis": "the path goes into --visdom_base_url",
+            "--visdom_server=http://me:secret@host": "the name goes into --visdom_user, the password into VISDOM_PASSWORD",
+            "--visdom_server=ftp://host": "it begins with ftp:", "--visdom_server=http://": "it names no machine",
+            "--visdom_server=http://[1": "Invalid IPv6 URL",
+            "--visdom_base_url=vis": "--visdom_base_url=vis is no path like /visdom"}.items():
+        said = refused("--mode=dashboard", "--ckpt_dir", ae, "--visdom_env=run", given)
+        assert told in said and ":secret" not in said
+    monkeypatch.delenv("VISDOM_PASSWORD", raising=False)
+    assert "--visdom_user=me needs its password in the environment variable VISDOM_PASSWORD" in refused(
+        "--mode=dashboard", "--ckpt_dir", ae, "--visdom_env=run", "--visdom_user=me")
     assert call("--mode=dashboard", "--ckpt_dir", ae, "--visdom_env=run", "--visdom_port", absent.port) == 1
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and said[0].startswith("error: no visdom server answers at http://localhost:")
+    assert len(said) == 1 and said[0].startswith("error: the visdom server http://localhost:")
+    assert "does not answer; start one with python -m visdom.server -bind_local -port" in said[0]

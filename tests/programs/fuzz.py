@@ -38,7 +38,9 @@ SECONDS, MEMORY, DISK = 20, 2 << 30, 1 << 28
 TOKENS = [b"nan", b"inf", b"-inf", b"1e999", b"-1", b"0", b"9" * 40, b"1e-320", b"0x10", b"\0", b"\n", b" ", b"/",
           b"\\",
           b"..", b"../../etc/passwd", b"/etc/passwd", b"[", b"{", b'"', b"[" * 3000, b"null", b"true", b"\xff\xfe",
-          "é".encode(), b"%s%n", b",", b":", b"#", b"NaN", b"Infinity"]
+          "é".encode(), b"%s%n", b",", b":", b"#", b"NaN", b"Infinity",
+          b" # x", b"# R\xe4der\n", b"R\xe4der", b"1.#QNAN", b"f 1 2\n", b"f -4 -3 -2 -1\n", b"vt nan nan\n", b"\\\n", b"\r"]
+MARKS = [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x1a\x45", b"#\n"]  # before a file, most of byte orders
 NUMBERS = [struct.pack(form, n) for form, n in (
     ("<I", 0), ("<I", 0xffffffff), ("<I", 0x7fffffff), ("<I", 0x80000000), ("<H", 0xffff), ("<B", 0xff), ("<B", 0),
     ("<Q", 2 ** 63 - 1), ("<Q", 2 ** 64 - 1), ("<Q", 2 ** 40), (">I", 0x7fffffff), (">I", 100000),
@@ -52,6 +54,7 @@ EDITS = st.one_of(
     st.tuples(st.just("cut"), PLACE, st.none()),
     st.tuples(st.just("put"), PLACE, st.sampled_from(NUMBERS + TOKENS) | st.binary(max_size=9)),
     st.tuples(st.just("insert"), PLACE, st.sampled_from(TOKENS) | st.binary(max_size=9)),
+    st.tuples(st.just("mark"), PLACE, st.sampled_from(MARKS)),
     st.tuples(st.just("word"), PLACE, st.sampled_from(TOKENS)),
     st.tuples(st.just("delete"), PLACE, st.integers(1, 200)),
     st.tuples(st.just("repeat"), PLACE, st.integers(1, 200)))
@@ -72,6 +75,8 @@ def edited(data, edits):
             start = max(data.rfind(b, 0, at) for b in (b" ", b"\n", b",", b":")) + 1
             end = min([data.find(b, at) for b in (b" ", b"\n", b",", b":") if b in data[at:]], default=len(data))
             data = data[:start] + what + data[end:]
+        elif kind == "mark":
+            data = what + data
         elif kind == "delete":
             data = data[:at] + data[at + what:]
         elif kind == "repeat":

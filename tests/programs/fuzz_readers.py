@@ -91,6 +91,24 @@ f 1/1 2/2 3/3
 f -1/1 -2/2/7 3/3//
 f 1 2 3 4
 """
+# As other programs write them: a byte order mark, Latin-1, comments, a concave polygon, indices from the end.
+OBJ_OF_PEOPLE = b"""\xef\xbb\xbf# R\xe4der
+mtllib a.mtl # the library
+v 2 0 0 1 0 0
+v 2 1 0 # a corner
+v 1 1 0
+v 1 2 0
+v 0 2 0
+v 0 0 0
+vt nan nan
+vt 0 1
+usemtl R\xe4der
+f -6 -5 -4 \\
+ -3 -2 -1 # an L
+f 1/1 2/2 3/2
+f 1 2
+"""
+MTL_OF_PEOPLE = b"\xef\xbb\xbfnewmtl R\xe4der\nKd 1 0 0 # red\nmap_Kd -clamp on -mm 0 1 a.png # x\nnewmtl skin\nKd 1\n"
 MTL = b"newmtl skin\nKd 0.5 0.2 1\nmap_Kd -s 2 2 1 -o 0.5 a.png\nnewmtl other\nKd 1\n"
 EVALUATION = {"protocol": {"objects": {"02958343": 2}, "step": 3, "split": "test", "checkpoint": "last"},
               **{key: {"02958343": 0.5} for key, _ in compare.COLUMNS}, "mean_iou": 0.5}
@@ -111,6 +129,13 @@ def picture(mode="RGBA", form="PNG", size=(24, 20)):
     image = Image.fromarray(grid)
     image = Image.fromarray(grid[..., 0].astype(np.uint16) * 256) if mode == "I;16" else image.convert(mode)
     return saved(image.save, form)
+
+
+def alpha_of(values):
+    """A PNG whose alpha is these values (20, 24) or one number: nothing that tells an object, or an object."""
+    grid = np.full((20, 24, 4), 255, np.uint8)
+    grid[6:14, 8:16, :3], grid[..., 3] = 0, values
+    return saved(Image.fromarray(grid).save, "PNG")
 
 
 def mat():
@@ -147,6 +172,16 @@ def meshes():
             for data in [box.export(file_type=form)]}
 
 
+def required(glb, *extensions):
+    """A GLB that requires extensions of glTF."""
+    length = int.from_bytes(glb[12:16], "little")
+    text = json.dumps({**json.loads(glb[20:20 + length]), "extensionsRequired": extensions}).encode()
+    text += b" " * (-len(text) % 4)
+    rest = glb[20 + length:]
+    return b"glTF" + b"".join(n.to_bytes(4, "little") for n in (2, 20 + len(text) + len(rest), len(text))) + b"JSON" \
+        + text + rest
+
+
 @functools.cache
 def coloured_meshes():
     """Meshes with pictures, materials and colours, all in their own file."""
@@ -176,8 +211,8 @@ def read_npz(path):
     np.array(cache.open_npz(str(path), str(path.parent / "cache"), say=lambda _: None))
 
 
-def read_obj(path):
-    for name, data in (("a.mtl", MTL), ("a.png", picture())):
+def read_obj(path, library=MTL):
+    for name, data in (("a.mtl", library), ("a.png", picture())):
         if not (path.parent / name).exists():
             (path.parent / name).write_bytes(data)
     nr.load_obj(path.parent / "a.obj", load_texture=True, texture_size=2)
@@ -302,13 +337,16 @@ def whole_files():
                  read_pascal, wrap=rezipped(part, name + ".npy"))
           for name in ("images", "images_ref", "bounding_boxes", "voxels")),
         Reader("obj", {"a.obj": OBJ}, read_obj, named),
+        Reader("obj of people", {"a.obj": OBJ_OF_PEOPLE}, lambda path: read_obj(path, MTL_OF_PEOPLE), named),
         Reader("mtl", {"a.mtl": MTL}, read_part_of_obj, named),
+        Reader("mtl of people", {"a.mtl": MTL_OF_PEOPLE}, read_part_of_obj, named),
         Reader("texture", {"a.png": picture()}, read_part_of_obj, named),
         Reader("template", {"a.obj": OBJ}, lambda path: inference.load_template(str(path))),
         Reader("image", {
             "a.png": picture(), "b.png": picture("P"), "c.png": picture("I;16"), "d.png": picture("LA"),
             "a.jpg": picture("RGB", "JPEG"), "a.gif": picture("P", "GIF"), "a.bmp": picture("RGB", "BMP"),
-            "a.webp": picture("RGBA", "WEBP"), "a.tif": picture("RGBA", "TIFF")},
+            "a.webp": picture("RGBA", "WEBP"), "a.tif": picture("RGBA", "TIFF"),
+            "nothing.png": alpha_of(254), "one_pixel.png": alpha_of(255 * (np.arange(480).reshape(20, 24) > 0))},
                lambda path: (images.load_photo(str(path), 64), images.load_image(str(path), 64))),
         Reader("image, its chunks", {"a.png": chunks_of(picture()), "b.png": chunks_of(picture("P"))},
                lambda path: images.load_image(str(path), 64), wrap=png_of),
@@ -342,7 +380,8 @@ def whole_files():
         Reader("points", {"a_points.npz": saved(np.savez, some_points)}, read_points),
         Reader("points, their array", {"a_points.npz": saved(np.save, some_points)}, read_points,
                wrap=lambda data: zipped(**{"arr_0.npy": data})),
-        Reader("meshes of people", {f"a.{kind}": data for kind, data in {**form, "obj": OBJ}.items()},
+        Reader("meshes of people", {f"a.{kind}": data for kind, data in {**form, "obj": OBJ}.items()} | {
+            "people.obj": OBJ_OF_PEOPLE, "looks.glb": required(form["glb"], "KHR_materials_unlit")},
                lambda path: synthetic.load_mesh(str(path))),
         Reader("coloured meshes", coloured_meshes(), draw_mesh),
         Reader("metrics.jsonl", {"metrics.jsonl": METRICS}, read_metrics),

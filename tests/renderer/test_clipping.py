@@ -233,10 +233,10 @@ def test_wholly_behind_is_nothing(each_backend, monkeypatch):
     vertices, faces = scene(0)
     vertices[:, 2] = -vertices[:, 2].abs()
     leaf = vertices.clone().requires_grad_()
-    _, alpha, depth = drawn(leaf, faces, alpha=True, depth=True)
-    assert not alpha.any() and (depth == 100).all()
     with pytest.warns(RuntimeWarning, match="nothing is visible"):
-        (alpha.sum() + depth.sum()).backward()
+        _, alpha, depth = drawn(leaf, faces, alpha=True, depth=True)
+    assert not alpha.any() and (depth == 100).all()
+    (alpha.sum() + depth.sum()).backward()
     assert not leaf.grad.any()
 
 

@@ -276,3 +276,63 @@ def test_silhouette_fits_the_photograph(shared_data):
         vertices.expand(24, -1, -1), faces).numpy() > 0.5
     overlap = (images & alpha).sum((1, 2)) / (images | alpha).sum((1, 2))
     assert overlap.argmax() == 3 and overlap[3] > 0.7
+
+
+# ---- depth on edges ---------------------------------------------------------------------------------
+
+def depths_of_a_sphere(edge_depth, **settings):
+    """(depth, renderer, vertices) of a sphere of radius 1 around (0.1, 0, 0), seen from (0, 0, -4)."""
+    vertices, faces = icosphere(2, 1, (.1, 0, 0))
+    vertices = torch.tensor(vertices[None], dtype=torch.float64, requires_grad=True)
+    renderer = nr.Renderer(20, camera_mode="look_at", edge_depth=edge_depth, **settings)
+    renderer.eye = (0, 0, -4)
+    return renderer.render_depth(vertices, torch.tensor(faces)), renderer, vertices
+
+
+def test_mixed_depth_of_an_edge_is_neither_objects_nor_grounds(each_backend):
+    depth, renderer, _ = depths_of_a_sphere("mixed")
+    assert bool(((depth > 5) & (depth < renderer.far)).any())
+
+
+@pytest.mark.parametrize("far", [100, 1e6, 4.5])
+def test_covered_depth_of_an_edge_is_the_objects(far, each_backend):
+    """The mean of the samples that hit, of twice the resolution; silhouettes and the depth of other pixels stay."""
+    depth, renderer, vertices = depths_of_a_sphere("covered", far=far)
+    mixed, _, _ = depths_of_a_sphere("mixed", far=far)
+    fine = nr.Renderer(40, False, camera_mode="look_at", far=far)
+    fine.eye = renderer.eye
+    faces = torch.tensor(icosphere(2)[1])
+    samples = fine.render_depth(vertices, faces).detach().numpy().reshape(20, 2, 20, 2).swapaxes(1, 2).reshape(20, 20, 4)
+    expected = np.array([[s[s < far].mean() if (s < far).any() else far for s in row] for row in samples])
+    np.testing.assert_allclose(depth[0].detach().numpy(), expected, rtol=1e-12)
+    alpha = renderer.render_silhouettes(vertices, faces)[0]
+    assert torch.equal(depth[0] < far, alpha > 0)
+    whole = (alpha == 1) | (alpha == 0)
+    torch.testing.assert_close(depth[0][whole], mixed[0][whole], rtol=1e-12, atol=0)
+    rgb, together, silhouette = renderer.render(vertices, faces)
+    assert torch.equal(together, depth) and torch.equal(silhouette[0], alpha) and rgb.shape == (1, 3, 20, 20)
+
+
+def test_gradient_of_covered_depth(backend):
+    """By finite differences along the view, which change no coverage by much: where it stays."""
+    backend("compiled")
+    depth, renderer, vertices = depths_of_a_sphere("covered")
+    weight = torch.linspace(-1, 1, 400, dtype=torch.float64).view(1, 20, 20) * (depth < renderer.far)
+    renderer.camera_mode = "none"
+    screen = nr.Renderer(camera_mode="look_at").transform(vertices).detach().requires_grad_()
+    faces = torch.tensor(icosphere(2)[1])
+
+    def value(moved):
+        return (renderer.render_depth(moved, faces) * weight).sum()
+    value(screen).backward()
+    step = 1e-5 * torch.randn(screen.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    step[..., :2] = 0  # depth alone: the covered samples stay
+    slope = (value(screen.detach() + step) - value(screen.detach() - step)) / 2
+    assert abs(float(slope)) > 1e-7 and float((screen.grad * step).sum()) == pytest.approx(float(slope), rel=1e-6)
+
+
+def test_covered_depth_without_anti_aliasing_and_misspelt(each_backend):
+    pair = [depths_of_a_sphere(kind, anti_aliasing=False)[0] for kind in ("mixed", "covered")]
+    assert torch.equal(*pair)
+    with pytest.raises(ValueError, match="edge_depth must be 'mixed' or 'covered', got 'sharp'"):
+        depths_of_a_sphere("sharp")

@@ -182,25 +182,47 @@ CAUSES = [("no faces", SEEN, torch.zeros(0, 3, dtype=torch.int64)),
           ("centre of a pixel", [[x / 1e3, y / 1e3, z] for x, y, z in SEEN], None)]
 
 
-@pytest.mark.parametrize("cause, corners, faces", CAUSES)
-def test_a_warning_says_once_why_nothing_is_visible(cause, corners, faces, each_backend, monkeypatch):
+@pytest.fixture
+def drawn(monkeypatch):
+    """A function that draws a mesh, and asks for the gradient; nothing has been told yet."""
     monkeypatch.setattr(unseen, "_said", set())
-    faces = torch.tensor([[0, 1, 2]]) if faces is None else faces
     renderer = nr.Renderer(image_size=8, camera_mode="none", fill_back=False)
 
-    def backward(corners, faces=faces):
-        vertices = torch.tensor([corners], requires_grad=True)
-        (renderer(vertices, faces, mode="silhouettes") - 1).square().sum().backward()
+    def draw(corners, faces=None, gradient=False, mode="silhouettes"):
+        vertices = torch.tensor([corners], requires_grad=gradient)
+        image = renderer(vertices, torch.tensor([[0, 1, 2]]) if faces is None else faces, mode=mode)
+        if gradient:
+            (image - 1).square().sum().backward()
         return vertices.grad
+    return draw
 
+
+@pytest.mark.parametrize("cause, corners, faces", CAUSES)
+def test_a_gradient_of_nothing_is_said_once(cause, corners, faces, each_backend, drawn):
     with pytest.warns(RuntimeWarning, match=f"nothing is visible.*{cause}"):
-        assert bool((backward(corners) == 0).all())
+        assert bool((drawn(corners, faces, True) == 0).all())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        backward(corners)
-        assert bool((backward(SEEN, torch.tensor([[0, 1, 2]])) != 0).any())
-        unseen._said.clear()
-        renderer(torch.tensor([corners]), faces, mode="silhouettes")  # no gradient, so no warning
+        drawn(corners, faces, True)
+        assert bool((drawn(SEEN, None, True) != 0).any())
+
+
+@pytest.mark.parametrize("mode", ["rgb", "silhouettes", "depth"])
+@pytest.mark.parametrize("cause, corners, faces", CAUSES)
+def test_a_blank_image_is_said_once_when_it_is_drawn(cause, corners, faces, mode, drawn):
+    """Not one of no faces: that is what was asked for."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            drawn(corners, faces, mode=mode)
+        drawn(SEEN, mode=mode)
+    said = [str(w.message) for w in told]
+    assert len(said) == (cause != "no faces")
+    assert all(text.startswith("nothing is visible: ") and cause in text for text in said)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        drawn(corners, faces, True, mode)
+    assert len(told) == (cause == "no faces"), "the gradient has the cause that was told"
 
 
 def test_no_warning_if_the_gradient_is_zero_for_another_reason(monkeypatch):
