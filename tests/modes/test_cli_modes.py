@@ -18,7 +18,9 @@ from PIL import Image
 from solids import box
 
 FIGURES = ("iou", "mean_shape_iou", "iou_wrong_object", "mmd", "mmd_shuffled", "view_agreement",
-           "own_view", "new_view", "inside_out", "pose_probe", "pose_chance", "pose_degrees")
+           "own_view", "new_view", "inside_out", "pose_probe", "pose_chance", "pose_degrees", "self_intersecting")
+SURFACES = tuple(form.format(name) for name in ("chamfer_l1", "fscore_1", "fscore_2", "normal_consistency")
+                 for form in ("{}", "mean_shape_{}", "{}_wrong_object"))
 
 
 def evaluate(folder, *more):
@@ -70,11 +72,11 @@ def result(featgan):
 
 
 def test_the_json_says_what_was_measured_and_how(result, data):
-    assert set(result) == {"protocol", "mean_iou", *FIGURES, "code_spread"}
+    assert set(result) == {"protocol", "mean_iou", *FIGURES, *SURFACES, "code_spread"}
     assert result["protocol"] | {"dataset": "CVPR18", "data_dir": str(data), "split": "test", "step": 6,
                                  "checkpoint": "last", "objects": {CAR: 2}} == result["protocol"]
-    assert {"voxel_rule", "grid", "views", *FIGURES} - {"pose_chance"} <= set(result["protocol"])
-    for key in FIGURES:
+    assert {"voxel_rule", "grid", "views", "surfaces", *FIGURES} - {"pose_chance"} <= set(result["protocol"])
+    for key in FIGURES + SURFACES:
         assert list(result[key]) == [CAR] and math.isfinite(result[key][CAR])
     for key in ("iou", "mean_shape_iou", "iou_wrong_object", "view_agreement", "own_view", "new_view", "inside_out",
                 "pose_probe", "pose_chance"):
@@ -274,14 +276,16 @@ def test_compare_puts_the_figures_side_by_side(result, featgan, ae, data, tmp_pa
         rows = list(csv.DictReader(file))
     assert [(r["class"], r["run"]) for r in rows] == [(CAR, "AE"), (CAR, "featGAN")]
     for r in rows:
-        for key in FIGURES:
+        for key in FIGURES + SURFACES:
             assert float(r[key]) == pytest.approx(kept[r["run"]][key][CAR], abs=1e-6)
     for ending, mark in (("md", "| car |"), ("tex", r"\begin{tabular}")):
         text = (out / f"table.{ending}").read_text()
         assert mark in text
         for name, figures in kept.items():
-            (row,) = [line for line in text.splitlines() if f" {name} " in line]
-            assert all(f"{figures[key][CAR]:.3f}" in row for key in FIGURES), (ending, row)
+            tables = [line for line in text.splitlines() if f" {name} " in line]
+            assert len(tables) == 2, text
+            for row, keys in zip(tables, (FIGURES, SURFACES)):
+                assert all(f"{figures[key][CAR]:.3f}" in row for key in keys), (ending, row)
     with Image.open(out / "compare.png") as picture:
         assert picture.width > picture.height > 200 and len(np.unique(picture)) > 50
     # Its inputs, read again, are images of the dataset.

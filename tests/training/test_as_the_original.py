@@ -34,11 +34,15 @@ def test_the_view_discriminator_sees_the_fake_half_first():
     torch.testing.assert_close(normalised.running_mean, wanted)
 
 
+def triangle(split, i):
+    """An object for a writer."""
+    vertices = torch.tensor([[-.4, -.3, -.2], [.5, -.3, .1], [0., .4, .2]])
+    return vertices, torch.tensor([[0, 1, 2]]), torch.ones(1, 3)
+
+
 def test_rotations_are_written_in_single_precision(tmp_path):
     """The original multiplies them by float32 vertices and fails for float64."""
-    vertices, faces = torch.tensor([[-.4, -.3, -.2], [.5, -.3, .1], [0., .4, .2]]), torch.tensor([[0, 1, 2]])
-    Pascal3D.writer(str(tmp_path), "02958343", {"train": 2, "val": 1},
-                    lambda split, i: (vertices, faces, torch.ones(1, 3)), None, 0, "")
+    Pascal3D.writer(str(tmp_path), "02958343", {"train": 2, "val": 1}, triangle, None, 0, "")
     for part in ("train", "val"):
         with np.load(tmp_path / f"car_{part}.npz", allow_pickle=True) as found:
             assert found["rotation_matrices"].dtype == np.float32
