@@ -4,6 +4,7 @@ To add a method, write its class here and add its line to `METHODS`. The command
 tests read this table.
 """
 import abc
+import argparse
 
 import losses
 from engine import distributed
@@ -85,7 +86,7 @@ class FeatGAN(Method):
     options = {
         "confusion": dict(choices=("log2", "ce"), default="log2",
                           help="log2: as published; ce: cross-entropy to the uniform distribution"),
-        "standardize_code": dict(action="store_true",
+        "standardize_code": dict(action=argparse.BooleanOptionalAction, default=False,
                                  help="standardise the code before the discriminator, which can then learn"),
         "replay": dict(type=integer(0), default=0, metavar="N",
                        help="the discriminator also learns from the codes of its last N batches")}

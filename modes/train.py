@@ -64,7 +64,8 @@ TRAINING = {
     "G_every": dict(type=integer(1), default=2, help=(
         "every n-th iteration trains the encoder against the discriminator, the others train the discriminator")),
     **{name: keywords for method in METHODS.values() for name, keywords in method.options.items()},
-    "D_always": dict(action="store_true", help="train the discriminator in the encoder's iterations too"),
+    "D_always": dict(action=argparse.BooleanOptionalAction, default=False, help=(
+        "train the discriminator in the encoder's iterations too")),
     "pairs": dict(type=int, choices=(1, 2), default=1, help=(
         "2: a batch has two images of each of its objects, and each shape learns from both silhouettes (Kato et al. "
         "2018)")),

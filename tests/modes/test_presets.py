@@ -35,6 +35,11 @@ def test_given_options_override_the_preset(capsys, given):
     assert told(capsys, "--preset=best", given) == {**told(capsys, "--preset=best"), name: float(value)}
 
 
+def test_what_it_switches_on_can_be_switched_off(capsys):
+    off = told(capsys, "--preset=best", "--no-D_always", "--no-standardize_code")
+    assert off == {**told(capsys, "--preset=best"), "D_always": False, "standardize_code": False}
+
+
 def test_best_of_view_prior_learning_is_pressure():
     options = script().parse(["--mode=trainCVPR19", "--preset=best"])
     assert options.lambda_pressure == 1e-4 and options.lambda_near == 0
