@@ -1,6 +1,6 @@
 """Read glTF 2.0 files: their geometry with trimesh, their materials here.
 
-https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+Source: Khronos Group, "glTF 2.0 Specification".
 """
 import base64
 import binascii

@@ -8,13 +8,13 @@ import neural_renderer as nr
 from engine.arguments import number
 from errors import InputError
 
-from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table
+from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, WIDTH_OF_BINS, Rows, apart, table
+from .folders import FolderDataset
 from .nips17_files import FILES, ClassReader, objects_of_split, read_splits
-from .points import points_of_names
 from .writers import write_nips17
 
 
-class NIPS17(Dataset):
+class NIPS17(FolderDataset):
     """ShapeNet objects, each seen from its own 20 random views.
 
     Files: `renders/<class>/<object>/render_<i>.png` (224x224, RGB or RGBA) and `depth_<i>.png` (16-bit, or
@@ -171,20 +171,6 @@ class NIPS17(Dataset):
         self._count_objects([len(v) for v in self._voxels])
         self.rows, self._cameras = np.concatenate(rows), torch.from_numpy(np.concatenate(cameras))
         self._leave_out(problems, say)
-
-    def points(self, c):
-        return points_of_names(self._place, self.class_ids[c], self.split, self.names[c])
-
-    def read(self, indices, step=None, part=slice(None)):
-        indices = np.asarray(indices)[part]
-        rows = self.rows[indices]
-        pixels = np.empty((len(rows), self.channels, self.img_size, self.img_size), np.uint8)
-        for c in np.unique(rows["class_number"]):
-            mine = rows["class_number"] == c
-            pixels[mine] = self._images[c][rows["place"][mine], rows["view"][mine]]
-        cameras = self._cameras[torch.from_numpy(indices)]
-        objects = torch.from_numpy(self._first_object[rows["class_number"]] + rows["object"])
-        return Batch(torch.from_numpy(pixels), None, cameras.float(), self.pose_bins(cameras), objects)
 
     def pose_bins(self, cameras):
         """(B,) int64: floor((azimuth + 180) / wAzimuth) * n + floor((elevation + 20) / wElevation), where n is

@@ -8,15 +8,15 @@ import neural_renderer as nr
 import voxelization
 from errors import InputError
 
-from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, VOXEL_GRID, WIDTH_OF_BINS, Batch, Dataset, Rows, apart, table
+from .base import SHAPENET, SKIP_BAD, SPLIT_FILE, VOXEL_GRID, WIDTH_OF_BINS, Rows, apart, table
+from .folders import FolderDataset
 from .r2n2_files import FILES, RENDERING, VOX, ClassReader, classes_of, folders_of, objects_to_read
-from .points import points_of_names
 from .writers import write_r2n2
 
 FOCAL = 35 / 16  # focal length in half pictures: lens 35 mm, sensor 32 mm; half the field of view is 24.567 degrees
 
 
-class R2N2(Dataset):
+class R2N2(FolderDataset):
     """ShapeNet objects, each seen from its own 24 views.
 
     Files: `ShapeNetRendering/<class>/<object>/rendering/00.png ... 23.png`, 137x137 RGBA; in the same folder
@@ -181,20 +181,6 @@ class R2N2(Dataset):
 
     def grid_scales(self, objects):
         return self._scales[torch.as_tensor(objects)]
-
-    def points(self, c):
-        return points_of_names(self._place, self.class_ids[c], self.split, self.names[c])
-
-    def read(self, indices, step=None, part=slice(None)):
-        indices = np.asarray(indices)[part]
-        rows = self.rows[indices]
-        pixels = np.empty((len(rows), self.channels, self.img_size, self.img_size), np.uint8)
-        for c in np.unique(rows["class_number"]):
-            mine = rows["class_number"] == c
-            pixels[mine] = self._images[c][rows["place"][mine], rows["view"][mine]]
-        cameras = self._cameras[torch.from_numpy(indices)]
-        objects = torch.from_numpy(self._first_object[rows["class_number"]] + rows["object"])
-        return Batch(torch.from_numpy(pixels), None, cameras.float(), self.pose_bins(cameras), objects)
 
     def pose_bins(self, cameras):
         """(B,) int64: floor(azimuth / wAzimuth), azimuth in [0, 360)."""
