@@ -137,7 +137,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
             if coloured:
                 for key, column in zip(colours.FIGURES, distributed.filled_in(of_colours).T.tolist(), strict=True):
                     result[key][class_id] = sum(column) / len(objects)
-            probe = measures.pose_probe(codes, poses, shown, data.pose_angle, seed)
+            probe = measures.pose_probe(codes.to(model.device), poses, shown, data.pose_angle, seed)
             result["pose_probe"][class_id], result["pose_degrees"][class_id] = probe["accuracy"], probe["degrees"]
             result["pose_chance"][class_id] = probe["chance"]
             result["mean_shape_iou"][class_id] = float(

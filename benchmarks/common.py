@@ -54,6 +54,17 @@ def milliseconds(work, repeats=30, warmup=5):
             "max": round(max(times), 3)}
 
 
+def read(name):
+    """The figures in benchmarks/results/<name>.json, without where they were measured; {} if there is no such file."""
+    try:
+        with open(os.path.join(HERE, "results", f"{name}.json")) as file:
+            figures = json.load(file)
+    except FileNotFoundError:
+        return {}
+    figures.pop("where", None)
+    return figures
+
+
 def write(name, figures):
     """Write benchmarks/results/<name>.json; returns its text."""
     text = json.dumps({"where": where(), **figures}, indent=2)

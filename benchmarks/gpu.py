@@ -1,6 +1,8 @@
 """Measure kernels, training steps and evaluation on a GPU.
 
     python benchmarks/gpu.py            writes benchmarks/results/gpu.json
+    python benchmarks/gpu.py --only kernels "trainCVPR19, bf16"    only parts whose names contain one of these; the
+                                        other parts of the file stay, and each says of which commit it is
     python benchmarks/gpu.py --short    every kernel once, small, for compute-sanitizer; writes nothing
 
 Needs torch with CUDA, nvcc and kernels built with it, nothing else that is not in requirements.txt.
@@ -234,28 +236,34 @@ def driver():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--only", nargs="+", metavar="NAME")
+    args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("error: there is no GPU here: torch.cuda.is_available() is False")
-    if parser.parse_args().short:
+    if args.short:
         return short()
-    record = {"gpu": torch.cuda.get_device_name(GPU), "driver": driver(), "cuda": torch.version.cuda}
-    failed = []
+    record = {**(common.read("gpu") if args.only else {}), "gpu": torch.cuda.get_device_name(GPU), "driver": driver(),
+              "cuda": torch.version.cuda}
+    commits, failed = record.setdefault("commits", {}), []
 
     def measure(place, name, work, *arguments):
         """Measure one part and write the result before the next part begins. An error does not end the other parts."""
+        if args.only and not any(wanted in name for wanted in args.only):
+            return
         try:
             place[name] = work(*arguments)
         except Exception as error:
             traceback.print_exc()
             place[name] = {"failed": f"{type(error).__name__}: {error}"}
             failed.append(name)
+        commits[name] = common.where()["commit"]
         common.write("gpu", record)
     with tempfile.TemporaryDirectory() as folder:
         data = common.make_files(folder, 500, "train")()
         measure(record, "kernels", kernels)
         measure(record, "every_face", every_face, folder)
         measure(record, "evaluation", evaluation, folder, data)
-        figures = record["training_step_batch_128"] = {}
+        figures = record.setdefault("training_step_batch_128", {})
         for case in itertools.product(("train", "trainCVPR19"), PRECISIONS, ("on", "off")):
             measure(figures, "{}, {}, graph {}".format(*case), steps, data, *case)
     common.keep("gpu", record)

@@ -40,8 +40,10 @@ def resolve(options, training=False):
     device = named(options)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        # torch's default allows TF32 for convolutions.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
+        torch.backends.cuda.matmul.allow_tf32 = options.tf32
+        # torch's default allows TF32 for convolutions. bfloat16 has fewer bits than TF32, so with --amp the networks
+        # outside of autocast, such as VPL's discriminator of images, need no more than TF32 either.
+        torch.backends.cudnn.allow_tf32 = options.tf32 or getattr(options, "amp", False)
         torch.backends.cudnn.benchmark = not options.deterministic
     return device
 

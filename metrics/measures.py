@@ -65,7 +65,8 @@ def pose_probe(codes, poses, objects, angle=None, seed=0):
 
     Parameters
     ----------
-    codes : (M, d), of one class. poses : (M,) int64 pose bins. objects : (M,) int64.
+    codes : (M, d), of one class; the network is trained on their device. poses : (M,) int64 pose bins.
+    objects : (M,) int64.
     angle : function of two (M,) tensors of pose bins that returns the angles between them in degrees.
     seed : seed of the halves and of the network. The global generator does not change.
 
@@ -96,20 +97,23 @@ def pose_probe(codes, poses, objects, angle=None, seed=0):
 
 
 def _read(codes, labels, asked, count, generator):
-    """Train a network on codes (M, d) and labels (M,), and predict the labels (N,) of other codes, `asked` (N, d)."""
+    """Train a network on codes (M, d) and labels (M,), and predict the labels (N,) of other codes, `asked` (N, d).
+    Draws from the generator and returns tensors on the CPU."""
     codes, asked = codes.float(), asked.float()
+    labels = labels.to(codes.device)
     mean, deviation = codes.mean(0), codes.std(0, correction=0).clamp_min(1e-8)
     codes, asked = (codes - mean) / deviation, (asked - mean) / deviation
     network = nn.Sequential(nn.Linear(codes.shape[1], PROBE_HIDDEN), nn.ReLU(), nn.Linear(PROBE_HIDDEN, count))
+    network.to(codes.device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     for _ in range(PROBE_STEPS):
-        chosen = torch.randint(len(codes), (min(PROBE_BATCH, len(codes)),), generator=generator)
+        chosen = torch.randint(len(codes), (min(PROBE_BATCH, len(codes)),), generator=generator).to(codes.device)
         loss = nn.functional.cross_entropy(network(codes[chosen]), labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        return network(asked).argmax(1)
+        return network(asked).argmax(1).cpu()
 
 
 COLLAPSED = 1e-3

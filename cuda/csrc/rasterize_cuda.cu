@@ -145,60 +145,66 @@ struct PullBits {
   }
 };
 
-// Fills PullBits. A warp takes a square of 32 x 32 samples: each thread reads a column, then gathers the bits of a row.
+// Fills PullBits. A block takes a square of 32 x 32 samples and each of its warps eight rows, so that a thread waits
+// only once for the loads of its eight samples. Byte k of a word has the bits of rows (or columns) 8k to 8k + 7.
 template <class T, template <class> class Rule>
 __global__ void note_samples(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad, PullBits bits) {
-  __shared__ uint32_t columns[kThreads];
-  const int lane = threadIdx.x % 32;
-  const uint32_t* square = columns + (threadIdx.x - lane);
+  __shared__ uint32_t columns[32], rows[32];
+  constexpr int kRows = 8;
+  static_assert(kThreads == 32 * (32 / kRows), "a block has one thread for each eight samples of a square");
+  const int lane = threadIdx.x % 32, part = threadIdx.x / 32;
   const int64_t squares = static_cast<int64_t>(bits.row_words) * bits.column_words, all = s.B * squares;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * (kThreads / 32);
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * (kThreads / 32); first < all; first += step) {
-    const int64_t i = first + threadIdx.x / 32, b = i / squares;
+  for (int64_t i = blockIdx.x; i < all; i += gridDim.x) {
+    const int64_t b = i / squares;
     const int across = static_cast<int>(i % squares % bits.row_words), up = static_cast<int>(i % squares / bits.row_words);
     const Member<T> m(s, in, b);
-    const int x = 32 * across + lane, y = 32 * up;
-    uint32_t column = 0;
-    if (i < all && x < m.sW) {
-      const Rule<T> rule{SampleView<T>(m, grad)};
-      uint8_t* shown = bits.shown + b * bits.orders;
-      const int count = min(32, m.sH - y);
-      constexpr int kAtOnce = 8;  // loads issued together; a store between them would delay the next ones
-      for (int start = 0; start < count; start += kAtOnce) {
-        int32_t orders[kAtOnce];
+    const Rule<T> rule{SampleView<T>(m, grad)};
+    const int x = 32 * across + lane, y = 32 * up + kRows * part, count = min(kRows, m.sH - y);
+    unsigned column = 0;
+    if (x < m.sW && count > 0) {
+      int32_t orders[kRows];
 #pragma unroll
-        for (int k = 0; k < kAtOnce; ++k) {
-          const int above = min(start + k, count - 1);  // past the end, repeat the last sample
-          orders[k] = rule.view.face(rule.view.offset(x, y + above));
-          column |= static_cast<uint32_t>(rule.may_pull(x, y + above)) << above;
-        }
-#pragma unroll
-        for (int k = 0; k < kAtOnce; ++k)
-          if (orders[k] >= 0) shown[orders[k]] = 1;
+      for (int k = 0; k < kRows; ++k) {
+        const int above = min(k, count - 1);  // past the end, repeat the last sample
+        orders[k] = rule.view.face(rule.view.offset(x, y + above));
+        column |= static_cast<unsigned>(rule.may_pull(x, y + above)) << above;
       }
-      bits.line(b, 1, x, m.sH)[up] = column;
+      uint8_t* shown = bits.shown + b * bits.orders;
+#pragma unroll
+      for (int k = 0; k < kRows; ++k)
+        if (orders[k] >= 0) shown[orders[k]] = 1;
     }
-    columns[threadIdx.x] = column;
+    reinterpret_cast<uint8_t*>(columns + lane)[part] = static_cast<uint8_t>(column);
     __syncthreads();
-    if (i < all && y + lane < m.sH) {
-      uint32_t row = 0;
-      for (int k = 0; k < 32; ++k) row |= (square[k] >> lane & 1) << k;
-      bits.line(b, 0, y + lane, m.sH)[across] = row;
-    }
+    unsigned row = 0;  // of sample row `lane` of the square
+    for (int k = 0; k < kRows; ++k) row |= (columns[kRows * part + k] >> lane & 1) << k;
+    reinterpret_cast<uint8_t*>(rows + lane)[part] = static_cast<uint8_t>(row);
+    __syncthreads();
+    if (part == 0 && x < m.sW) bits.line(b, 1, x, m.sH)[up] = columns[lane];
+    if (part == 1 && 32 * up + lane < m.sH) bits.line(b, 0, 32 * up + lane, m.sH)[across] = rows[lane];
     __syncthreads();
   }
 }
 
-// The faces of a block whose edges get gradients, in shared memory. Few faces are visible, and these cross many lines,
-// so the crossings are distributed over the threads. Owner 6 f + 2 a + axis stands for the edge of face f that begins
-// at corner a, moved along an axis. The pulls of an owner are added in the order of lines, whichever thread computed
-// them.
+// The faces of a block whose edges get gradients, in shared memory. Few faces are visible, these cross many lines, and
+// few crossings pull at samples, some at dozens. So the work is distributed twice: the crossings over the threads, and
+// then the samples of the crossings. Owner 6 f + 2 a + axis stands for the edge of face f that begins at corner a,
+// moved along an axis. The pulls of a crossing are added in the order of its samples, and those of an owner in the
+// order of lines, whichever thread computed them.
 struct EdgesToPull {
+  static constexpr int kSamples = 2 * kThreads;  // samples between two barriers
   double x[3][kThreads], y[3][kThreads];
   bool reversed[kThreads];
-  LoadBalance<kThreads, 6> work;
-  double pulls[2][kThreads];     // on both ends of an edge, from the last kThreads items
-  double sums[2][6 * kThreads];  // for each owner
+  LoadBalance<kThreads, 6> crossings;
+
+  // The last kThreads crossings, one a thread.
+  double at[kThreads], lever_a[kThreads];
+  int owner[kThreads], line[kThreads], inside[kThreads], outside[kThreads];
+  int outward[kThreads];  // to how many samples the outer rule moves it
+  LoadBalance<kThreads, 1> samples;
+  double pulls[2][kSamples];     // on both ends of an edge: of samples, then of crossings
+  double pixels_to_ndc[2];
+  double unfinished[2][2];  // sums of the owner whose crossings go on in the next round; used in turn
   int clipped_count, clipped[kThreads];  // threads whose faces reach behind the eye; pull_clipped() does these
 
   // A thread calls this to store its own face.
@@ -211,61 +217,125 @@ struct EdgesToPull {
     }
   }
 
-  // Any thread may call this: computes the pulls of one crossing.
-  template <class T, template <class> class Rule>
-  __device__ void pull(int item, const Rule<T>& rule, const Member<T>& m, const PullBits& bits) {
-    const int owner = work.owner_of(item), axis = owner % 2, a = owner / 2 % 3, end = a == 2 ? 0 : a + 1;
-    const int f = owner / 6, sH = m.sH, sW = m.sW;
+  __device__ CrossedLines edge_of(int owner, int sH, int sW) const {
+    const int axis = owner % 2, a = owner / 2 % 3, end = a == 2 ? 0 : a + 1, f = owner / 6;
     const double(*across)[kThreads] = axis == 0 ? y : x, (*along)[kThreads] = axis == 0 ? x : y;
-    const CrossedLines edge(across[a][f], across[end][f], along[a][f], along[end][f], sH, sW, axis);
-    const int line = edge.first + (item - work.first_of(owner));
-    double pull_a = 0.0, pull_b = 0.0;
-    const double at = edge.at(line);
-    const int direction = static_cast<int>(edge.direction);
-    const int inside = static_cast<int>(edge.inside(at)), outside = inside + direction;
-    if (inside >= 0) {
-      const SampleView<T>& view = rule.view;
-      const int32_t order = static_cast<int32_t>(draw_order(face_of_thread(f), reversed[f], m.scene.F));
-      const double lever_a = edge.lever_a(line), lever_b = 1.0 - lever_a, pixels_to_ndc = 2.0 / edge.length;
-      const auto sample = [&](int d) { return axis == 0 ? view.offset(d, line) : view.offset(line, d); };
-      const auto add = [&](int d, T gain) {
-        if (!(gain > 0)) return;
-        pull_a += edge_pull(gain, d, at, pixels_to_ndc, lever_a, m.scene.eps);
-        pull_b += edge_pull(gain, d, at, pixels_to_ndc, lever_b, m.scene.eps);
-      };
-      // Outer rule: if the edge moved outwards past a sample, the sample would take the value of the face.
-      if (view.face(sample(inside)) == order) {
-        const uint32_t* words = bits.line(m.b, axis, line, sH);
-        const int from = direction > 0 ? outside : 0, to = direction > 0 ? edge.length - 1 : outside;
-        for (int w = from >> 5; w <= to >> 5; ++w) {
-          uint32_t left = words[w];
-          if (w == from >> 5) left &= ~0u << (from & 31);
-          if (w == to >> 5) left &= ~0u >> (31 - (to & 31));
-          for (; left; left &= left - 1) {
-            const int d = 32 * w + lowest_bit(left);
-            add(d, axis == 0 ? rule.pulled(d, line, sample(inside)) : rule.pulled(line, d, sample(inside)));
-          }
-        }
-      }
-      // Inner rule: if the edge moved inwards past a sample of the face, the sample would take the value
-      // outside of the edge.
-      if (rule.may_push(sample(outside))) {
-        const int low = first_in(min3(along[0][f], along[1][f], along[2][f]), edge.length);
-        const int high = last_in(max3(along[0][f], along[1][f], along[2][f]), edge.length);
-        for (int d = inside; low <= d && d <= high; d -= direction)
-          if (view.face(sample(d)) == order)
-            add(d, axis == 0 ? rule.pushed(d, line, sample(outside)) : rule.pushed(line, d, sample(outside)));
-      }
+    return CrossedLines(across[a][f], across[end][f], along[a][f], along[end][f], sH, sW, axis);
+  }
+
+  // The words of PullBits that the outer rule reads, from sample `from` to sample `to` of the line.
+  struct OutwardBits {
+    const uint32_t* words;
+    int from, to;
+    __device__ int first() const { return from >> 5; }
+    __device__ int last() const { return to >> 5; }
+    __device__ uint32_t word(int w) const {
+      uint32_t word = words[w];
+      if (w == first()) word &= ~0u << (from & 31);
+      if (w == last()) word &= ~0u >> (31 - (to & 31));
+      return word;
     }
-    pulls[0][threadIdx.x] = pull_a, pulls[1][threadIdx.x] = pull_b;
+  };
+  template <class T>
+  __device__ OutwardBits outward_bits(const Member<T>& m, const PullBits& bits, int axis, int line, int outside,
+                                 int direction) const {
+    const int length = axis == 0 ? m.sW : m.sH;
+    return {bits.line(m.b, axis, line, m.sH), direction > 0 ? outside : 0, direction > 0 ? length - 1 : outside};
+  }
+
+  // A thread calls this to find its crossing, the samples to which the rules of NMR may move it, and their number.
+  template <class T, template <class> class Rule>
+  __device__ int find(int item, const Rule<T>& rule, const Member<T>& m, const PullBits& bits) {
+    const int mine = threadIdx.x, edge_owner = crossings.owner_of(item), axis = edge_owner % 2, f = edge_owner / 6;
+    const CrossedLines edge = edge_of(edge_owner, m.sH, m.sW);
+    const int its_line = edge.first + (item - crossings.first_of(edge_owner));
+    const double its_at = edge.at(its_line);
+    const int direction = static_cast<int>(edge.direction);
+    const int its_inside = static_cast<int>(edge.inside(its_at)), its_outside = its_inside + direction;
+    owner[mine] = edge_owner;
+    if (its_inside < 0) return 0;
+    const SampleView<T>& view = rule.view;
+    const auto sample = [&](int d) { return axis == 0 ? view.offset(d, its_line) : view.offset(its_line, d); };
+    const int32_t order = static_cast<int32_t>(draw_order(face_of_thread(f), reversed[f], m.scene.F));
+    const bool may_push = rule.may_push(sample(its_outside));
+    int outward_count = 0, inward_count = 0;
+    // Outer rule: if the edge moved outwards past a sample, the sample would take the value of the face.
+    if (view.face(sample(its_inside)) == order) {
+      const OutwardBits there = outward_bits(m, bits, axis, its_line, its_outside, direction);
+      for (int w = there.first(); w <= there.last(); ++w) outward_count += bits_set(there.word(w));
+    }
+    // Inner rule: if the edge moved inwards past a sample of the face, the sample would take the value outside of the
+    // edge.
+    if (may_push) {
+      const double(*along)[kThreads] = axis == 0 ? x : y;
+      const int low = first_in(min3(along[0][f], along[1][f], along[2][f]), edge.length);
+      const int high = last_in(max3(along[0][f], along[1][f], along[2][f]), edge.length);
+      if (low <= its_inside && its_inside <= high) inward_count = (direction > 0 ? its_inside - low : high - its_inside) + 1;
+    }
+    at[mine] = its_at, lever_a[mine] = edge.lever_a(its_line);
+    line[mine] = its_line, inside[mine] = its_inside, outside[mine] = its_outside, outward[mine] = outward_count;
+    return outward_count + inward_count;
+  }
+
+  // Any thread may call this: computes the pulls of one sample of one of the crossings, and stores them at `place`.
+  template <class T, template <class> class Rule>
+  __device__ void pull(int item, int place, const Rule<T>& rule, const Member<T>& m, const PullBits& bits) {
+    const int c = samples.owner_of(item), axis = owner[c] % 2, f = owner[c] / 6, its_line = line[c];
+    const int direction = outside[c] - inside[c];
+    const SampleView<T>& view = rule.view;
+    const auto sample = [&](int d) { return axis == 0 ? view.offset(d, its_line) : view.offset(its_line, d); };
+    int left = item - samples.first_of(c), d;  // left: samples of the crossing before this one
+    T gain = 0;
+    if (left < outward[c]) {
+      const OutwardBits there = outward_bits(m, bits, axis, its_line, outside[c], direction);
+      int w = there.first();
+      uint32_t word = there.word(w);
+      for (int count; (count = bits_set(word)) <= left; word = there.word(++w)) left -= count;
+      for (; left > 0; --left) word &= word - 1;
+      d = 32 * w + lowest_bit(word);
+      gain = axis == 0 ? rule.pulled(d, its_line, sample(inside[c])) : rule.pulled(its_line, d, sample(inside[c]));
+    } else {
+      d = inside[c] - direction * (left - outward[c]);
+      const int32_t order = static_cast<int32_t>(draw_order(face_of_thread(f), reversed[f], m.scene.F));
+      if (view.face(sample(d)) == order)
+        gain = axis == 0 ? rule.pushed(d, its_line, sample(outside[c])) : rule.pushed(its_line, d, sample(outside[c]));
+    }
+    const bool counts = gain > 0;
+    const double lever = lever_a[c];
+    pulls[0][place] = counts ? edge_pull(gain, d, at[c], pixels_to_ndc[axis], lever, m.scene.eps) : 0.0;
+    pulls[1][place] = counts ? edge_pull(gain, d, at[c], pixels_to_ndc[axis], 1.0 - lever, m.scene.eps) : 0.0;
+  }
+
+  // All threads call this: computes the pulls of the crossings `first` to `end` - 1, one a thread, into `pulls`.
+  template <class T, template <class> class Rule>
+  __device__ void pull_crossings(int first, int end, const Rule<T>& rule, const Member<T>& m, const PullBits& bits) {
+    const int mine = threadIdx.x, item = first + mine;
+    const int count[1] = {item < end ? find(item, rule, m, bits) : 0};
+    samples.set(count);
+    double pull_a = 0.0, pull_b = 0.0;
+    for (int start = 0; start < samples.total(); start += kSamples) {
+      const int stop = min(start + kSamples, samples.total());
+      for (int i = start + mine; i < stop; i += kThreads) pull(i, i - start, rule, m, bits);
+      __syncthreads();
+      const int last = min(samples.ends[mine], stop);
+      for (int i = max(samples.first_of(mine), start); i < last; ++i)
+        pull_a += pulls[0][i - start], pull_b += pulls[1][i - start];
+      __syncthreads();
+    }
+    pulls[0][mine] = pull_a, pulls[1][mine] = pull_b;
+    __syncthreads();
   }
 };
 
 // The edges of a face that reaches behind the eye. All threads of a block work on it, one line each. It is not inlined
-// into pull_edges(), which would then need more registers.
+// into pull_edges(), which would then need more registers; and it makes its own Member and Rule, for a pointer to those
+// of pull_edges() would keep them in memory instead of registers.
 template <class T, template <class> class Rule>
-__device__ __attribute__((noinline)) void pull_clipped(EdgesToPull& block, const Rule<T>& rule, const Member<T>& m, int64_t face,
-                                          T* grad_vertices, T* sample_shares) {
+__device__ __attribute__((noinline)) void pull_clipped(EdgesToPull& block, const RasterizeScene& s,
+                                                       const RasterizeInputs<T>& in, const RasterizeCotangents<T>& grad,
+                                                       int64_t b, int64_t face, T* grad_vertices, T* sample_shares) {
+  const Member<T> m(s, in, b);
+  const Rule<T> rule{SampleView<T>(m, grad)};
   ScreenFace f;
   m.load(face, f);
   const ClippedOutline outline(f, m.scene.near);
@@ -298,10 +368,15 @@ __device__ __attribute__((noinline)) void pull_clipped(EdgesToPull& block, const
 }
 
 template <class T, template <class> class Rule>
-__global__ void __launch_bounds__(kThreads, 6) pull_edges(RasterizeScene s, RasterizeInputs<T> in, RasterizeCotangents<T> grad,
-                           PullBits bits, T* grad_vertices, T* edge_shares, T* sample_shares) {
+__global__ void __launch_bounds__(kThreads, 10)
+    pull_edges(const __grid_constant__ RasterizeScene s, const __grid_constant__ RasterizeInputs<T> in,
+               const __grid_constant__ RasterizeCotangents<T> grad, PullBits bits, T* grad_vertices, T* edge_shares,
+               T* sample_shares) {
   __shared__ EdgesToPull block;
-  if (threadIdx.x == 0) block.clipped_count = 0;
+  if (threadIdx.x == 0) {
+    block.clipped_count = 0;
+    block.pixels_to_ndc[0] = 2.0 / (s.S * s.W), block.pixels_to_ndc[1] = 2.0 / (s.S * s.H);
+  }
   __syncthreads();
   for (int64_t b = blockIdx.y; b < s.B; b += gridDim.y) {
     const Member<T> m(s, in, b);
@@ -316,29 +391,12 @@ __global__ void __launch_bounds__(kThreads, 6) pull_edges(RasterizeScene s, Rast
       else
         block.store(face, m.sH, m.sW, counts);
     }
-    block.work.set(counts);
-    const int total = block.work.total();
-    for (int owner = threadIdx.x; owner < 6 * kThreads; owner += kThreads)
-      block.sums[0][owner] = block.sums[1][owner] = 0.0;
-    for (int first = 0; first < total; first += kThreads) {
-      const int item = first + threadIdx.x, end = min(first + kThreads, total);
-      if (item < end) block.pull(item, rule, m, bits);
-      __syncthreads();
-      const int last_owner = block.work.owner_of(end - 1);
-      for (int owner = block.work.owner_of(first) + threadIdx.x; owner <= last_owner; owner += kThreads) {
-        const int last = min(block.work.ends[owner], end);
-        double sum_a = block.sums[0][owner], sum_b = block.sums[1][owner];
-        for (int i = max(block.work.first_of(owner), first); i < last; ++i)
-          sum_a += block.pulls[0][i - first], sum_b += block.pulls[1][i - first];
-        block.sums[0][owner] = sum_a, block.sums[1][owner] = sum_b;
-      }
-      __syncthreads();
-    }
-    for (int owner = threadIdx.x; total > 0 && owner < 6 * kThreads; owner += kThreads) {
+    // Adds the gradient of an edge to its ends.
+    const auto give = [&](int owner, const double (&sums)[2]) {
       const int64_t owned = face_of_thread(owner / 6);
       for (int e = 0; e < 2; ++e) {
-        if (block.sums[e][owner] == 0.0) continue;
-        const T sum = static_cast<T>(block.sums[e][owner]);
+        if (sums[e] == 0.0) continue;
+        const T sum = static_cast<T>(sums[e]);
         const int turned = (owner / 2 % 3 + e) % 3, corner = block.reversed[owner / 6] ? 2 - turned : turned;
         const int axis = owner % 2;
         if (edge_shares)
@@ -346,9 +404,28 @@ __global__ void __launch_bounds__(kThreads, 6) pull_edges(RasterizeScene s, Rast
         else
           atomicAdd(grad_vertices + 3 * m.vertex(owned, corner) + axis, sum);
       }
+    };
+    block.crossings.set(counts);
+    const int total = block.crossings.total();
+    for (int first = 0, round = 0; first < total; first += kThreads, round ^= 1) {
+      const int end = min(first + kThreads, total);
+      block.pull_crossings(first, end, rule, m, bits);
+      const int last_owner = block.owner[end - first - 1];
+      for (int owner = block.owner[0] + threadIdx.x; owner <= last_owner; owner += kThreads) {
+        const int begins = block.crossings.first_of(owner), ends = block.crossings.ends[owner], last = min(ends, end);
+        double sums[2] = {};
+        if (begins < first) sums[0] = block.unfinished[round][0], sums[1] = block.unfinished[round][1];
+        for (int i = max(begins, first); i < last; ++i)
+          sums[0] += block.pulls[0][i - first], sums[1] += block.pulls[1][i - first];
+        if (ends > end)
+          block.unfinished[round ^ 1][0] = sums[0], block.unfinished[round ^ 1][1] = sums[1];
+        else
+          give(owner, sums);
+      }
+      __syncthreads();
     }
     for (int i = 0; i < block.clipped_count; ++i)
-      pull_clipped(block, rule, m, face_of_thread(block.clipped[i]), grad_vertices, sample_shares);
+      pull_clipped<T, Rule>(block, s, in, grad, b, face_of_thread(block.clipped[i]), grad_vertices, sample_shares);
     __syncthreads();
     if (threadIdx.x == 0) block.clipped_count = 0;
     __syncthreads();
@@ -423,7 +500,7 @@ void edges_backward(const CudaCall& call, const RasterizeScene& s, const Rasteri
   const PullBits bits(s, call.workspace);
   check(cudaMemsetAsync(bits.shown, 0, s.B * bits.orders, stream), "clearing the workspace");
   const int64_t squares = s.B * bits.row_words * bits.column_words;
-  NR_LAUNCH((note_samples<T, Rule>), blocks_for(squares, kThreads / 32), kThreads, 0, stream, s, in, grad, bits);
+  NR_LAUNCH((note_samples<T, Rule>), blocks_for(squares, 1), kThreads, 0, stream, s, in, grad, bits);
   NR_LAUNCH((pull_edges<T, Rule>), blocks_for_faces(s), kThreads, 0, stream, s, in, grad, bits, grad_vertices,
             fixed.edge_shares, fixed.sample_shares);
 }

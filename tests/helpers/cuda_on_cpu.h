@@ -23,6 +23,7 @@ using std::min;
 #define __global__
 #define __launch_bounds__(...)
 #define __device__
+#define __grid_constant__
 #define __shared__ static
 #define NR_DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(cuda_on_cpu::shared.data())
 #define NR_LAUNCH(kernel, grid, block, shared, stream, ...) \
