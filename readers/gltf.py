@@ -14,7 +14,7 @@ import numpy as np
 
 from making.looks import GREY, Look, Picture
 
-from .looks import NotRead, as_screens_show, find, linear_of, read_picture
+from .looks import NotRead, as_screens_show, far_uv, find, linear_of, read_picture
 
 WRAPPING = {33071: "CLAMP_TO_EDGE", 33648: "MIRRORED_REPEAT", 10497: "REPEAT"}
 NEAREST = 9728
@@ -184,7 +184,9 @@ class _Materials:
             transform = material["transform"]
             uv = _unit(attributes["_uv"])[:, :2] @ transform[:, :2].T + transform[:, 2]
             uv = np.stack([uv[:, 0], 1 - uv[:, 1]], 1)[part.faces]  # glTF counts v from the top
-            usable = (np.abs(uv) < 2e9).all((1, 2))
+            usable = ~far_uv(uv)
+            if not usable.all():
+                self.report(f"{self.path}: texture coordinates of {(~usable).sum()} faces are not finite")
             look.picture[usable], look.uv[usable], look.pictures = 0, uv[usable], [material["picture"]]
             look.colours[usable] = as_screens_show(colours[usable])  # the picture has the factor
         return look, True

@@ -9,6 +9,7 @@ from PIL import Image
 
 from making.looks import GREY, Look, Picture
 
+FARTHEST = 2e9  # larger texture coordinates are treated as not finite
 LARGEST = 2048  # pixels; a picture whose longer side has more is reduced when it is read
 
 
@@ -35,6 +36,12 @@ def unit_colours(values):
     values = values.astype(np.float64)
     known = values[np.isfinite(values)]
     return np.clip(values / 255 if len(known) and np.abs(known).max() > 1 else values, 0, 1)
+
+
+def far_uv(uv):
+    """Which faces have texture coordinates (F, 3, 2) that are not finite, or too large to be of use: (F,) bool."""
+    with np.errstate(invalid="ignore"):
+        return ~(np.abs(uv) < FARTHEST).all((1, 2))
 
 
 def find(name, source, root):
@@ -85,12 +92,10 @@ def _spread(pixels):
 
 # ---- Wavefront OBJ ------------------------------------------------------------------------------------------------
 
-FARTHEST = 2e9  # larger texture coordinates are treated as not finite
-
 
 def of_obj(mesh, root, report):
     """The `Look` of a `wavefront.Geometry`, or None if it has no colours. `report` is called with a sentence about each
-    file that is not read.
+    file that is not read, and about faces that lose their picture.
 
     A face shows the picture of its material; without one Kd; without a material the colours of its vertices; without
     these grey. A picture replaces Kd, as in `load_obj`, because exporters often write Kd 0 0 0 beside it.
@@ -122,7 +127,11 @@ def of_obj(mesh, root, report):
         with np.errstate(over="ignore", invalid="ignore"):
             uv = mesh.uv[mesh.uv_faces[faces]] * material.scale + material.offset if len(mesh.uv) else \
                 np.full((len(faces), 3, 2), np.nan)
-            usable = (mesh.uv_faces[faces] >= 0).all(1) & (np.abs(uv) < FARTHEST).all((1, 2))
+        named = (mesh.uv_faces[faces] >= 0).all(1)
+        far = far_uv(uv) & named
+        if far.any():
+            missing.append(f"{mesh.filename}: texture coordinates (vt) of {far.sum()} faces are not finite")
+        usable = named & ~far
         if not usable.any():
             continue
         try:

@@ -13,6 +13,7 @@ from . import gltf, looks, off, ply
 # Extensions that a glTF file may require although they do not change its geometry, only its appearance.
 OF_LOOKS = ("KHR_materials_", "EXT_materials_", "KHR_texture_", "EXT_texture_", "KHR_lights_", "EXT_lights_",
             "MSFT_texture_", "KHR_xmp")
+FAN = 6  # the mode of triangle fans, which trimesh would leave out
 GEOMETRY_READ = ("KHR_mesh_quantization",)  # positions as plain integers
 
 
@@ -63,6 +64,9 @@ def read_mesh(path, root=None, coloured=True, report=lambda sentence: None):
 def _read_stl(path):
     import trimesh
     mesh = trimesh.load_mesh(path, process=False)
+    if not len(mesh.faces):
+        raise ValueError("expected facets in text up to endsolid, or 80 bytes, the number n of triangles and 50 n "
+                         f"bytes, but it has {os.path.getsize(path)} bytes")
     return np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64), None
 
 
@@ -80,6 +84,9 @@ def _check_gltf(path):
         scaled = [accessors[p["attributes"]["POSITION"]].get("normalized") for p in primitives
                   if "POSITION" in p.get("attributes", {})]
         empty = any(_has_no_data(p, accessors) for p in primitives)
+        sparse = any("sparse" in accessors[number] for p in primitives
+                     for number in (p.get("attributes", {}).get("POSITION"), p.get("indices")) if number is not None)
+        fans = any(p.get("mode") == FAN for p in primitives)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, struct.error,
             RecursionError) as error:
         raise InputError(f"{path} is not a mesh that can be read: {type(error).__name__}: {error}") from None
@@ -90,6 +97,12 @@ def _check_gltf(path):
     if any(scaled):
         raise InputError(f"{path} has positions as normalized integers (KHR_mesh_quantization), which this program "
                          "does not read; export it without quantization")
+    if sparse:
+        raise InputError(f"{path} has positions or indices in sparse accessors, which this program does not read; "
+                         "export it without them")
+    if fans:
+        raise InputError(f"{path} has a part of triangle fans (mode {FAN}), which this program does not read; export "
+                         "it as triangles")
     if empty and not compressed:
         raise InputError(f"{path} has a part whose positions are not in the file (an accessor without bufferView)")
 
@@ -97,7 +110,7 @@ def _check_gltf(path):
 def _has_no_data(primitive, accessors):
     accessor = accessors[primitive.get("attributes", {})["POSITION"]] if "POSITION" in primitive.get(
         "attributes", {}) else {"bufferView": 0}
-    return "bufferView" not in accessor and "sparse" not in accessor
+    return "bufferView" not in accessor
 
 
 def _draco_is_there(name):

@@ -111,13 +111,14 @@ class Outside(ValueError):
 def named_file(name, source, root):
     """Path of the file `name` (bytes) that the file `source` names. It must lie in `root` after links are resolved.
 
-    The candidates, in this order: the name with and without a possible comment (` #`), each decoded as a file name of
-    this system and as Latin-1; then files in the folders of these whose names differ only in case.
+    The candidates, in this order: the name with and without a possible comment (` #`) and quotes, each decoded as a
+    file name of this system and as Latin-1; then files in the folders of these whose names differ only in case.
     """
     if b"\0" in name:
         raise ValueError(f"{source} names {shown(name)!r}, which cannot be the name of a file")
     top, folder = os.path.realpath(root), os.path.dirname(source)
     written = [some.replace(b"\\", b"/") for some in readings(name)]
+    written += [some[1:-1] for some in written if len(some) > 2 and some[:1] == some[-1:] == b'"']
     paths = [os.path.normpath(os.path.join(folder, text)) for some in written
              for text in dict.fromkeys((os.fsdecode(some), some.decode("latin-1")))]
     for path in paths + [other for path in paths for other in _in_another_case(path)]:
@@ -149,7 +150,7 @@ def materials_of(geometry, root=None, missing=None):
     list of `Material`, and (F,) int64 indices into it, -1 where a face has none.
     """
     root = os.path.dirname(geometry.filename) or "." if root is None else root
-    there = {}
+    there, empty = {}, None
     for name in geometry.libraries:
         for part in _libraries(name, geometry.filename):
             try:
@@ -159,7 +160,9 @@ def materials_of(geometry, root=None, missing=None):
                     raise
                 missing(error)
                 continue
-            there.update(read_mtl(path))
+            found = read_mtl(path)
+            there.update(found)
+            empty = empty if found else path
     used, index = [], np.full(len(geometry.names) + 1, -1)  # the last entry is for faces that name none
     for k, name in enumerate(geometry.names):
         material = _called(name, there)
@@ -178,6 +181,8 @@ def materials_of(geometry, root=None, missing=None):
     elif count and there:
         warnings.warn(f"{geometry.filename} has {count} faces before the first usemtl, and its library has "
                       f"{len(there)} materials: these faces stay grey", stacklevel=4)
+    elif count and empty:
+        warnings.warn(f"{empty} has no materials (newmtl): the faces of {geometry.filename} stay grey", stacklevel=4)
     return used, index[geometry.materials]
 
 

@@ -20,13 +20,24 @@ MISTAKEN = {"camera_up": "no attribute turns the camera; use nr.look_at(vertices
 _warned_of = set()
 
 
+def _finite(vertices):
+    """(vertices (B, V, 3) with zeros in place of those that are not finite, which ones are finite (B, V, 1)).
+
+    Faces with such a corner are not drawn, but NaN times their gradient, zero, would be NaN for the camera and for the
+    neighbours in a face.
+    """
+    finite = torch.isfinite(vertices).all(-1, keepdim=True)
+    return torch.where(finite, vertices, 0), finite
+
+
 class Renderer(torch.nn.Module):
     """Draws meshes: `renderer(vertices, faces, textures, mode=None|'rgb'|'silhouettes'|'depth')`.
 
     vertices are (B, V, 3) float, faces (B, F, 3) or (F, 3) integer, textures (B, F, T, T, T, 3) float, or (B, V, 3) for
     colours of vertices. Meshes of different sizes are lists of (V_i, 3), (F_i, 3) and (F_i, T, T, T, 3) or (V_i, 3);
-    `unpack` makes these lists from packed meshes. A face with a corner that is NaN or infinite is not drawn. Faces that
-    reach behind the eye are clipped at `near`, except with perspective=False, where there is no eye.
+    `unpack` makes these lists from packed meshes. A face with a corner that is NaN or infinite is not drawn, and the
+    gradient of such a corner is 0. Faces that reach behind the eye are clipped at `near`, except with
+    perspective=False, where there is no eye.
 
     Parameters
     ----------
@@ -106,26 +117,30 @@ class Renderer(torch.nn.Module):
         if vertices.dtype in (torch.float16, torch.bfloat16):
             vertices = vertices.float()
         with torch.autocast(vertices.device.type, enabled=False):
-            if self.camera_mode == "projection":
-                K, R, t = (mine if given is None else given for given, mine in
-                           ((K, self.K), (R, self.R), (t, self.t)))
-                missing = [n for n, v in (("K", K), ("R", R), ("t", t)) if v is None]
-                if missing:
-                    raise ValueError(f"camera_mode 'projection' needs {', '.join(missing)}: pass it to "
-                                     "Renderer or to the call, or choose another camera_mode")
-                if dist_coeffs is None:
-                    dist_coeffs = self.dist_coeffs
-                if dist_coeffs is self._undistorted:
-                    dist_coeffs = None  # projection makes zeros on the device; a copy to it would wait
-                return projection(vertices, K, R, t, dist_coeffs,
-                                  self.orig_size if orig_size is None else orig_size)
             if self.camera_mode in ("none", "None", None):
                 return vertices
-            if self.camera_mode == "look_at":
-                vertices = look_at(vertices, self.eye)
-            else:
-                vertices = look(vertices, self.eye, self.camera_direction)
-            return perspective(vertices, self.viewing_angle) if self.perspective else vertices
+            vertices, finite = _finite(vertices)
+            return torch.where(finite, self._through_camera(vertices, K, R, t, dist_coeffs, orig_size), math.nan)
+
+    def _through_camera(self, vertices, K, R, t, dist_coeffs, orig_size):
+        if self.camera_mode == "projection":
+            K, R, t = (mine if given is None else given for given, mine in
+                       ((K, self.K), (R, self.R), (t, self.t)))
+            missing = [n for n, v in (("K", K), ("R", R), ("t", t)) if v is None]
+            if missing:
+                raise ValueError(f"camera_mode 'projection' needs {', '.join(missing)}: pass it to "
+                                 "Renderer or to the call, or choose another camera_mode")
+            if dist_coeffs is None:
+                dist_coeffs = self.dist_coeffs
+            if dist_coeffs is self._undistorted:
+                dist_coeffs = None  # projection makes zeros on the device; a copy to it would wait
+            return projection(vertices, K, R, t, dist_coeffs,
+                              self.orig_size if orig_size is None else orig_size)
+        if self.camera_mode == "look_at":
+            vertices = look_at(vertices, self.eye)
+        else:
+            vertices = look(vertices, self.eye, self.camera_direction)
+        return perspective(vertices, self.viewing_angle) if self.perspective else vertices
 
     def light(self, vertices, faces):
         """Light (B, F, 2, 3) on the fronts and backs of a mesh in world coordinates."""
@@ -135,7 +150,7 @@ class Renderer(torch.nn.Module):
         return self._light(vertices, faces)
 
     def _light(self, vertices, faces):
-        return face_light(corners_of(vertices, faces), self.light_intensity_ambient,
+        return face_light(corners_of(_finite(vertices)[0], faces), self.light_intensity_ambient,
                           self.light_intensity_directional, self.light_color_ambient,
                           self.light_color_directional, self.light_direction)
 

@@ -19,6 +19,7 @@ def differentiable(operator, backward, setup_context=None, vmap=None):
     class Transformed(torch.autograd.Function):
         forward = staticmethod(call)
 
+    Transformed.jvp = staticmethod(_forward_mode_is_not_there)
     Transformed.setup_context = staticmethod(setup_context or (lambda ctx, inputs, output: None))
     Transformed.backward, Transformed.vmap = staticmethod(backward), staticmethod(rule)
     operator.register_autograd(backward, setup_context=setup_context)
@@ -52,8 +53,13 @@ def forward_mode_refused(name, *tensors):
         return
     for tensor in tensors:
         if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
-            raise RuntimeError(f"neural_renderer.{name} has no forward-mode derivative (jvp, jacfwd, forward_ad); use "
-                               "reverse mode: backward(), torch.autograd.grad, torch.func.grad, vjp or jacrev")
+            _forward_mode_is_not_there(name=name)
+
+
+def _forward_mode_is_not_there(*_, name="rasterize"):
+    """Also the forward-mode derivative of a gradient, which torch.func.hessian asks for."""
+    raise RuntimeError(f"neural_renderer.{name} has no forward-mode derivative (jvp, jacfwd, hessian, forward_ad); use "
+                       "reverse mode: backward(), torch.autograd.grad, torch.func.grad, vjp or jacrev")
 
 
 def second_derivatives_refused(ctx, *gradients):

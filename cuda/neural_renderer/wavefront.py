@@ -20,6 +20,8 @@ from . import polygons
 
 BLOCK = 1 << 22
 MOST = 2 ** 31  # larger indices are errors
+MARK = b"\xef\xbb\xbf"  # the byte order mark in UTF-8
+MARKS = re.compile(rb"(?m)^[ \t]*(\xef\xbb\xbf)+")
 NOT_A_NUMBER = re.compile(rb"[-+]?(\d\.#(IND|QNAN|SNAN|INF)\d*|nan\(\w*\))", re.I)  # as Microsoft's C library prints it
 
 
@@ -54,7 +56,7 @@ def _blocks(filename):
             except UnicodeDecodeError as error:
                 raise ValueError(f"{filename} begins like UTF-16 text, but is not: {error.reason}") from None
         else:
-            file.seek(3 if start == b"\xef\xbb\xbf" else 0)
+            file.seek(0)
         number = 1
         while block := file.read(BLOCK):
             block += file.readline()
@@ -62,6 +64,8 @@ def _blocks(filename):
                 block += more
             if b"\r" in block:
                 block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            if MARK in block:  # joined files have marks inside
+                block = MARKS.sub(b"", block)
             if not block.endswith(b"\n"):
                 block += b"\n"
             yield number, block
@@ -69,8 +73,9 @@ def _blocks(filename):
 
 
 def _goes_on(line):
-    """Whether a backslash joins the next line to this one. One at the end of a comment is a part of the comment."""
-    return line.endswith(b"\\") and not re.search(rb"(^|\s)#[^\n]*$", line)
+    """Whether a backslash joins the next line to this one. At the end of a comment it is a part of the comment; behind
+    a byte above 127 it may be the second half of a letter in Shift-JIS, GBK or Big5, and is a part of the name."""
+    return line.endswith(b"\\") and not re.search(rb"[\x80-\xff]\\$|(^|\s)#[^\n]*$", line)
 
 
 def _lines(number, block):
@@ -82,7 +87,7 @@ def _lines(number, block):
             joined += line[:-1] + b" "
             continue
         line, joined = (joined + line).strip(), b""
-        words = _said(line.split())
+        words = _said(line.split()) if b"#" in line else line.split()
         if words:
             yield first, words, line
 

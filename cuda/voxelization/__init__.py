@@ -30,6 +30,9 @@ def _check(faces, size):
         got = f"{str(faces.dtype)[6:]} of shape {tuple(faces.shape)}" if isinstance(
             faces, torch.Tensor) else type(faces).__name__
         raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {got}")
+    if torch._C._functorch.is_functorch_wrapped_tensor(faces):
+        raise RuntimeError("voxelization does not work inside of torch.func's transforms (vmap, grad, jvp): it takes a "
+                           "batch, and voxels have no derivative")
     if not isinstance(size, int) or not 1 <= size <= 1024:
         raise ValueError(f"size must be an int from 1 to 1024, got {size!r}")
 
