@@ -18,8 +18,8 @@ def load_image(path, size, mask_path=None):
     """Load a picture of one object as (4, size, size) float in [0, 1]: square, on black.
 
     The mask of the object is `mask_path` (white on black) if given, else the alpha channel. If alpha is (nearly)
-    uniform, the mask is where the picture differs from the uniform colour of its border. Colours are multiplied by
-    the mask, as in the training images, and everything is resized with anti-aliasing.
+    uniform, or only frames the picture, the mask is where the picture differs from the uniform colour of its border.
+    Colours are multiplied by the mask, as in the training images, and everything is resized with anti-aliasing.
 
     Raises InputError, naming the file, if it cannot be read or no object can be separated from its background.
     """
@@ -31,8 +31,13 @@ def load_image(path, size, mask_path=None):
         alpha, shown_by = _mask_of(mask_path, image, path), "mask"
     elif not has_alpha or not _says_something(alpha):
         alpha, shown_by = _ground(rgb, path), "difference from its background"
+    elif part := _framed(alpha):
+        alpha, shown_by = np.zeros_like(alpha), "difference from its background"
+        alpha[part] = _ground(rgb[part], path)
+        print(f"note: alpha shows a full rectangle in {path}; the object is what differs from its background there",
+              file=sys.stderr)
     if alpha.max() < 0.5:
-        raise InputError(f"{path} shows no object: its {shown_by} is empty")
+        raise InputError(f"{path} shows no object: its {shown_by} is empty{_dark(alpha, shown_by)}")
     if all((side >= 0.5).any() for side in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])):
         print(f"warning: in {path} the object touches all four borders, according to its {shown_by}: it may be cut "
               "off, or the whole picture may have been taken for the object", file=sys.stderr)
@@ -53,17 +58,20 @@ def load_photo(path, size, mask_path=None, margin=0.15):
     """Load a picture of one object as (3, size, size) float in [0, 1], with its background.
 
     If `mask_path` (white on black) or alpha shows the object, the picture is cropped to the object's box, widened by
-    `margin` times its size on each side and clipped to the picture. Transparent parts become black. The crop is
-    resized to a square with anti-aliasing, whatever its proportions, like the training images.
+    `margin` times its size on each side and clipped to the picture. Transparent parts become black; a transparent frame
+    is cut off. The crop is resized to a square with anti-aliasing, whatever its proportions, like the training images.
     """
     image = _open_image(path)
     rgba = _unit_rgba(image)
     alpha = _mask_of(mask_path, image, path) if mask_path else rgba[..., 3]
     rows, columns = (np.flatnonzero((alpha >= 0.5).any(axis)) for axis in (1, 0))
     if not len(rows):
-        raise InputError(f"{path} shows no object: its {'mask' if mask_path else 'alpha'} is empty")
+        shown_by = "mask" if mask_path else "alpha"
+        raise InputError(f"{path} shows no object: its {shown_by} is empty{_dark(alpha, shown_by)}")
     shown = rgba[..., :3] * rgba[..., 3:] if _says_something(rgba[..., 3]) else rgba[..., :3]
-    if _says_something(alpha):
+    if not mask_path and (part := _framed(alpha)):
+        shown = shown[part]
+    elif _says_something(alpha):
         (top, bottom), (left, right) = (_widened(n[0], n[-1] + 1, margin) for n in (rows, columns))
         shown = shown[top:bottom, left:right]
     tensor = torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1)[None]
@@ -104,6 +112,24 @@ def _says_something(alpha, least=0.002):
     """Whether alpha shows an object. It does not if it is (nearly) uniform, or if all but a few pixels are opaque. But
     alpha that is zero everywhere shows that there is no object."""
     return alpha.max() < 0.02 or alpha.max() - alpha.min() > 0.02 and (alpha < 0.5).mean() >= least
+
+
+def _framed(alpha):
+    """The part of a picture that alpha frames, two slices, or None: a full rectangle of more than half the picture is
+    the picture itself, with a border or bars, and not an object."""
+    opaque = alpha >= 0.5
+    rows, columns = (np.flatnonzero(opaque.any(axis)) for axis in (1, 0))
+    if not len(rows) or opaque.mean() < 0.5:
+        return None
+    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return part if opaque[part].mean() > 0.99 else None
+
+
+def _dark(alpha, shown_by):
+    """What is wrong with a mask that is not black, but too dark."""
+    if shown_by != "mask" or not alpha.max():
+        return ""
+    return f" (its brightest pixel has {round(255 * float(alpha.max()))} of 255; the object must be white)"
 
 
 def _open_image(path):

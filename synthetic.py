@@ -330,8 +330,8 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
     """Make a dataset from a folder of meshes and voxel grids. Each subfolder, or each that class_ids names, is a class.
 
     Classes with fewer than 3 meshes are left out, and a line names them. A tenth of the objects of a class (at least
-    one) is for validation, two tenths (at least one) for testing. With skip_bad, unusable meshes are left out and
-    listed, on the console and in `<class>_objects.json`. A split_file, {class: {train, val, test: [objects]}} or
+    one) is for validation, two tenths (at least one) for testing. With skip_bad, unusable meshes are left out, listed
+    and counted, on the console and in `<class>_objects.json`. A split_file, {class: {train, val, test: [objects]}} or
     [{taxonomy_id, train, val, test}], determines the splits instead; an object is the name of a folder or of a file of
     the class, without its ending. voxels: 'given' keeps grids of 32^3 cells as they are (the default in CVPR18's
     layout), 'surface' voxelises their surfaces like meshes. colors: 'own', or 'grey' for all. The pictures of materials
@@ -358,7 +358,7 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
         raise InputError(f"--class_ids={unknown[0]} is not a subfolder of --mesh_dir={mesh_dir} with meshes; there: "
                          f"{', '.join(found)}")
     found = {c: found[c] for c in class_ids or found}
-    planned = split_file and _planned(split_file, mesh_dir, found, class_ids, skip_bad)
+    planned, absent = _planned(split_file, mesh_dir, found, class_ids, skip_bad) if split_file else (None, {})
     if planned:
         found = {c: list(itertools.chain(*splits.values())) for c, splits in planned.items()}
     small = [f"{c} ({len(f)})" for c, f in found.items() if len(f) < 3]
@@ -422,6 +422,10 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
         listed = {split: [os.path.relpath(path, mesh_dir) for path in its] for split, its in paths.items()}
         if bad:
             listed["left_out"] = {os.path.relpath(path, mesh_dir): said for path, said in bad.items()}
+        if absent.get(class_id):
+            listed["absent"] = absent[class_id]
+        if skip_bad:
+            listed["count_left_out"] = len(bad) + len(absent.get(class_id, ()))
         disk.write_json(_list_of(folder, class_id), listed)
         done.append(class_id)
         _describe(folder, settings, done, not in_grey)
@@ -452,9 +456,10 @@ def _root(mesh_dir, class_id):
 
 
 def _planned(split_file, mesh_dir, found, class_ids, skip_bad):
-    """{class: {split: [path]}} of the classes that both the split file and the folder have."""
+    """({class: {split: [path]}} of the classes that both the split file and the folder have, {class: [object]} of the
+    objects that the folder lacks)."""
     splits = read_splits(mesh_dir, split_file)[0]
-    plan, missing = {}, []
+    plan, absent = {}, {}
     for class_id in [c for c in found if c in splits or class_ids]:
         by_name = {}
         for path in found[class_id]:
@@ -464,7 +469,7 @@ def _planned(split_file, mesh_dir, found, class_ids, skip_bad):
         for split in SPLITS:
             names = objects_of_split(mesh_dir, [class_id], split, split_file)[class_id] \
                 if split in splits.get(class_id, SPLITS) else []
-            missing += [f"{class_id}/{name}" for name in names if name not in by_name]
+            absent.setdefault(class_id, []).extend(name for name in names if name not in by_name)
             several = next((name for name in names if len(by_name.get(name, ())) > 1), None)
             if several:
                 raise InputError(f"--mesh_dir={mesh_dir} has {len(by_name[several])} files of {class_id}/{several}, "
@@ -479,7 +484,7 @@ def _planned(split_file, mesh_dir, found, class_ids, skip_bad):
     if not plan:
         raise InputError(f"--split_file={split_file} names no class of --mesh_dir={mesh_dir}: "
                          f"it names {', '.join(sorted(splits))}, the folder has {', '.join(found)}")
-    if missing:
+    if missing := [f"{class_id}/{name}" for class_id, names in absent.items() for name in names]:
         told = (f"--split_file={split_file} names {len(missing)} objects that --mesh_dir={mesh_dir} lacks "
                 f"({missing[0]}{', ...' if len(missing) > 1 else ''})")
         if not skip_bad:
@@ -487,7 +492,7 @@ def _planned(split_file, mesh_dir, found, class_ids, skip_bad):
         print(f"left out: {told}")
     if others := [c for c in found if c not in plan]:
         print(f"left out, because --split_file has no such class: {', '.join(others)}")
-    return plan
+    return plan, absent
 
 
 def _list_of(folder, class_id):
@@ -499,7 +504,8 @@ def _listed(folder, class_id):
     path = _list_of(folder, class_id)
     try:
         with open(path) as file:
-            return {split: list(map(str, names)) for split, names in strict_json.loads(file.read()).items()}
+            return {name: list(map(str, names)) for name, names in strict_json.loads(file.read()).items()
+                    if name in (*SPLITS, "left_out")}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} cannot be read as the list of the meshes of {class_id}: {error}") from None
 

@@ -17,6 +17,7 @@ from engine import checkpoints
 from errors import InputError
 
 KINDS = {"E": "an encoder", "G": "a mesh decoder", "T": "a texture decoder", "D": "a discriminator"}
+WRAPPERS = ("module.", "_orig_mod.")  # of torch.nn.DataParallel, of torch.compile
 UNUSED = ("muLayer.", "logvarLayer.")  # layers of a variational encoder, which no published run uses
 # {prefix in the published program: our prefix}, for names that differ. None: the weight is not used, because the
 # published program takes the ResNet's features before `fc`.
@@ -45,11 +46,17 @@ def read(path, part):
     for key, value in state.items():
         if not torch.isfinite(value).all():
             raise InputError(f"--load_{part}={path}: {key} is not finite")
-    while state and all(key.startswith("module.") for key in state):  # of torch.nn.DataParallel
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = _unwrapped(state)
     if not run:
         state = _in_our_names(state, part)
     return {key: value for key, value in state.items() if not key.startswith(UNUSED)}, run
+
+
+def _unwrapped(state):
+    """A state dict without the prefixes that all its names have from a wrapped module."""
+    while prefix := next((p for p in WRAPPERS if state and all(str(key).startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def _in_our_names(state, part):
@@ -201,8 +208,8 @@ def start_from(modules, options, dataset):
 def load_resnet(encoder, path):
     """Load torchvision's published file; reads tensors only."""
     state = open_safely(path, f"--resnet_weights={path}")
-    if isinstance(state, dict) and state and all(str(key).startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    if isinstance(state, dict):
+        state = _unwrapped(state)
     try:
         encoder.load_torchvision(state)
     except (RuntimeError, ValueError, AttributeError, TypeError) as error:

@@ -491,9 +491,9 @@ NR_INLINE void for_crossings(const T* triangles, int64_t F, int n, int axis, Mee
   }
 }
 
-// Crossings closer than this, in voxels, are at the same place: duplicated faces with another order of corners differ
-// by rounding.
-NR_INLINE double same_place(int n) { return 1e-9 * n; }
+// Crossings closer than this, in voxels, are at the same place: duplicated faces with another order of corners, or cut
+// into other triangles, differ by the rounding of files and of float32.
+NR_INLINE double same_place(int n) { return 1e-5 * n; }
 
 // The lines along one axis vote by their winding numbers. Counts the lines whose winding number is ever not zero
 // (`turning`), and of these the ones that end at zero (`consistent`). Returns true if other lines meet the mesh: lines

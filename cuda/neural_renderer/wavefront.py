@@ -2,8 +2,8 @@
 
 It reads files as bytes, and names stay bytes: an OBJ file does not tell its encoding, and two different names must
 stay different. It reads v (with r g b), vt, f, usemtl and mtllib of OBJ files, newmtl, Kd and map_Kd of MTL files. A
-comment begins at ` #`. A backslash at the end of a line joins the next line to it. Lines may end as on any system. A
-byte order mark is skipped.
+comment begins at ` #`. A backslash at the end of a line joins the next line to it. Lines may end as on any system.
+Byte order marks are skipped.
 
 NumPy parses an OBJ file in blocks of a few megabytes. A block with anything unusual is read line by line instead, with
 the same result; only the line reader raises errors.
@@ -21,7 +21,7 @@ from . import polygons
 BLOCK = 1 << 22
 MOST = 2 ** 31  # larger indices are errors
 MARK = b"\xef\xbb\xbf"  # the byte order mark in UTF-8
-MARKS = re.compile(rb"(?m)^[ \t]*(\xef\xbb\xbf)+")
+MARKS = re.compile(rb"(?m)^(?:[ \t]*\xef\xbb\xbf)+")
 NOT_A_NUMBER = re.compile(rb"[-+]?(\d\.#(IND|QNAN|SNAN|INF)\d*|nan\(\w*\))", re.I)  # as Microsoft's C library prints it
 
 

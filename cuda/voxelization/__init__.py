@@ -132,9 +132,9 @@ def voxelize_solid(faces: torch.Tensor, size: int, dtype: torch.dtype = torch.in
     - Winding number: a centre is inside where the winding number is not zero. This rule is used if the winding number
       of the line ends at zero behind the mesh, and three quarters of the lines that meet the mesh end so, which shows
       that the faces are oriented consistently. Parts that overlap form their union.
-    - Parity, for all other lines: a centre is inside behind an odd number of crossings. Crossings at the same place,
-      of duplicated faces, count once, unless only this makes their number odd (a closed part without thickness). The
-      orientation of faces does not matter. Where parts overlap, the overlap is hollow.
+    - Parity, for all other lines: a centre is inside behind an odd number of crossings. Crossings at the same place
+      (closer than 1e-5), of duplicated faces, count once, unless only this makes their number odd (a closed part
+      without thickness). The orientation of faces does not matter. Where parts overlap, the overlap is hollow.
 
     A closed, consistently oriented mesh is exact by the winding number. The same mesh with faces doubled or turned at
     random is exact by parity, if its parts do not overlap. In an open mesh the cells are solid where two axes agree: a

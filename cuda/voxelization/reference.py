@@ -58,6 +58,9 @@ def _ceil(value, n):
     return int(np.ceil(np.clip(value, -1, n + 1)))
 
 
+SAME = 1e-5  # of the side of the grid: crossings closer than this are at the same place
+
+
 def _floor(value, n):
     return int(np.floor(np.clip(value, -1, n + 1)))
 
@@ -76,7 +79,7 @@ def solid(triangles, n):
         end = sum(sign for _, sign in met)
         turning += winding.any() or end != 0
         consistent += winding.any() and end == 0
-        if end == 0 and (winding.any() or abs(sum(sign * height for height, sign in met)) > 1e-9 * n):
+        if end == 0 and (winding.any() or abs(sum(sign * height for height, sign in met)) > SAME * n):
             by_winding[line] = winding != 0
     oriented = 4 * consistent >= 3 * turning
     votes = np.zeros((n, n, n), int)
@@ -118,6 +121,6 @@ def _parity(met, n):
     """Whether each centre of a line lies behind an odd number of crossings. Crossings at the same place count once,
     unless that makes their number odd and it is even otherwise."""
     heights = np.sort([height for height, _ in met])
-    once = heights[np.diff(heights, prepend=-np.inf) > 1e-9 * n]
+    once = heights[np.diff(heights, prepend=-np.inf) > SAME * n]
     chosen = heights if len(once) % 2 and len(heights) % 2 == 0 else once
     return _running([(height, 1) for height in chosen], n) % 2 == 1

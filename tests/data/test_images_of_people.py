@@ -32,6 +32,35 @@ def test_uniform_alpha_is_not_taken_as_the_mask(alpha, tmp_path, capsys):
     assert (whole[:, 0, 30] == 1).all(), "nothing is cut off, nothing is darkened"
 
 
+@pytest.mark.parametrize("sides", [(1, 1, 1, 1), (5, 5, 5, 5), (12, 12, 0, 0), (0, 0, 0, 9), (0, 1, 0, 0)])
+def test_a_transparent_frame_makes_no_object_of_a_picture(sides, tmp_path, capsys):
+    top, bottom, left, right = sides
+    alpha = np.zeros((64, 64), np.uint8)
+    alpha[top:64 - bottom, left:64 - right] = 255
+    path = picture(tmp_path / "a.png", alpha)
+    assert np.array_equal(shape_of(load_image(path, 64)), DISC)
+    assert f"note: alpha shows a full rectangle in {path}; the object is what differs" in capsys.readouterr().err
+    assert (load_photo(path, 64).sum(0) > .5).all(), "the frame is cut off"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(np.dstack([noise, alpha])).save(path)
+    with pytest.raises(InputError, match="neither alpha nor a uniform background; give --mask"):
+        load_image(path, 64)
+
+
+def test_a_small_rectangle_is_an_object(tmp_path):
+    alpha = np.zeros((64, 64), np.uint8)
+    alpha[20:40, 16:48] = 255
+    assert np.array_equal(shape_of(load_image(picture(tmp_path / "a.png", alpha), 64)), alpha > 0)
+
+
+def test_masks_that_are_too_dark_are_refused(tmp_path):
+    path = picture(tmp_path / "a.png")
+    for value, load in ((1, load_image), (60, load_photo)):
+        Image.fromarray(np.uint8(DISC * value)).save(tmp_path / "mask.png")
+        with pytest.raises(InputError, match=f"its mask is empty .its brightest pixel has {value} of 255; the object"):
+            load(path, 64, str(tmp_path / "mask.png"))
+
+
 def test_alpha_that_shows_an_object_is_the_mask(tmp_path):
     image = load_image(picture(tmp_path / "a.png", (DISC * 255).astype(np.uint8), ground=(10, 200, 10)), 64)
     assert np.array_equal(shape_of(image), DISC)

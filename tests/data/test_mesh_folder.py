@@ -272,7 +272,7 @@ def test_broken_meshes_are_left_out_on_request(mesh_dir, tmp_path, capsys):
         assert ("broken (2)" in said and f"{mesh_dir}/bars/zzz.obj is not a mesh that can be read: holds 1 vertices and 0 faces" in said) == (k == 0)
     objects = json.loads((folder / "bars_objects.json").read_text())
     left_out = objects.pop("left_out")
-    assert list(left_out) == ["bars/aaa.ply", "bars/zzz.obj"]
+    assert list(left_out) == ["bars/aaa.ply", "bars/zzz.obj"] and objects.pop("count_left_out") == 2
     assert all(said.startswith(f"{mesh_dir}/{name} is not a mesh") for name, said in left_out.items())
     os.remove(mesh_dir / "bars" / "zzz.obj")
     os.remove(mesh_dir / "bars" / "aaa.ply")

@@ -109,6 +109,12 @@ def test_positions_that_are_not_there_or_scaled_are_refused(tmp_path):
 
     def scaled(tree):
         tree["accessors"][tree["meshes"][1]["primitives"][0]["attributes"]["POSITION"]]["normalized"] = True
-    for change, said in ((without, "positions are not in the file"), (scaled, "export it without quantization")):
+    def sparse(tree):
+        tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]["sparse"] = {"count": 1}
+
+    def fans(tree):
+        tree["meshes"][0]["primitives"][0]["mode"] = 6
+    for change, said in ((without, "positions are not in the file"), (scaled, "export it without quantization"),
+                         (sparse, "in sparse accessors"), (fans, "triangle fans .mode 6.")):
         with pytest.raises(InputError, match=f"a.glb .*{said}"):
             read_mesh(str(gltf(tmp_path, change, "glb")))

@@ -35,7 +35,8 @@ def area(vertices, faces):
 
 
 @pytest.mark.parametrize("form", [
-    lambda text: b"\xef\xbb\xbf" + text, lambda text: text.decode().encode("utf-16"),
+    lambda text: b"\xef\xbb\xbf" + text, lambda text: b"\xef\xbb\xbf \xef\xbb\xbf" + text,
+    lambda text: text.replace(b"\n", b"\n\xef\xbb\xbf"), lambda text: text.decode().encode("utf-16"),
     lambda text: text.decode().encode("utf-16-be").join([b"\xfe\xff", b""]),
     lambda text: text.replace(b"\n", b"\r\n"), lambda text: text.replace(b"\n", b"\r"),
     lambda text: text.rstrip(b"\n"), lambda text: text.replace(b" ", b"\t  "),
@@ -64,6 +65,24 @@ def test_names_are_bytes(tmp_path):
     Image.new("RGB", (2, 2), (0, 255, 0)).save(tmp_path / "T\xfcr.PNG")
     obj = "mtllib a.mtl\n" + SQUARE + "vt 0 0\nf 1/1 2/1 3/1\n"
     assert colours(tmp_path, obj, "newmtl a\nmap_Kd t\xfcr.png\n".encode("latin-1")) == [[0, 1, 0]]
+
+
+def test_a_letter_that_ends_in_the_byte_of_a_backslash_joins_no_lines(tmp_path):
+    obj = "mtllib a.mtl\n" + SQUARE + "usemtl \u8868\nf 1 2 3\nusemtl \u5341\nf 1 3 4\n"
+    mtl = "newmtl \u8868\nKd 1 0 0\nnewmtl \u5341\nKd 0 0 1\n"
+    assert "\u8868".encode("shift_jis").endswith(b"\\")
+    assert colours(tmp_path, obj.encode("shift_jis"), mtl.encode("shift_jis")) == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_a_library_without_materials_is_told(tmp_path):
+    with pytest.warns(UserWarning, match="a.mtl has no materials .newmtl.: the faces of .*a.obj stay grey"):
+        assert colours(tmp_path, "mtllib a.mtl\n" + SQUARE + "f 1 2 3\n", "# nothing\n") == [[.5] * 3]
+
+
+def test_quoted_names_of_pictures(tmp_path):
+    Image.new("RGB", (2, 2), (0, 255, 0)).save(tmp_path / "a b.png")
+    obj = "mtllib a.mtl\n" + SQUARE + "vt 0 0\nusemtl a\nf 1/1 2/1 3/1\n"
+    assert colours(tmp_path, obj, 'newmtl a\nmap_Kd "a b.png"\n') == [[0, 1, 0]]
 
 
 def test_a_name_may_hold_what_looks_like_a_comment(tmp_path):

@@ -212,6 +212,16 @@ def test_splits_that_do_not_fit_are_refused(folder, tmp_path, change, message):
     assert not os.path.exists(tmp_path / "set" / "02691156_train_images.npz")
 
 
+def test_objects_of_a_split_file_that_do_not_exist_are_listed_and_counted(folder, tmp_path):
+    split = {"train": ["object0", "nobody"], "val": ["object1"], "test": ["object2", "none"]}
+    (tmp_path / "split.json").write_text(json.dumps({"02691156": split}))
+    for _ in range(2):  # and again with the complete dataset
+        synthetic.make_from_meshes(str(tmp_path / "set"), str(folder), split_file=str(tmp_path / "split.json"),
+                                   skip_bad=True)
+    listed = json.loads((tmp_path / "set" / "02691156_objects.json").read_text())
+    assert listed["absent"] == ["nobody", "none"] and listed["count_left_out"] == 2 and "left_out" not in listed
+
+
 def test_a_grid_beside_a_mesh_of_its_name_is_left_alone(folder, tmp_path):
     place = folder / "02691156" / "object0"
     trimesh.creation.box((1, 1, 1)).export(place / "model.obj")

@@ -108,6 +108,15 @@ f -6 -5 -4 \\
 f 1/1 2/2 3/2
 f 1 2
 """
+# Latin-1, lines of old Macintoshes, triangles beside a concave quad; counts in the word OFF.
+PLY_OF_PEOPLE = (b"\xef\xbb\xbfply\nformat ascii 1.0\ncomment R\xe4der\nelement vertex 4\nproperty float x\nproperty float y\n"
+                 b"property double z\nelement face 2\nproperty list uchar int vertex_indices\nproperty uchar red\nend_header\n"
+                 b"0 0 0\n2 1 0\n0 2 0\n.5 1 0\n4 0 1 2 3 9\n3 0 1 2 255\n").replace(b"\n", b"\r")
+BINARY_PLY = (b"ply\nformat binary_big_endian 1.0\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\n"
+              b"element face 2\nproperty list ushort short vertex_index\nend_header\n"
+              + np.float32([[0, 0, 0], [2, 1, 0], [0, 2, 0], [.5, 1, 0]]).astype(">f4").tobytes()
+              + np.array([4, 0, 1, 2, 3, 3, 0, 1, 2], ">i2").tobytes())
+OFF_OF_PEOPLE = b"# R\xe4der\noff4 2 0 # counts\n0 0 0\n2 1 0 # c\n\n0 2 0\n.5 1 0\n4 0 1 2 3\n3 0 1 2 255 0 0\n"
 MTL_OF_PEOPLE = b"\xef\xbb\xbfnewmtl R\xe4der\nKd 1 0 0 # red\nmap_Kd -clamp on -mm 0 1 a.png # x\nnewmtl skin\nKd 1\n"
 MTL = b"newmtl skin\nKd 0.5 0.2 1\nmap_Kd -s 2 2 1 -o 0.5 a.png\nnewmtl other\nKd 1\n"
 EVALUATION = {"protocol": {"objects": {"02958343": 2}, "step": 3, "split": "test", "checkpoint": "last"},
@@ -346,7 +355,8 @@ def whole_files():
             "a.png": picture(), "b.png": picture("P"), "c.png": picture("I;16"), "d.png": picture("LA"),
             "a.jpg": picture("RGB", "JPEG"), "a.gif": picture("P", "GIF"), "a.bmp": picture("RGB", "BMP"),
             "a.webp": picture("RGBA", "WEBP"), "a.tif": picture("RGBA", "TIFF"),
-            "nothing.png": alpha_of(254), "one_pixel.png": alpha_of(255 * (np.arange(480).reshape(20, 24) > 0))},
+            "nothing.png": alpha_of(254),
+            "frame.png": alpha_of(np.pad(np.full((18, 22), 255), 1)), "one_pixel.png": alpha_of(255 * (np.arange(480).reshape(20, 24) > 0))},
                lambda path: (images.load_photo(str(path), 64), images.load_image(str(path), 64))),
         Reader("image, its chunks", {"a.png": chunks_of(picture()), "b.png": chunks_of(picture("P"))},
                lambda path: images.load_image(str(path), 64), wrap=png_of),
@@ -381,7 +391,8 @@ def whole_files():
         Reader("points, their array", {"a_points.npz": saved(np.save, some_points)}, read_points,
                wrap=lambda data: zipped(**{"arr_0.npy": data})),
         Reader("meshes of people", {f"a.{kind}": data for kind, data in {**form, "obj": OBJ}.items()} | {
-            "people.obj": OBJ_OF_PEOPLE, "looks.glb": required(form["glb"], "KHR_materials_unlit")},
+            "people.obj": OBJ_OF_PEOPLE, "people.ply": PLY_OF_PEOPLE, "binary.ply": BINARY_PLY,
+            "people.off": OFF_OF_PEOPLE, "looks.glb": required(form["glb"], "KHR_materials_unlit")},
                lambda path: synthetic.load_mesh(str(path))),
         Reader("coloured meshes", coloured_meshes(), draw_mesh),
         Reader("metrics.jsonl", {"metrics.jsonl": METRICS}, read_metrics),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from neural_renderer import ops
-from solids import box
+from solids import box, icosphere
 
 NEAR = 0.1
 WIDTH = np.tan(np.radians(30))
@@ -226,6 +226,28 @@ def test_a_vertex_in_the_plane_of_the_eye(camera_mode, used, each_backend):
     assert torch.isfinite(vertices.grad).all() and vertices.grad[0, :3].abs().max() > 0
     assert camera_mode == "projection" or torch.isfinite(eye.grad).all()
     assert used or not vertices.grad[0, 3].any()
+
+
+@pytest.mark.parametrize("camera_mode", ["look_at", "look", "projection"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_corner_that_is_not_finite_spreads_into_no_gradient(camera_mode, bad, each_backend):
+    """Gradients of everything else are those without its face."""
+    vertices, faces = icosphere(1, 0.5)
+    vertices, faces = torch.tensor([*vertices.tolist(), [bad, 0, 0]]), torch.tensor([*faces.tolist(), [0, 1, 42]])
+    textures = torch.rand(1, len(faces), 2, 2, 2, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for some in (faces, faces[:-1]):
+        leaf, eye = vertices.clone().requires_grad_(), torch.tensor([0.3, 0.2, -2.0], requires_grad=True)
+        t = torch.tensor([[[0.1, 0.0, 2.0]]], requires_grad=True)
+        renderer = nr.Renderer(16, camera_mode=camera_mode, K=torch.tensor([[[16.0, 0, 8], [0, 16, 8], [0, 0, 1]]]),
+                               R=torch.eye(3)[None], t=t, orig_size=16)
+        renderer.eye = eye
+        images = renderer((leaf if some is faces else leaf[:-1])[None], some, textures[:, :len(some)])
+        sum((image * torch.linspace(-1, 1, 16)).sum() for image in images).backward()
+        found.append([*images, leaf.grad, (t if camera_mode == "projection" else eye).grad])
+    for with_it, without in zip(*found):
+        torch.testing.assert_close(with_it, without, rtol=1e-4, atol=1e-4)
+    assert not found[0][3][-1].any() and found[0][4].abs().max() > 0
 
 
 def test_wholly_behind_is_nothing(each_backend, monkeypatch):

@@ -67,6 +67,7 @@ def test_forward_mode_is_refused(each_backend):
     scaled = lambda s: CAMERA.render_rgb(VERTICES[None], FACES, s * TEXTURES["cubes"]).sum()  # noqa: E731
     one = torch.ones((), dtype=torch.float64)
     for call in (lambda: torch.func.jvp(scaled, (one,), (one,)), lambda: torch.func.jacfwd(scaled)(one),
+                 lambda: torch.func.hessian(scaled)(one),
                  lambda: torch.func.jvp(lambda v: loss(v, None), (VERTICES,), (VERTICES,))):
         with pytest.raises(RuntimeError, match="no forward-mode derivative .*use reverse mode"):
             call()
@@ -82,6 +83,12 @@ def test_second_derivatives_are_refused(each_backend):
     assert torch.equal(gradient.detach(), first)
     with pytest.raises(RuntimeError, match="first derivatives only"):
         gradient.square().sum().backward()
+
+
+def test_voxels_are_refused_inside_of_transforms():
+    from voxelization import voxelize
+    with pytest.raises(RuntimeError, match="voxelization does not work inside of torch.func's transforms"):
+        torch.func.vmap(lambda v: voxelize(nr.vertices_to_faces(v[None], FACES), 8))(batch())
 
 
 WINGS = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4]])

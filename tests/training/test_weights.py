@@ -82,6 +82,22 @@ def test_published_weights_predict_what_they_should(step, zipped, template, tmp_
     torch.testing.assert_close(prediction.vertices, vertices)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "module.module."])
+def test_weights_of_wrapped_networks(prefix, template, files, tmp_path):
+    """torch.nn.DataParallel and torch.compile put a prefix before all names."""
+    def wrapped(state, name):
+        torch.save({prefix + key: value for key, value in state.items()}, tmp_path / name)
+        return tmp_path / name
+    E, G = (wrapped(published(part), part) for part in "EG")
+    plain = load_weights(files["E"], files["G"], settings={"obj_dir": template}).predict(IMAGES)
+    prediction = load_weights(E, G, settings={"obj_dir": template}).predict(IMAGES)
+    assert torch.equal(prediction.vertices, plain.vertices)
+    half = {(prefix + key if k % 2 else key): value for k, (key, value) in enumerate(published("E").items())}
+    torch.save(half, tmp_path / "E")
+    with pytest.raises(InputError, match="does not fit an encoder"):
+        load_weights(tmp_path / "E", G, settings={"obj_dir": template})
+
+
 def test_weights_for_images_in_bgr_order_are_turned(template, files):
     """The published program read the images of NIPS17 with OpenCV as BGR; this program reads RGB."""
     bgr = IMAGES[:, [2, 1, 0, 3]]

@@ -49,6 +49,16 @@ def test_a_random_half_of_a_mesh_stands_twice():
     assert np.array_equal(solid(np.concatenate([SPHERE, SPHERE[some][:, ::-1]])), solid(SPHERE))
 
 
+def test_copies_that_differ_by_rounding_or_in_their_triangles_count_once():
+    whole = solid(SPHERE)
+    a, b, c = SPHERE.swapaxes(0, 1)
+    ab, bc, ca = (a + b) / 2, (b + c) / 2, (c + a) / 2
+    finer = np.concatenate([np.stack(t, 1) for t in ((a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca))])
+    for copy in (finer, SPHERE.round(6), (SPHERE + 1e-7).astype(np.float32)):
+        for mesh in (np.concatenate([SPHERE, copy[:, ::-1]]), turned(np.concatenate([SPHERE, copy]), 7)):
+            assert (solid(mesh) ^ whole).sum() <= 0.002 * whole.sum()
+
+
 def test_thin_shells_and_plates_keep_their_thickness():
     inner = triangles(icosphere(3, 0.37, (0.5, 0.48, 0.51)))
     shell = np.concatenate([SPHERE, inner[:, ::-1]])
