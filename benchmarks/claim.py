@@ -354,7 +354,7 @@ def _floor(result):
 
 
 def pictures(args, kept):
-    """For each class the input, the arms from new views and the truth: finished runs of seed 0 whose weights are here."""
+    """For each class the input, the arms from new views and the truth: finished runs of seed 0 with their weights."""
     for setting in args.settings:
         for c in args.classes:
             runs = [Run(setting, arm, c, 0, args) for arm in ("AE", "featGAN", "best", "pairs2+pressure")]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from command import ROOT, SHORT, TINY, call, checkpoint, environment
+from command import ROOT, SHORT, TINY, call, checkpoint, environment, script
 from engine import devices
 from errors import DeviceError, InputError
 
@@ -104,7 +104,6 @@ print(int((torch.full((1 << 20,), 1e-39) * 0.5).count_nonzero()))
     ((), False, False), (("--tf32",), True, True), (("--amp",), True, False)])
 def test_amp_lets_convolutions_use_tf32(given, convolutions, products, monkeypatch):
     """With --amp VPL's discriminator, which is outside of autocast, took three times as long in plain float32."""
-    from command import script
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     monkeypatch.setattr(devices, "named", lambda options: torch.device("cuda", 0))
