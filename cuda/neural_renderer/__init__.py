@@ -8,8 +8,8 @@ from .batches import unpack
 from .cameras import from_opencv, get_points_from_angles, look, look_at, perspective, projection
 from .lighting import lighting, vertices_to_faces
 from .mesh import Mesh
-from .obj import load_obj, save_obj
-from .original import create_texture_image, enter_modules, load_textures
+from .obj import load_obj, load_textures, save_obj
+from .original import create_texture_image, enter_modules
 from .rasterize import (Rasterize, rasterize, rasterize_depth, rasterize_face_index, rasterize_rgbad,
                         rasterize_silhouettes)
 from .renderer import Renderer

@@ -4,7 +4,8 @@ Convention
 ----------
 World: y up. Camera: x right, y up, z forward (depth grows away from the eye). Because x = up x z,
 these cameras mirror a right-handed scene: seen through them, a right-handed mesh looks like its
-mirror image. Angles are in degrees unless said otherwise. Vertices are (B, V, 3).
+mirror image. Angles are in degrees unless said otherwise. Vertices are (B, V, 3). Cameras are one for all meshes or
+one for each; one mesh (1, V, 3) may also have C cameras, and the result is then (C, V, 3).
 """
 import math
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .checks import check_vertices, numbers, real, scalars, vectors
+from .checks import check_vertices, numbers, one_batch, real, scalars, vectors
 
 
 def _like(given):
@@ -56,16 +57,19 @@ def look_at(vertices, eye, at=(0, 0, 0), up=(0, 1, 0)):
     straight down or up, up x z is zero; x is then its limit for an eye at azimuth 0.
     """
     check_vertices(vertices)
-    eye, at, up = (vectors(n, v, vertices) for n, v in (("eye", eye), ("at", at), ("up", up)))
+    eye, at, up = (vectors(n, v, vertices, cameras=True) for n, v in (("eye", eye), ("at", at), ("up", up)))
+    one_batch(eye=eye, at=at, up=up)
     return _rotate(vertices, eye, at - eye, up)
 
 
 def look(vertices, eye, direction=(0, 1, 0), up=None):
     """As `look_at`, for a camera at `eye` that looks along `direction`. `up=None` means (0, 1, 0)."""
     check_vertices(vertices)
-    direction = vectors("direction", direction, vertices)
-    up = vectors("up", (0, 1, 0) if up is None else up, vertices)
-    return _rotate(vertices, vectors("eye", eye, vertices), direction, up)
+    up = (0, 1, 0) if up is None else up
+    eye, direction, up = (vectors(n, v, vertices, cameras=True)
+                          for n, v in (("eye", eye), ("direction", direction), ("up", up)))
+    one_batch(eye=eye, direction=direction, up=up)
+    return _rotate(vertices, eye, direction, up)
 
 
 def _rotate(vertices, eye, forward, up):
@@ -95,10 +99,11 @@ def perspective(vertices, angle=30.0):
     faces that reach behind the eye. z in (-1e-6, 0] becomes -1e-6.
     """
     check_vertices(vertices)
-    angle = scalars("angle", angle, vertices, 1)
+    angle = scalars("angle", angle, vertices, 1, cameras=True)
     width = torch.tan(torch.deg2rad(angle)) if isinstance(angle, torch.Tensor) else math.tan(math.radians(angle))
     z = _behind(vertices[:, :, 2])
-    return torch.stack([vertices[:, :, 0] / z / width, vertices[:, :, 1] / z / width, z], -1)
+    x, y = vertices[:, :, 0] / z / width, vertices[:, :, 1] / z / width
+    return torch.stack([x, y, z.expand_as(x)], -1)
 
 
 def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
@@ -106,8 +111,8 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
 
     Parameters
     ----------
-    K, R : (B, 3, 3); t : (B, 1, 3) or (B, 3); dist_coeffs : (B, 5), k1 k2 p1 p2 k3, or None; B may be 1. Tensors,
-        arrays or lists.
+    K, R : (B, 3, 3); t : (B, 1, 3) or (B, 3); dist_coeffs : (B, 5), k1 k2 p1 p2 k3, or None; B may be 1, and any
+        number for one mesh. Tensors, arrays or lists.
     orig_size : size in pixels of the image that K is for, one number or (height, width). u and
         (orig_size - v) are scaled from [0, orig_size] to [-1, 1].
 
@@ -121,7 +126,7 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
         if name == "t" and value.dim() == 3 and value.shape[1] == 1:
             value = value[:, 0]
         value = value[None] if value.dim() == len(shape) else value
-        if value.shape[1:] != shape or value.shape[0] not in (1, vertices.shape[0]):
+        if value.shape[1:] != shape or value.shape[0] not in (1, vertices.shape[0]) and vertices.shape[0] != 1:
             raise ValueError(f"{name} must have shape ({vertices.shape[0]}, "
                              f"{', '.join(map(str, shape))}), got {tuple(value.shape)}")
         return value
@@ -129,7 +134,9 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
     if dist_coeffs is None:
         dist_coeffs = vertices.new_zeros(1, 5)
     K, R, t = camera("K", K, 3, 3), camera("R", R, 3, 3), camera("t", t, 3)
-    k1, k2, p1, p2, k3 = camera("dist_coeffs", dist_coeffs, 5)[:, None].unbind(-1)
+    distortion = camera("dist_coeffs", dist_coeffs, 5)
+    one_batch(K=K, R=R, t=t, dist_coeffs=distortion)
+    k1, k2, p1, p2, k3 = distortion[:, None].unbind(-1)
     x, y, z = (torch.matmul(vertices, R.transpose(1, 2)) + t[:, None]).unbind(-1)
     z = _behind(z)
     x, y = x / (z + eps), y / (z + eps)
@@ -139,10 +146,11 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
     radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
     distorted = (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
                  y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y)
-    distorted = torch.stack([*(torch.where(front, *w) for w in zip(distorted, plain)), torch.ones_like(z)], -1)
+    x, y = (torch.where(front, *w) for w in zip(distorted, plain))
+    distorted = torch.stack([x, y, torch.ones_like(x)], -1)
     u, v, _ = torch.matmul(distorted, K.transpose(1, 2)).unbind(-1)
     height, width = _original_size(orig_size)
-    return torch.stack([2 * u / width - 1, 1 - 2 * v / height, z], -1)
+    return torch.stack([2 * u / width - 1, 1 - 2 * v / height, z.expand_as(u)], -1)
 
 
 def _original_size(size):

@@ -34,7 +34,7 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     corners : (B, F, 3, 3) float
     intensity_ambient, intensity_directional : number or (B,)
     color_ambient, color_directional : (3,) or (B, 3)
-    direction : (3,), (B, 3), or (B, F, 3): one for each face
+    direction : (3,), (B, 3), or (B, F, 3), one for each face; B and F may be 1
 
     Returns
     -------
@@ -48,10 +48,11 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     color_ambient, color_directional = (
         vectors(name, value, corners)[:, None] for name, value in (
             ("light_color_ambient", color_ambient), ("light_color_directional", color_directional)))
-    if getattr(direction, "ndim", 0) == 3:
-        direction = numbers("light_direction", direction, corners, "three numbers or a (B, F, 3) tensor")
-        if direction.shape[0] not in (1, len(corners)) or direction.shape[1:] != (corners.shape[1], 3):
-            raise ValueError(f"light_direction must have shape (3,), (B, 3) or {(*corners.shape[:2], 3)}, got "
+    direction = numbers("light_direction", direction, corners, "three numbers or a (B, F, 3) tensor")
+    if direction.dim() == 3:
+        B, count = corners.shape[:2]
+        if direction.shape[0] not in (1, B) or direction.shape[1] not in (1, count) or direction.shape[2] != 3:
+            raise ValueError(f"light_direction must have shape (3,), ({B}, 3) or ({B}, {count}, 3), got "
                              f"{tuple(direction.shape)}")
     else:
         direction = vectors("light_direction", direction, corners)[:, None]

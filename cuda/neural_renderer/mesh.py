@@ -1,7 +1,8 @@
 """`Mesh`: the vertices, faces and textures of one mesh."""
+import numpy as np
 import torch
 
-from .checks import check_mesh, describe, integers
+from .checks import check_mesh, describe, integers, tensor_of
 from .obj import load_obj
 
 
@@ -44,6 +45,6 @@ class Mesh:
 
 def _tensor(name, value):
     try:
-        return torch.as_tensor(value)
+        return tensor_of(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} must be a tensor or an array, got {describe(value)}") from None

@@ -15,7 +15,7 @@ import torch
 
 from . import cameras, materials, obj
 from . import textures as cubes
-from .checks import describe
+from .checks import describe, tensor_of
 from .lighting import vertices_to_faces
 
 
@@ -26,31 +26,19 @@ def load_mtl(filename_mtl):
             {name: os.fsdecode(m.image) for name, m in read.items() if m.image is not None})
 
 
-def load_textures(filename_obj, filename_mtl, texture_size, texture_wrapping="REPEAT", use_bilinear=True):
-    """Textures (F, T, T, T, 3) float32 of an OBJ file, T = texture_size; see `load_obj`.
-
-    `filename_mtl` must be the library that the OBJ file names (mtllib), in the folder of the OBJ file.
-    """
-    named = obj.read_obj(os.fspath(filename_obj), True).libraries
-    if not any(os.path.basename(os.fsencode(filename_mtl)) in (name, *name.split(), os.path.basename(name))
-               for name in named):
-        raise ValueError(f"filename_mtl must be a library that {filename_obj} names (mtllib), got {filename_mtl}")
-    return obj.load_obj(filename_obj, False, texture_size, True, texture_wrapping, use_bilinear,
-                        vertex_colors=False)[2]
-
-
 def create_texture_image(textures, texture_size_out=16):
-    """Draw textures (F, T, T, T, 3) into one picture; each face gets a square tile.
+    """Draw textures (F, T, T, T, 3), a tensor or an array, into one picture; each face gets a square tile.
 
     Returns the picture, (H, W, 3) float32 in [0, 1] with row 0 at the top, and the positions of the faces' corners on
-    it, (F, 3, 2) in [0, 1] from the lower left. The side of a tile is `texture_size_out` pixels."""
+    it, (F, 3, 2) float32 in [0, 1] from the lower left. The side of a tile is `texture_size_out` pixels."""
+    textures = tensor_of(textures) if isinstance(textures, np.ndarray) else textures
     if not isinstance(textures, torch.Tensor) or textures.dim() != 5 or not textures.is_floating_point() or \
             not 1 <= textures.shape[1] == textures.shape[2] == textures.shape[3] or textures.shape[4] != 3:
         raise ValueError(f"textures must be a float tensor of shape (F, T, T, T, 3), got {describe(textures)}")
     if not isinstance(texture_size_out, int) or not 4 <= texture_size_out <= 4096:
         raise ValueError(f"texture_size_out must be an int from 4 to 4096, got {texture_size_out!r}")
     image, uv = cubes.atlas(textures.detach().cpu().float().numpy(), texture_size_out)
-    return image.astype(np.float32) / 255, uv
+    return image.astype(np.float32) / 255, uv.astype(np.float32)
 
 
 MODULES = {
@@ -60,7 +48,7 @@ MODULES = {
     "perspective": [cameras.perspective],
     "projection": [cameras.projection],
     "vertices_to_faces": [vertices_to_faces],
-    "load_obj": [obj.load_obj, load_mtl, load_textures],
+    "load_obj": [obj.load_obj, load_mtl, obj.load_textures],
     "save_obj": [obj.save_obj, create_texture_image],
 }
 # The compiled functions of the original fill maps in its own layout. This package has no such maps.
@@ -96,5 +84,5 @@ def enter_modules():
         _enter("neural_renderer", name, **{member.__name__: member for member in members})
     raw = {name: _enter("neural_renderer.cuda", name, **{f: _absent(name, f) for f in functions})
            for name, functions in RAW.items()}
-    _enter("neural_renderer", "cuda", __path__=[], **raw)
+    sys.modules["neural_renderer"].cuda = _enter("neural_renderer", "cuda", __path__=[], **raw)
 

@@ -17,7 +17,8 @@ DEFAULT_BACKGROUND_COLOR = (0, 0, 0)
 
 
 def _unshared(faces):
-    if not isinstance(faces, torch.Tensor) or faces.dim() != 4 or faces.shape[2:] != (3, 3):
+    if not isinstance(faces, torch.Tensor) or faces.dim() != 4 or faces.shape[2:] != (3, 3) \
+            or not faces.is_floating_point():
         raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {describe(faces)}")
     indices = torch.arange(3 * faces.shape[1], device=faces.device).reshape(-1, 3)
     if not torch.compiler.is_compiling():
@@ -41,10 +42,10 @@ def rasterize_rgbad(faces, textures=None, image_size=DEFAULT_IMAGE_SIZE,
     """
     vertices, indices = _unshared(faces)
     background = None
-    if return_rgb and isinstance(textures, torch.Tensor) and textures.dim() == 4:
-        if textures.shape != faces.shape:
-            raise ValueError(f"textures must have shape ({faces.shape[0]}, {faces.shape[1]}, T, T, T, 3), or "
-                             f"{tuple(faces.shape)} for colours of corners, got {tuple(textures.shape)}")
+    if return_rgb and (not isinstance(textures, torch.Tensor) or textures.dim() != 6):
+        if not isinstance(textures, torch.Tensor) or textures.shape != faces.shape:
+            raise ValueError(f"textures must be a float tensor of shape ({faces.shape[0]}, {faces.shape[1]}, T, T, T, "
+                             f"3), or {tuple(faces.shape)} for colours of corners, got {describe(textures)}")
         textures = textures.flatten(1, 2)
     if return_rgb:
         background = numbers("background_color", background_color, vertices, "three numbers")

@@ -8,7 +8,7 @@ import torch
 from . import ops
 from .batches import pad
 from .cameras import look, look_at, perspective, projection
-from .checks import check_faces, check_vertices, integers, numbers, real
+from .checks import check_faces, check_vertices, integers, numbers, real, tensor_of
 from .lighting import corners_of, face_light
 from .rasterize import DEFAULT_EPS
 
@@ -20,13 +20,27 @@ MISTAKEN = {"camera_up": "no attribute turns the camera; use nr.look_at(vertices
 _warned_of = set()
 
 
+def _list(value):
+    """A tuple as a list: programs also change single numbers of an attribute, such as `renderer.light_direction[1]`."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _for_each_camera(count, vertices, *others):
+    """One mesh, repeated for each of several cameras without a copy; other batches stay as they are."""
+    if len(vertices) != 1 or count == 1:
+        return vertices, *others
+    return tuple(tensor.expand(count, *tensor.shape[1:]) if isinstance(tensor, torch.Tensor) and len(tensor) == 1
+                 and tensor.dim() > 2 else tensor for tensor in (vertices, *others))
+
+
 class Renderer(torch.nn.Module):
     """Draws meshes: `renderer(vertices, faces, textures, mode=None|'rgb'|'silhouettes'|'depth')`.
 
     vertices are (B, V, 3) float, faces (B, F, 3) or (F, 3) integer, textures (B, F, T, T, T, 3) float, or (B, V, 3) for
-    colours of vertices. Meshes of different sizes are lists of (V_i, 3), (F_i, 3) and (F_i, T, T, T, 3) or (V_i, 3);
-    `unpack` makes these lists from packed meshes. A face with a corner that is NaN or infinite is not drawn. Faces that
-    reach behind the eye are clipped at `near`, except with perspective=False, where there is no eye.
+    colours of vertices. One mesh (B = 1) may have C cameras, which draw C images. Meshes of different sizes are lists
+    of (V_i, 3), (F_i, 3) and (F_i, T, T, T, 3) or (V_i, 3); `unpack` makes these lists from packed meshes. A face with
+    a corner that is NaN or infinite is not drawn. Faces that reach behind the eye are clipped at `near`, except with
+    perspective=False, where there is no eye.
 
     Parameters
     ----------
@@ -43,7 +57,8 @@ class Renderer(torch.nn.Module):
         'covered' averages the samples that hit, so that every depth below `far` is an object's. At a second drawing.
 
     All are attributes of the same name and may be set later. `eye` is (3,) or (B, 3). The attributes K, R, t and
-    dist_coeffs are tensors; arrays are converted. The default of dist_coeffs is zeros (1, 5).
+    dist_coeffs are tensors; arrays are copied to tensors on the CPU, and drawing moves them to the device of the
+    vertices. The default of dist_coeffs is zeros (1, 5).
 
     Convention
     ----------
@@ -60,7 +75,7 @@ class Renderer(torch.nn.Module):
         super().__init__()
         self.image_size = image_size
         self.anti_aliasing = anti_aliasing
-        self.background_color = background_color
+        self.background_color = _list(background_color)
         self.fill_back = fill_back
         self.camera_mode = camera_mode
         self._undistorted = torch.zeros(1, 5)
@@ -71,14 +86,14 @@ class Renderer(torch.nn.Module):
         self.viewing_angle = viewing_angle
         if not 0 < real("viewing_angle", viewing_angle) < 90:
             raise ValueError(f"viewing_angle must lie between 0 and 90 degrees, got {viewing_angle}")
-        self.eye = (0.0, 0.0, -(1.0 / math.tan(math.radians(viewing_angle)) + 1.0))
-        self.camera_direction = camera_direction
+        self.eye = [0.0, 0.0, -(1.0 / math.tan(math.radians(viewing_angle)) + 1.0)]
+        self.camera_direction = _list(camera_direction)
         self.near, self.far = near, far
         self.light_intensity_ambient = light_intensity_ambient
         self.light_intensity_directional = light_intensity_directional
-        self.light_color_ambient = light_color_ambient
-        self.light_color_directional = light_color_directional
-        self.light_direction = light_direction
+        self.light_color_ambient = _list(light_color_ambient)
+        self.light_color_directional = _list(light_color_directional)
+        self.light_direction = _list(light_direction)
         self.edge_depth = edge_depth
         self.rasterizer_eps = 1e-3
         self._check_camera_mode()
@@ -88,7 +103,7 @@ class Renderer(torch.nn.Module):
             _warned_of.add(name)
             warnings.warn(f"Renderer.{name} does nothing: {MISTAKEN[name]}", stacklevel=2)
         if name in ("K", "R", "t", "dist_coeffs") and isinstance(value, np.ndarray):
-            value = torch.as_tensor(value)
+            value = tensor_of(value)
         # torch forbids setting a Parameter's attribute to plain numbers. Programs do this with `eye`, so allow it.
         if not isinstance(value, torch.nn.Parameter):
             self.__dict__.get("_parameters", {}).pop(name, None)
@@ -115,7 +130,7 @@ class Renderer(torch.nn.Module):
                                      "Renderer or to the call, or choose another camera_mode")
                 if dist_coeffs is None:
                     dist_coeffs = self.dist_coeffs
-                if dist_coeffs is self._undistorted:
+                if dist_coeffs is self._undistorted and not torch.compiler.is_compiling() and not dist_coeffs.any():
                     dist_coeffs = None  # projection makes zeros on the device; a copy to it would wait
                 return projection(vertices, K, R, t, dist_coeffs,
                                   self.orig_size if orig_size is None else orig_size)
@@ -145,6 +160,7 @@ class Renderer(torch.nn.Module):
         if isinstance(vertices, (list, tuple)) or isinstance(faces, (list, tuple)):
             vertices, faces, textures = pad(vertices, faces, textures)
         screen, faces = self.transform(vertices, *camera), integers(faces)
+        vertices, faces, textures = _for_each_camera(len(screen), vertices, faces, textures)
         checked = check_faces(faces, vertices)
         light = background = None
         if wanted.get("rgb"):
@@ -212,6 +228,7 @@ class Renderer(torch.nn.Module):
         if isinstance(vertices, (list, tuple)) or isinstance(faces, (list, tuple)):
             vertices, faces, _ = pad(vertices, faces)
         screen, faces = self.transform(vertices, K, R, t, dist_coeffs, orig_size), integers(faces)
+        vertices, faces = _for_each_camera(len(screen), vertices, faces)
         checked = check_faces(faces, vertices)
         index = ops.face_index(screen, faces, image_size=self.image_size, near=self.near, far=self.far,
                                fill_back=self.fill_back, perspective=self._divides(), checked=checked)
