@@ -17,7 +17,7 @@ from .smooth import smoothness
 from .version import __version__
 
 name = "neural_renderer"  # the original package exports this name
-enter_modules()
+cuda = enter_modules()
 __all__ = ["Mesh", "Rasterize", "Renderer", "__version__", "create_texture_image", "from_opencv", "get_backend",
            "get_points_from_angles", "lighting", "load_obj", "load_textures", "look", "look_at", "name", "perspective",
            "projection", "rasterize", "rasterize_depth", "rasterize_face_index", "rasterize_rgbad",

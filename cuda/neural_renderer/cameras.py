@@ -8,12 +8,14 @@ mirror image. Angles are in degrees unless said otherwise. Vertices are (B, V, 3
 one for each; one mesh (1, V, 3) may also have C cameras, and the result is then (C, V, 3).
 """
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .checks import check_vertices, numbers, one_batch, real, scalars, vectors
+from .checks import ArrayLike, check_vertices, numbers, one_batch, real, scalars, vectors
 
 
 def _like(given):
@@ -22,7 +24,8 @@ def _like(given):
     return next(floats, torch.zeros((), dtype=torch.float64))
 
 
-def get_points_from_angles(distance, elevation, azimuth, degrees=True):
+def get_points_from_angles(distance: float | ArrayLike, elevation: float | ArrayLike, azimuth: float | ArrayLike,
+                           degrees: bool = True) -> tuple[float, float, float] | torch.Tensor:
     """Eye positions around the origin: (d cos e sin a, d sin e, -d cos e cos a).
 
     Azimuth 0 lies on -z, 90 degrees on +x; elevation 90 degrees on +y.
@@ -49,7 +52,8 @@ def get_points_from_angles(distance, elevation, azimuth, degrees=True):
             -distance * math.cos(elevation) * math.cos(azimuth))
 
 
-def look_at(vertices, eye, at=(0, 0, 0), up=(0, 1, 0)):
+def look_at(vertices: torch.Tensor, eye: ArrayLike, at: ArrayLike = (0, 0, 0),
+            up: ArrayLike = (0, 1, 0)) -> torch.Tensor:
     """Camera coordinates of vertices for a camera at `eye` that looks at the point `at`.
 
     With z = unit(at - eye), x = unit(up x z), y = unit(z x x) as the rows of R, the result is
@@ -62,7 +66,8 @@ def look_at(vertices, eye, at=(0, 0, 0), up=(0, 1, 0)):
     return _rotate(vertices, eye, at - eye, up)
 
 
-def look(vertices, eye, direction=(0, 1, 0), up=None):
+def look(vertices: torch.Tensor, eye: ArrayLike, direction: ArrayLike = (0, 1, 0),
+         up: ArrayLike | None = None) -> torch.Tensor:
     """As `look_at`, for a camera at `eye` that looks along `direction`. `up=None` means (0, 1, 0)."""
     check_vertices(vertices)
     up = (0, 1, 0) if up is None else up
@@ -92,7 +97,7 @@ def _behind(z):
     return torch.where((z <= 0) & (z > -1e-6), -1e-6, z)
 
 
-def perspective(vertices, angle=30.0):
+def perspective(vertices: torch.Tensor, angle: float | ArrayLike = 30.0) -> torch.Tensor:
     """x / (z tan angle), y / (z tan angle), z: `angle`, a number or (B,), is HALF the field of view in degrees.
 
     Vertices behind the eye (z <= 0) come out mirrored through the centre: the rasteriser expects this when it clips
@@ -106,7 +111,8 @@ def perspective(vertices, angle=30.0):
     return torch.stack([x, y, z.expand_as(x)], -1)
 
 
-def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
+def projection(vertices: torch.Tensor, K: ArrayLike, R: ArrayLike, t: ArrayLike, dist_coeffs: ArrayLike | None,
+               orig_size: float | ArrayLike, eps: float = 1e-9) -> torch.Tensor:
     """OpenCV's camera: world to camera by R and t, distortion, K, then pixels to NDC.
 
     Parameters
@@ -164,7 +170,8 @@ def _original_size(size):
     return height, width
 
 
-def from_opencv(camera_matrix, rotation, translation, dist_coeffs=None, image_size=None):
+def from_opencv(camera_matrix: ArrayLike, rotation: ArrayLike, translation: ArrayLike,
+                dist_coeffs: ArrayLike | None = None, image_size: Sequence[float] | None = None) -> dict[str, Any]:
     """Arguments that make `Renderer` and its calls draw what an OpenCV camera sees.
 
     >>> renderer = nr.Renderer(image_size=(480, 640), **nr.from_opencv(K, rvec, tvec, dist, (480, 640)))
@@ -186,7 +193,7 @@ def from_opencv(camera_matrix, rotation, translation, dist_coeffs=None, image_si
     dict of K (B, 3, 3), R (B, 3, 3), t (B, 1, 3), dist_coeffs (B, 5) and orig_size; B may be 1. float64 if
     no argument is a tensor.
     """
-    if np.size(image_size) != 2:
+    if image_size is None or np.size(image_size) != 2:
         raise ValueError(f"image_size must be (height, width) of the calibrated images, got {image_size!r}")
     given = {"camera_matrix": camera_matrix, "rotation": rotation, "translation": translation,
              "dist_coeffs": np.zeros(5) if dist_coeffs is None else dist_coeffs}

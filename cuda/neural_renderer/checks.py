@@ -1,7 +1,12 @@
 """Checks of arguments. An error is one sentence that names the argument."""
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
 import torch
 
+# What parameters that `numbers` reads may be; their shapes stand in the docstrings.
+ArrayLike: TypeAlias = torch.Tensor | np.ndarray | Sequence[Any]
 
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 

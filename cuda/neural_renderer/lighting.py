@@ -2,10 +2,10 @@
 import torch
 import torch.nn.functional as F
 
-from .checks import check_faces, check_vertices, describe, integers, numbers, scalars, vectors
+from .checks import ArrayLike, check_faces, check_vertices, describe, integers, numbers, scalars, vectors
 
 
-def vertices_to_faces(vertices, faces):
+def vertices_to_faces(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """Corner coordinates: (B, V, 3) and (B, F, 3) or (F, 3) indices to (B, F, 3, 3)."""
     check_vertices(vertices)
     faces = integers(faces)
@@ -62,8 +62,9 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     return ambient * color_ambient[:, :, None] + directional * color_directional[:, :, None] * sides
 
 
-def lighting(faces, textures, intensity_ambient=0.5, intensity_directional=0.5,
-             color_ambient=(1, 1, 1), color_directional=(1, 1, 1), direction=(0, 1, 0)):
+def lighting(faces: torch.Tensor, textures: torch.Tensor, intensity_ambient: float | ArrayLike = 0.5,
+             intensity_directional: float | ArrayLike = 0.5, color_ambient: ArrayLike = (1, 1, 1),
+             color_directional: ArrayLike = (1, 1, 1), direction: ArrayLike = (0, 1, 0)) -> torch.Tensor:
     """Multiply textures (B, F, T, T, T, 3) by the light on the fronts of `faces` (B, F, 3, 3); see `face_light`.
 
     Textures (B, F, 3, 3) are colours of corners; `vertices_to_faces` makes them from colours of vertices. The result

@@ -1,14 +1,17 @@
 """`load_obj` reads Wavefront OBJ files as tensors, `save_obj` writes them. `wavefront` and `materials` parse them."""
 import os
 import warnings
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from . import textures as cubes
+from .checks import ArrayLike
 from .materials import Outside, materials_of, named_file
 from .wavefront import read_obj
 
+Path: TypeAlias = str | os.PathLike[str]
 GREY = 0.5        # the colour of faces without a material, as in the original
 FARTHEST = 2e9    # larger texture coordinates are treated as not finite
 
@@ -51,8 +54,9 @@ def _vertex_colours(obj):
     return np.where(missing[:, None], GREY, np.clip(colours, 0, 1)).astype(np.float32)
 
 
-def load_obj(filename_obj, normalization=True, texture_size=4, load_texture=False,
-             texture_wrapping="REPEAT", use_bilinear=True, texture_root=None, vertex_colors=None, device=None):
+def load_obj(filename_obj: Path, normalization: bool = True, texture_size: int = 4, load_texture: bool = False,
+             texture_wrapping: str = "REPEAT", use_bilinear: bool = True, texture_root: Path | None = None,
+             vertex_colors: bool | None = None, device: torch.device | str | None = None) -> tuple[torch.Tensor, ...]:
     """Read the vertices (V, 3) float32 and faces (F, 3) int32 of an OBJ file, and with load_texture its textures.
 
     A face of more than three corners becomes a fan of triangles. If a fan would not cover it exactly, it is split by
@@ -99,7 +103,8 @@ def load_obj(filename_obj, normalization=True, texture_size=4, load_texture=Fals
     return tuple(_on(device, array) for array in tensors)
 
 
-def load_textures(filename_obj, filename_mtl, texture_size, texture_wrapping="REPEAT", use_bilinear=True):
+def load_textures(filename_obj: Path, filename_mtl: Path, texture_size: int, texture_wrapping: str = "REPEAT",
+                  use_bilinear: bool = True) -> torch.Tensor:
     """Textures (F, T, T, T, 3) float32 of an OBJ file with the materials of an MTL file, whether the OBJ file names it
     or not; T = texture_size. Pictures must lie in the folder of the MTL file. See `load_obj`."""
     _check_settings(texture_size, texture_wrapping)
@@ -165,7 +170,8 @@ def _array(value):
     return np.asarray(value)
 
 
-def save_obj(filename, vertices, faces, textures=None, beside=None):
+def save_obj(filename: Path, vertices: ArrayLike, faces: ArrayLike, textures: ArrayLike | None = None,
+             beside: Path | None = None) -> None:
     """Write vertices (V, 3) and faces (F, 3), tensors or arrays, as an OBJ with 8 decimals.
 
     Textures (V, 3) in [0, 1], colours of vertices, are written as `v x y z r g b`. For textures (F, T, T, T, 3) in
@@ -190,15 +196,14 @@ def save_obj(filename, vertices, faces, textures=None, beside=None):
     # A file name may contain line breaks; ascii() keeps the comment on one line.
     head = [f"# {ascii(os.path.basename(filename))[1:-1]}\n#\n\ng mesh\n\n"]
     textures = None if textures is None else _array(textures)
-    coloured = textures is not None and textures.ndim == 2
-    if coloured:
+    if textures is not None and textures.ndim == 2:  # colours of vertices
         if textures.dtype.kind != "f" or textures.shape != vertices.shape or not np.isfinite(textures).all():
             raise ValueError(f"textures of vertices must be finite floats of shape {vertices.shape}, got "
                              f"{textures.dtype} of shape {textures.shape}")
-        vertices = np.concatenate([vertices, np.clip(textures, 0, 1)], 1)
+        vertices, textures = np.concatenate([vertices, np.clip(textures, 0, 1)], 1), None
     row = "v " + " ".join(["%.8f"] * vertices.shape[1]) + "\n"
     body = [row % tuple(v) for v in vertices] + ["\n"]
-    if textures is None or coloured:
+    if textures is None:
         triangles = ["f %d %d %d\n" % tuple(f) for f in faces + 1]
         return _replace_all({filename: _text(head + body + triangles)})
 

@@ -19,14 +19,15 @@ from .checks import describe, tensor_of
 from .lighting import vertices_to_faces
 
 
-def load_mtl(filename_mtl):
+def load_mtl(filename_mtl: obj.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The colours {material: (3,) float64 array} and the picture names {material: str} of an MTL file."""
     read = {os.fsdecode(name): material for name, material in materials.read_mtl(os.fspath(filename_mtl)).items()}
     return ({name: np.array(m.colour) for name, m in read.items() if m.colour is not None},
             {name: os.fsdecode(m.image) for name, m in read.items() if m.image is not None})
 
 
-def create_texture_image(textures, texture_size_out=16):
+def create_texture_image(textures: torch.Tensor | np.ndarray,
+                         texture_size_out: int = 16) -> tuple[np.ndarray, np.ndarray]:
     """Draw textures (F, T, T, T, 3), a tensor or an array, into one picture; each face gets a square tile.
 
     Returns the picture, (H, W, 3) float32 in [0, 1] with row 0 at the top, and the positions of the faces' corners on
@@ -41,7 +42,7 @@ def create_texture_image(textures, texture_size_out=16):
     return image.astype(np.float32) / 255, uv.astype(np.float32)
 
 
-MODULES = {
+MODULES: dict[str, list] = {
     "get_points_from_angles": [cameras.get_points_from_angles],
     "look": [cameras.look],
     "look_at": [cameras.look_at],
@@ -78,11 +79,11 @@ def _enter(package, name, **members):
     return sys.modules.setdefault(path, module)
 
 
-def enter_modules():
-    """Make the original's modules importable."""
+def enter_modules() -> types.ModuleType:
+    """Make the original's modules importable. Returns neural_renderer.cuda, the package of its compiled modules."""
     for name, members in MODULES.items():
         _enter("neural_renderer", name, **{member.__name__: member for member in members})
     raw = {name: _enter("neural_renderer.cuda", name, **{f: _absent(name, f) for f in functions})
            for name, functions in RAW.items()}
-    sys.modules["neural_renderer"].cuda = _enter("neural_renderer", "cuda", __path__=[], **raw)
+    return _enter("neural_renderer", "cuda", __path__=[], **raw)
 

@@ -4,7 +4,7 @@ import warnings
 import torch
 
 EMPTY = "there are no faces"
-_said = set()
+_said: set[str] = set()
 
 
 def warn_if_blank(vertices, faces, face_index, near, far, fill_back):
