@@ -85,6 +85,17 @@ def _state(faces, V):
     return (0 if faces.is_inference() else faces._version), V
 
 
+def unshared(faces):
+    """Triangles (B, F, 3, 3) as vertices (B, 3 F, 3) and faces (F, 3); ValueError for another shape."""
+    if not isinstance(faces, torch.Tensor) or faces.dim() != 4 or faces.shape[2:] != (3, 3) \
+            or not faces.is_floating_point():
+        raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {describe(faces)}")
+    indices = torch.arange(3 * faces.shape[1], device=faces.device).reshape(-1, 3)
+    if not torch.compiler.is_compiling():
+        indices_are_right(indices, 3 * faces.shape[1])
+    return faces.flatten(1, 2), indices
+
+
 def check_mesh(which, vertices, faces, like=None):
     """Raise ValueError or IndexError unless vertices (V, 3) and faces (F, 3) form one mesh.
 

@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 import numpy as np
 import torch
 
-from . import cameras, materials, obj
+from . import cameras, materials, obj, raw
 from . import textures as cubes
 from .checks import describe, tensor_of
 from .lighting import vertices_to_faces
@@ -52,23 +52,15 @@ MODULES: dict[str, list] = {
     "load_obj": [obj.load_obj, load_mtl, obj.load_textures],
     "save_obj": [obj.save_obj, create_texture_image],
 }
-# The compiled functions of the original fill maps in its own layout. This package has no such maps.
-RAW = {
-    "rasterize": ["forward_face_index_map", "forward_texture_sampling", "backward_pixel_map", "backward_textures",
-                  "backward_depth_map"],
-    "load_textures": ["load_textures"],
-    "create_texture_image": ["create_texture_image"],
-}
+ABSENT = ("load_textures", "create_texture_image")  # compiled functions of the original for files; NumPy here
 
 
-def _absent(module, name):
-    def raw(*args, **kwargs):
-        raise RuntimeError(f"neural_renderer.cuda.{module}.{name} belongs to the original package, not to this one. "
-                           "For images with gradients use neural_renderer.rasterize or rasterize_rgbad; for the face "
-                           "that a pixel shows and its barycentric weights, rasterize_face_index or "
-                           "Renderer.render_face_index; for textures, load_textures or create_texture_image")
-    raw.__name__ = raw.__qualname__ = name
-    return raw
+def _absent(name):
+    def absent(*args, **kwargs):
+        raise RuntimeError(f"neural_renderer.cuda.{name}.{name} belongs to the original package, not to this one; use "
+                           f"neural_renderer.{name}")
+    absent.__name__ = absent.__qualname__ = name
+    return absent
 
 
 def _enter(package, name, **members):
@@ -83,7 +75,8 @@ def enter_modules() -> types.ModuleType:
     """Make the original's modules importable. Returns neural_renderer.cuda, the package of its compiled modules."""
     for name, members in MODULES.items():
         _enter("neural_renderer", name, **{member.__name__: member for member in members})
-    raw = {name: _enter("neural_renderer.cuda", name, **{f: _absent(name, f) for f in functions})
-           for name, functions in RAW.items()}
-    return _enter("neural_renderer", "cuda", __path__=[], **raw)
+    compiled = {name: _enter("neural_renderer.cuda", name, **{name: _absent(name)}) for name in ABSENT}
+    compiled["rasterize"] = _enter("neural_renderer.cuda", "rasterize", **{
+        name: function for name, function in vars(raw).items() if name.startswith(("forward_", "backward_"))})
+    return _enter("neural_renderer", "cuda", __path__=[], **compiled)
 

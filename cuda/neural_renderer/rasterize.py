@@ -7,9 +7,10 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from . import ops
-from .checks import ArrayLike, describe, indices_are_right, numbers
+from . import ops, raw
+from .checks import ArrayLike, describe, numbers, unshared
 
 Size: TypeAlias = int | tuple[int, int]  # of images; (height, width)
 Images: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -19,16 +20,6 @@ DEFAULT_NEAR = 0.1
 DEFAULT_FAR = 100
 DEFAULT_EPS = 1e-4
 DEFAULT_BACKGROUND_COLOR = (0, 0, 0)
-
-
-def _unshared(faces):
-    if not isinstance(faces, Tensor) or faces.dim() != 4 or faces.shape[2:] != (3, 3) \
-            or not faces.is_floating_point():
-        raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {describe(faces)}")
-    indices = torch.arange(3 * faces.shape[1], device=faces.device).reshape(-1, 3)
-    if not torch.compiler.is_compiling():
-        indices_are_right(indices, 3 * faces.shape[1])
-    return faces.flatten(1, 2), indices
 
 
 def rasterize_rgbad(faces: Tensor, textures: Tensor | None = None, image_size: Size = DEFAULT_IMAGE_SIZE,
@@ -53,7 +44,7 @@ def rasterize_rgbad(faces: Tensor, textures: Tensor | None = None, image_size: S
 
 def _images(faces, textures, image_size, anti_aliasing, near, far, eps, background_color, rgb=False, alpha=False,
             depth=False):
-    vertices, indices = _unshared(faces)
+    vertices, indices = unshared(faces)
     background = None
     if rgb and (not isinstance(textures, Tensor) or textures.dim() != 6):
         if not isinstance(textures, Tensor) or textures.shape != faces.shape:
@@ -88,15 +79,95 @@ class Rasterize(torch.nn.Module):
         return None if rgb is None else rgb.permute(0, 2, 3, 1), alpha, depth
 
 
-class RasterizeFunction:
-    """Stands in for the original's autograd.Function. It has only `apply`, which returns what `Rasterize` returns."""
+class RasterizeFunction(torch.autograd.Function):
+    """The original's autograd.Function: `apply` returns what `Rasterize` returns.
 
-    @staticmethod
-    def apply(faces: Tensor, textures: Tensor | None, image_size: Size, near: float, far: float, eps: float,
+    `forward` and `backward` use this package's kernels. The other methods are for programs that put together a forward
+    and a backward pass of their own: they call `neural_renderer.raw`, where the maps are described, with the settings
+    that `forward` leaves in `ctx`.
+    """
+
+    @classmethod
+    def apply(cls, faces: Tensor, textures: Tensor | None, image_size: Size, near: float, far: float, eps: float,
               background_color: ArrayLike, return_rgb: bool = False, return_alpha: bool = False,
               return_depth: bool = False) -> Images:
-        return Rasterize(image_size, near, far, eps, background_color, return_rgb, return_alpha, return_depth)(
-            faces, textures)
+        return super().apply(faces, textures, image_size, near, far, eps, background_color, return_rgb, return_alpha,
+                             return_depth)
+
+    @staticmethod
+    def forward(ctx, faces, textures, image_size, near, far, eps, background_color, return_rgb=False,
+                return_alpha=False, return_depth=False):
+        ctx.image_size, ctx.near, ctx.far, ctx.eps = image_size, near, far, eps
+        ctx.background_color = background_color
+        ctx.return_rgb, ctx.return_alpha, ctx.return_depth = return_rgb, return_alpha, return_depth
+        ctx.device, (ctx.batch_size, ctx.num_faces) = faces.device, faces.shape[:2]
+        ctx.texture_size = textures.shape[2] if return_rgb else None
+        leaves = [tensor if tensor is None else tensor.detach().requires_grad_(needed)
+                  for tensor, needed in zip((faces, textures), ctx.needs_input_grad)]
+        with torch.enable_grad():
+            images = Rasterize(image_size, near, far, eps, background_color, return_rgb, return_alpha, return_depth)(
+                *leaves)
+        ctx.leaves, ctx.images = leaves, images
+        return tuple(image if image is None else image.detach() for image in images)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_rgb_map, grad_alpha_map, grad_depth_map):
+        given = [(image, gradient) for image, gradient in zip(
+            ctx.images, (grad_rgb_map, grad_alpha_map, grad_depth_map)) if image is not None and gradient is not None]
+        images, gradients = zip(*given)
+        leaves = [leaf for leaf, needed in zip(ctx.leaves, ctx.needs_input_grad) if needed]
+        found = iter(torch.autograd.grad(images, leaves, gradients, retain_graph=True, allow_unused=True))
+        return *(next(found) if needed else None for needed in ctx.needs_input_grad[:2]), *[None] * 8
+
+    @staticmethod
+    def forward_face_index_map(ctx, faces, face_index_map, weight_map, depth_map, face_inv_map):
+        return raw.forward_face_index_map(faces, face_index_map, weight_map, depth_map, face_inv_map,
+                                          torch.zeros_like(faces), ctx.image_size, ctx.near, ctx.far, ctx.return_rgb,
+                                          ctx.return_alpha, ctx.return_depth)
+
+    @staticmethod
+    def forward_texture_sampling(ctx, faces, textures, face_index_map, weight_map, depth_map, rgb_map,
+                                 sampling_index_map, sampling_weight_map):
+        if not ctx.return_rgb:
+            return rgb_map, sampling_index_map, sampling_weight_map
+        return raw.forward_texture_sampling(faces, textures, face_index_map, weight_map, depth_map, rgb_map,
+                                            sampling_index_map, sampling_weight_map, ctx.image_size, ctx.eps)
+
+    @staticmethod
+    def forward_alpha_map(ctx, alpha_map, face_index_map):
+        if ctx.return_alpha:
+            alpha_map[face_index_map >= 0] = 1
+        return alpha_map
+
+    @staticmethod
+    def forward_background(ctx, face_index_map, rgb_map):
+        if not ctx.return_rgb:
+            return rgb_map
+        colour = numbers("background_color", ctx.background_color, rgb_map, "three numbers")
+        colour = colour[:, None, None] if colour.dim() == 2 else colour
+        return torch.where((face_index_map >= 0)[..., None], rgb_map, colour)
+
+    @staticmethod
+    def backward_pixel_map(ctx, faces, face_index_map, rgb_map, alpha_map, grad_rgb_map, grad_alpha_map, grad_faces):
+        if not ctx.return_rgb and not ctx.return_alpha:
+            return grad_faces
+        return raw.backward_pixel_map(faces, face_index_map, rgb_map, alpha_map, grad_rgb_map, grad_alpha_map,
+                                      grad_faces, ctx.image_size, ctx.eps, ctx.return_rgb, ctx.return_alpha)
+
+    @staticmethod
+    def backward_textures(ctx, face_index_map, sampling_weight_map, sampling_index_map, grad_rgb_map, grad_textures):
+        if not ctx.return_rgb:
+            return grad_textures
+        return raw.backward_textures(face_index_map, sampling_weight_map, sampling_index_map, grad_rgb_map,
+                                     grad_textures, ctx.num_faces)
+
+    @staticmethod
+    def backward_depth_map(ctx, faces, depth_map, face_index_map, face_inv_map, weight_map, grad_depth_map, grad_faces):
+        if not ctx.return_depth:
+            return grad_faces
+        return raw.backward_depth_map(faces, depth_map, face_index_map, face_inv_map, weight_map, grad_depth_map,
+                                      grad_faces, ctx.image_size)
 
 
 def rasterize(faces: Tensor, textures: Tensor, image_size: Size = DEFAULT_IMAGE_SIZE,
@@ -123,5 +194,5 @@ def rasterize_depth(faces: Tensor, image_size: Size = DEFAULT_IMAGE_SIZE,
 def rasterize_face_index(faces: Tensor, image_size: Size = DEFAULT_IMAGE_SIZE, near: float = DEFAULT_NEAR,
                          far: float = DEFAULT_FAR) -> Tensor:
     """The index of the triangle of (B, F, 3, 3) at the centre of each pixel, (B, H, W) int64; -1 if there is none."""
-    vertices, indices = _unshared(faces)
+    vertices, indices = unshared(faces)
     return ops.face_index(vertices, indices, image_size=image_size, near=near, far=far)
