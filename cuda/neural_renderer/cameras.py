@@ -160,7 +160,8 @@ def projection(vertices: torch.Tensor, K: ArrayLike, R: ArrayLike, t: ArrayLike,
 
 
 def _original_size(size):
-    pair = tuple(size) if isinstance(size, (tuple, list)) or getattr(size, "shape", ()) else (size, size)
+    pair = tuple(size) if isinstance(size, (tuple, list)) or getattr(size, "shape", ()) else (size,)
+    pair = pair * 2 if len(pair) == 1 else pair
     try:
         height, width = (float(s) for s in pair)
     except (TypeError, ValueError):

@@ -127,6 +127,8 @@ def test_a_renderer_without_distortion_has_zeros():
     known = renderer.transform(vertices)
     for distortion in (renderer.dist_coeffs, None):
         assert torch.equal(nr.projection(vertices, renderer.K, renderer.R, renderer.t, distortion, 16), known)
+    for size in ([16], np.array([16.0]), torch.tensor([[16]])):
+        assert torch.equal(nr.projection(vertices, K, R, t, None, size), known)
     renderer.dist_coeffs = None
     assert torch.equal(renderer.transform(vertices), known)
     renderer.K = 2 * K
@@ -218,7 +220,8 @@ def test_a_renderer_draws_one_mesh_with_several_eyes(colours):
 
 LATER = {"image_size": 9, "anti_aliasing": False, "background_color": [1, 0, 0], "fill_back": False,
          "camera_mode": "none", "perspective": False, "viewing_angle": 20, "near": 2.3, "far": 2.4,
-         "light_intensity_ambient": 0.2, "light_intensity_directional": 0.1, "light_color_ambient": [1, 0, 0], "light_color_directional": [1, 0, 0],
+         "light_intensity_ambient": 0.2, "light_intensity_directional": 0.1, "light_color_ambient": [1, 0, 0],
+         "light_color_directional": [1, 0, 0],
          "light_direction": [1, 0, 0], "eye": [1, 1, -2], "rasterizer_eps": 0.3}
 OF_PROJECTION = {"K": torch.eye(3)[None] * 2, "R": torch.tensor([[[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]]),
                  "t": torch.tensor([[[0.2, 0.1, 3]]]), "dist_coeffs": torch.tensor([[0.3, 0, 0, 0, 0]]),
