@@ -135,6 +135,17 @@ def test_a_renderer_without_distortion_has_zeros():
     assert isinstance(renderer.K, torch.Tensor) and not torch.equal(renderer.transform(vertices), known)
 
 
+def test_programs_for_the_chainer_package_change_two_lines():
+    """Those that docs/neural_renderer.md gives."""
+    vertices, faces = sphere()
+    textures = torch.rand(1, 80, 2, 2, 2, 3)
+    with pytest.raises(ValueError, match="camera_mode 'projection' needs K, R, t: .* or choose another camera_mode"):
+        nr.Renderer().render(vertices, faces, textures)
+    renderer = nr.Renderer(12, camera_mode="look_at")
+    images = renderer(vertices, faces, textures, mode="rgb")
+    assert images.shape == (1, 3, 12, 12) and torch.equal(images, renderer.render(vertices, faces, textures)[0])
+
+
 @pytest.mark.parametrize("name, words", [("camera_up", "up="), ("light_intensity_direction", "directional"),
                                          ("use_lights", "light_intensity_ambient=1")])
 def test_attributes_that_do_nothing_are_told_once(name, words, monkeypatch):
