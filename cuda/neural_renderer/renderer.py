@@ -67,7 +67,7 @@ class Renderer(torch.nn.Module):
     light_direction : towards the light, in world space, not normalised.
     edge_depth : the depth of a pixel on an edge, with anti_aliasing. 'mixed' averages all four samples, of which those
         that miss the object count as `far`, as the original does: neither the object's depth nor the ground's.
-        'covered' averages the samples that hit, so that every depth below `far` is an object's. It costs a second drawing.
+        'covered' averages the samples that hit, so that every depth below `far` is an object's; it draws a second time.
 
     All are attributes of the same name and may be set later. `eye` is (3,) or (B, 3). The attributes K, R, t and
     dist_coeffs are tensors; arrays are copied to tensors on the CPU, and drawing moves them to the device of the

@@ -14,7 +14,7 @@ def warn_if_blank(vertices, faces, face_index, near, far, fill_back):
 
 
 def warn_if_unseen(vertices, faces, face_index, near, far, fill_back):
-    """Warn of a zero gradient in the same way, also if there are no faces; not if `warn_if_blank` has told the cause."""
+    """Warn of a zero gradient in the same way, also if there are no faces, but not if `warn_if_blank` has."""
     if _blank(face_index):
         _warn(_cause(vertices, faces, near, far, fill_back), ", so the gradient of the rendering is zero")
 
