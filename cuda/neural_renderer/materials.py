@@ -151,7 +151,8 @@ def materials_of(geometry, root=None, missing=None, library=None):
     list of `Material`, and (F,) int64 indices into it, -1 where a face has none.
     """
     root = os.path.dirname(geometry.filename) or "." if root is None else root
-    there, empty = {} if library is None else read_mtl(library), None
+    there = {} if library is None else read_mtl(library)
+    empty = None if there else library
     for name in geometry.libraries if library is None else ():
         for part in _libraries(name, geometry.filename):
             try:

@@ -62,8 +62,7 @@ class Renderer(torch.nn.Module):
     colours of vertices. One mesh (B = 1) may have C cameras, which draw C images. Meshes of different sizes are lists
     of (V_i, 3), (F_i, 3) and (F_i, T, T, T, 3) or (V_i, 3); `unpack` makes these lists from packed meshes. A face with
     a corner that is NaN or infinite is not drawn, and the gradient of such a corner is 0. Faces that reach behind the
-    eye are clipped at `near`, except with
-    perspective=False, where there is no eye.
+    eye are clipped at `near`, except with perspective=False, where there is no eye.
 
     Parameters
     ----------
