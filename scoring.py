@@ -67,15 +67,16 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     `self_intersecting` (share of the faces that cross others, of one prediction per object). If any class has points,
     also the figures in `surfaces.NAMES`, means over all views; `<name>_wrong_object` (each prediction against one other
     object of its class, up to 20 of them in turn); and `mean_shape_<name>` (the surface of the mean grid). For a
-    model with colours, also `colours.FIGURES`.
+    model with colours, also `colours.FIGURES`; without `full`, `colours.WHILE_TRAINING` of one shape of each object.
     """
+    names_of_colours = () if model.texture is None else colours.FIGURES if full else colours.WHILE_TRAINING
     coloured = full and model.texture is not None
     points = points or [None] * len(data.class_ids)
     result = {key: {} for key in ("iou", "mmd", "inside_out", "code_spread") + (
         ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled", "own_view", "new_view", "pose_probe",
          "pose_degrees", "pose_chance", "self_intersecting") if full else ()) + (
         tuple(key for key, _ in SURFACES) if any(p is not None for p in points) else ()) + (
-        colours.FIGURES if coloured else ())}
+        names_of_colours)}
     done = 0
     for c, class_id in enumerate(data.class_ids):
         numbers = data.images_of_class(c)
@@ -84,7 +85,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         truth = data.voxels(objects).to(model.device)
         # One row per object, so that sums have the same order whichever process measured which object.
         figures = torch.zeros(len(objects), 16, dtype=torch.float64, device=model.device)
-        of_colours = torch.zeros(len(objects), len(colours.FIGURES), dtype=torch.float64, device=model.device)
+        of_colours = torch.zeros(len(objects), len(names_of_colours), dtype=torch.float64, device=model.device)
         nearest = colours.Nearest(train, train.images_of_class(c)) if coloured else None
         codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
         true = points[c] is not None and surfaces.Surfaces(points[c], model.device)
@@ -105,18 +106,21 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
                 size = batch.silhouettes.shape[-1]
                 turns = torch.Generator().manual_seed(seed * 1000003 + first)  # the same in every process
                 every = 1 if full else views
+                # One view of each object, another for each.
+                one = torch.arange(count) * views + (first + torch.arange(count)) % views
                 figures[here, 3:5] = measures.inside_out(data, shapes[::every], faces, batch.cameras[::every], size,
                                                          prediction.outward, turns).view(count, -1, 2).sum(1)
                 if full:
                     others = measures.other_images(count, views, turns)
                     seen = measures.seen_views(data, data.renderer(size), shapes, faces, batch, others)
                     figures[here, 5:7] = seen.view(count, -1, 2).mean(1)
-                    every_view = torch.arange(count, device=shapes.device)
-                    one = shapes.view(count, views, *shapes.shape[1:])[every_view, (first + every_view) % views]
-                    figures[here, 7] = self_intersecting(one, faces)
+                    figures[here, 7] = self_intersecting(shapes[one], faces)
                 if coloured:
                     seen = colours.seen_colours(model, data, prediction, batch, others, nearest)
                     of_colours[here] = seen.view(count, views, -1).mean(1)
+                elif names_of_colours:
+                    opposite = None if views < 2 else one - one % views + (one + views // 2) % views
+                    of_colours[here] = colours.psnr_of_shapes(model, data, prediction, batch, one, opposite)
                 if true:
                     figures[here, 8:] = _surface_figures(true, shapes, faces, np.arange(first, first + count), seed)
             done += len(numbers[places])
@@ -129,14 +133,14 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
         codes, poses, shown = codes[:mmd_codes], poses[:mmd_codes], shown[:mmd_codes]
         bins = shared_bins(poses, shown, data.num_poses)
         result["iou"][class_id] = mean[0]
+        if names_of_colours:
+            for key, column in zip(names_of_colours, distributed.filled_in(of_colours).T.tolist(), strict=True):
+                result[key][class_id] = sum(column) / len(objects)
         result["mmd"][class_id] = pose_mmd(codes, poses, bins)[1]
         if full:
             result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:3]
             for key, value in zip(("own_view", "new_view", "self_intersecting"), mean[5:8]):
                 result[key][class_id] = value
-            if coloured:
-                for key, column in zip(colours.FIGURES, distributed.filled_in(of_colours).T.tolist(), strict=True):
-                    result[key][class_id] = sum(column) / len(objects)
             probe = measures.pose_probe(codes.to(model.device), poses, shown, data.pose_angle, seed)
             result["pose_probe"][class_id], result["pose_degrees"][class_id] = probe["accuracy"], probe["degrees"]
             result["pose_chance"][class_id] = probe["chance"]
