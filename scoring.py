@@ -10,6 +10,7 @@ from engine.arguments import integer
 from engine.monitor import Progress
 from errors import InputError
 from inference import label
+from losses import priors
 from making.grids import surface
 from metrics import colours, mean_shape, measures, pairwise_iou, pose_mmd, shared_bins, surfaces, voxel_iou
 from metrics.crossings import self_intersecting
@@ -41,13 +42,14 @@ UNDEFINED = {"iou_wrong_object": "there is one object", "view_agreement": "each 
                 for key, _ in SURFACES}}
 
 
-def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=None, mmd_codes=None,
+def score(model, data, objects_at_once=None, full=False, mean_grids=None, progress=None, mmd_codes=None,
           seed=0, points=None, train=None):
     """Measure a model on every view of every object of a split.
 
     Parameters
     ----------
     data : a dataset whose objects have all their views.
+    objects_at_once : default 8, on a GPU 32. The figures do not depend on it.
     full : also compute the controls (below). The validation during training does not.
     mean_grids : {class_id: (n, n, n) bool}, with `full`: mean shapes of the training set.
     mmd_codes : int. MMD is computed from the first `mmd_codes` codes of a class, in the order of objects; None: all.
@@ -70,6 +72,7 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
     model with colours, also `colours.FIGURES`; without `full`, `colours.WHILE_TRAINING` of one shape of each object.
     """
     names_of_colours = () if model.texture is None else colours.FIGURES if full else colours.WHILE_TRAINING
+    objects_at_once = objects_at_once or (8 if model.device.type == "cpu" else 32)
     coloured = full and model.texture is not None
     points = points or [None] * len(data.class_ids)
     result = {key: {} for key in ("iou", "mmd", "inside_out", "code_spread") + (
@@ -104,14 +107,13 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
                 here = slice(first, first + len(batch.images) // views)
                 shapes, faces, count = prediction.vertices, prediction.faces, here.stop - here.start
                 size = batch.silhouettes.shape[-1]
-                turns = torch.Generator().manual_seed(seed * 1000003 + first)  # the same in every process
                 every = 1 if full else views
                 # One view of each object, another for each.
                 one = torch.arange(count) * views + (first + torch.arange(count)) % views
+                rotations, others = _random_views(range(first, here.stop), views, every, seed)
                 figures[here, 3:5] = measures.inside_out(data, shapes[::every], faces, batch.cameras[::every], size,
-                                                         prediction.outward, turns).view(count, -1, 2).sum(1)
+                                                         prediction.outward, rotations).view(count, -1, 2).sum(1)
                 if full:
-                    others = measures.other_images(count, views, turns)
                     seen = measures.seen_views(data, data.renderer(size), shapes, faces, batch, others)
                     figures[here, 5:7] = seen.view(count, -1, 2).mean(1)
                     figures[here, 7] = self_intersecting(shapes[one], faces)
@@ -154,6 +156,18 @@ def score(model, data, objects_at_once=8, full=False, mean_grids=None, progress=
             for (key, _), value in zip(SURFACES, sum(values, ())):
                 result[key][class_id] = value
     return result
+
+
+def _random_views(objects, views, every, seed):
+    """Random rotations of every `every`-th of the shapes of these objects, and `measures.other_images` of all. Those of
+    an object depend only on the seed and its number."""
+    rotations, others = [], []
+    for place, number in enumerate(objects):
+        generator = torch.Generator().manual_seed(seed * 1000003 + number)
+        rotations.append(priors.random_rotations(len(range(0, views, every)), generator))
+        if views > 1:
+            others.append(place * views + measures.other_images(1, views, generator))
+    return torch.cat(rotations), torch.cat(others) if others else None
 
 
 def _surface_figures(true, vertices, faces, objects, seed):

@@ -176,9 +176,9 @@ class Trainer:
         return step
 
     def _paint(self, step, colours):
-        """Draw the shapes of a step in their colours (B, P, 3). It takes a second pass: one that draws colours and
-        silhouettes together would also find what the colours pull at the vertices, which without --texture_to_shape
-        nobody asks for and which takes longer than the pass."""
+        """Draw the shapes of a step in their colours (B, P, 3), in a pass of their own. One pass for colours and
+        silhouettes would also compute the gradient of the colours by the vertices, which is needed only with
+        --texture_to_shape and takes longer than the second pass."""
         surface = step.surface = self.model.texture
         step.colours = colours
         vertices = step.vertices if self.options.texture_to_shape else step.vertices.detach()

@@ -1,4 +1,4 @@
-"""Colours of surfaces: how they look under the light of the pictures, and the losses that they learn from.
+"""Colours of surfaces: drawing them under the light of the pictures, and the losses that train them.
 
 B = batch, V = vertices, F = faces, P = points with colours (`models.Lattice`), S = side of the pictures.
 """
@@ -11,18 +11,18 @@ from errors import InputError
 from neural_renderer.ops import rasterize
 
 
-GREY = 2 / 255  # a channel that is no brighter is black; channels that differ by no more show no colour
+GREY = 2 / 255  # a channel up to this is black; channels that differ by at most this are grey
 
 
 def light_on(vertices, faces, light, mirrors=True):
     """Light (B, F, 2, 3) on fronts and backs of faces, as the rasteriser takes it: ambient + directional max(0, n . d),
     n being the unit normal of the side that is seen, d the direction towards the light.
 
-    It is `neural_renderer.lighting.face_light` of white light, whose normals are those of a mirroring camera, in a
-    layout that takes a third of the time.
+    It is `neural_renderer.lighting.face_light` of white light for cameras that mirror, but with its arrays
+    in an order that takes a third of the time.
 
     vertices : (B, V, 3), renderer's frame. faces : (F, 3). light : (5,) ambient, directional, direction.
-    mirrors : whether the dataset's cameras mirror; seen by others, outsides face the other way.
+    mirrors : whether the dataset's cameras mirror; for cameras that do not, the normals are reversed.
     """
     v = vertices.permute(1, 2, 0).contiguous()  # (V, 3, B): picking a vertex then copies one contiguous run
     a, b, c = (v[faces[:, k]] for k in range(3))
@@ -45,7 +45,7 @@ def paint(dataset, vertices, faces, textures, cameras, size, light):
 
 def given_colours(images, silhouettes):
     """Colours times coverage (B, 3, S, S) of images (B, C, H, W), at the size of their silhouettes (B, S, S). Images on
-    black have that already; of others what is around the object is taken away."""
+    black are already like this; from others the background is removed."""
     colours, around = images[:, :3], (silhouettes == 0)[:, None]
     if colours.shape[-1] != silhouettes.shape[-1]:
         colours = interpolate(colours, size=silhouettes.shape[-2:], mode="bilinear", antialias=True)
@@ -54,12 +54,14 @@ def given_colours(images, silhouettes):
 
 
 def colour_loss(painted, rendered, given, silhouettes):
-    """L1 between the drawn and the given colours inside both silhouettes (Kanazawa et al. 2018 compare there, too),
-    mean over channels, over the pixels that both cover, and over the batch; 0 where they share none.
+    """L1 between the drawn and the given colours inside both silhouettes, as in Kanazawa et al. 2018: mean over
+    channels, over the pixels that both cover, and over the batch; 0 for an image where they share no pixel.
 
-    painted, given : (B, 3, S, S), colours times coverage. rendered, silhouettes : (B, S, S) the coverages, a and t. As
-    |t a c - a t c'| = a t |c - c'|, no picture has to be divided by its coverage. The coverages are weights only: the
-    shape does not gain by covering less.
+    painted, given : (B, 3, S, S), colours times coverage.
+    rendered, silhouettes : (B, S, S), the coverages a and t. They are only weights, without gradient, so the shape
+        cannot lower the loss by covering less.
+
+    No picture is divided by its coverage, because |t a c - a t c'| = a t |c - c'|.
     """
     a, t = rendered.detach()[:, None], silhouettes[:, None]
     difference = (t * painted - a * given).abs().mean(1).sum((1, 2))
@@ -82,16 +84,16 @@ def variation_of_step(step):
     return variation_loss(step.colours, step.surface.neighbours)
 
 
-# ---- where colours begin ------------------------------------------------------------------------------
+# ---- initial colours  ------------------------------------------------------------------------------
 
-SEEN = 4096        # training images, evenly spread, that tell the mean colour
+SEEN = 4096        # training images, evenly spread, for the mean colour
 MIRROR_FIT = 0.75  # how alike the mean grid and its mirror image must be
 
 
 def begin(model, options, data, say=print):
-    """Let the `models.TextureDecoder` of an `inference.Model` begin with the mean colour of the training split's
-    surfaces: that inside the silhouettes, over the mean light on the template from the same cameras. With
-    --texture_mirror its halves share their colours."""
+    """Initialise the `models.TextureDecoder` of an `inference.Model` with the mean colour of the training split's
+    surfaces: the mean colour inside the silhouettes, divided by the mean light on the template from the same cameras.
+    With --texture_mirror both halves of the template share their colours."""
     light = None if data.light is None else torch.tensor(data.light, dtype=torch.float32)
     numbers = torch.linspace(0, len(data) - 1, min(len(data), SEEN)).long()
     mean, brightest, most_colourful = inside_silhouettes(data, numbers)
@@ -111,8 +113,8 @@ def begin(model, options, data, say=print):
 
 
 def inside_silhouettes(data, numbers):
-    """Of training images with these numbers: mean colour (3,) inside their silhouettes, the highest value of a channel,
-    and the largest difference between channels of a pixel."""
+    """(mean colour (3,) inside the silhouettes, highest value of a channel, largest difference between the channels of
+    a pixel) of the training images with these numbers."""
     total, covered, brightest, most_colourful = torch.zeros(3, dtype=torch.float64), 0.0, 0.0, 0.0
     for part in numbers.split(256):
         batch = data.gather(part.numpy())
@@ -125,7 +127,7 @@ def inside_silhouettes(data, numbers):
 
 
 def mean_light(model, cameras, light, size=32):
-    """Mean light, a number, on what cameras (B, ...) see of the template as the decoder halves it."""
+    """The mean light on the surface of the template that cameras (B, ...) see; a number."""
     vertices = (0.5 * model.decoder.template.cpu()).expand(len(cameras), -1, -1)
     white = torch.ones(1, 1, 1, 1, 1, 3).expand(len(cameras), len(model.faces), -1, -1, -1, -1)
     lit, full = (paint(model.dataset, vertices, model.faces.cpu(), white, cameras, size, some).sum()
@@ -135,8 +137,8 @@ def mean_light(model, cameras, light, size=32):
 
 def mirror_axis(data, say=print):
     """0 or 2: the coordinate of the renderer's frame, x or z, in which the objects of a training split are symmetric.
-    The dataset tells it; or it is the one in which the mean of the training grids is most like its mirror image, by the
-    sum of min over the sum of max of the two."""
+    If the dataset does not tell it, the program compares the mean of the training grids with its mirror image (sum of
+    min over sum of max) and takes the axis where they are most alike."""
     if data.mirror_axis is not None:
         return data.mirror_axis
     total = sum(data.mesh_axes(data.voxels(part.numpy())).sum(0, dtype=torch.float64)

@@ -25,8 +25,8 @@ def ssim(drawn, given, inside):
     """(B,) structural similarity (Wang et al. 2004: Gaussian of 1.5 pixels and 11 taps, K 0.01 and 0.03), mean of its
     map over pixels inside and channels.
 
-    Both pictures are black outside, whatever is drawn there. It is scikit-image's structural_similarity with
-    gaussian_weights and without use_sample_covariance, of a whole batch in one call.
+    Pixels outside count as black in both pictures. The result is that of scikit-image's structural_similarity with
+    gaussian_weights and without use_sample_covariance, for a whole batch in one call.
     """
     mask = inside[:, None].double()
     x, y = drawn.double() * mask, given.double() * mask
@@ -49,8 +49,8 @@ def _blurred(pictures, sigma=1.5, radius=5):
 
 
 def one_colour(painted_white, rendered, given, silhouettes):
-    """(B, 3) in [0, 1]: the colour that, all over a shape, has the mean of the picture inside both silhouettes; inside
-    the picture's alone where they share nothing.
+    """(B, 3) in [0, 1]: for each shape the one colour whose drawing has the mean of the picture inside both
+    silhouettes, or inside the picture's silhouette alone if they share no pixel.
 
     painted_white : (B, 3, S, S), the shape in white under the light. rendered, silhouettes : (B, S, S).
     """
@@ -60,8 +60,8 @@ def one_colour(painted_white, rendered, given, silhouettes):
 
 
 class Nearest:
-    """Training images of a class, to find the one that is most like another image: by squared distance of RGB(A), at 16
-    x 16 pixels, among those of its pose bin, or among all where the bin has none."""
+    """Finds the training image of a class that is most like another image: the smallest squared distance of RGB(A) at
+    16 x 16 pixels, among the images of the same pose bin, or among all if the bin has none."""
 
     def __init__(self, data, numbers, at_once=1024):
         """data : a training split. numbers : (M,) of the images."""
@@ -70,7 +70,7 @@ class Nearest:
         self.small = torch.cat([_small(data.gather(part.numpy()).images) for part in self.numbers.split(at_once)])
 
     def images(self, images, poses):
-        """Training images (B, C, H, W) like those (B, C, H, W) of pose bins (B,)."""
+        """The nearest training images (B, C, H, W) of images (B, C, H, W) with pose bins (B,)."""
         wanted, found = _small(images.cpu()), torch.empty(len(images), dtype=torch.int64)
         for pose in poses.unique().cpu():
             mine, there = (poses.cpu() == pose).nonzero()[:, 0], (self.poses == pose).nonzero()[:, 0]
@@ -105,11 +105,12 @@ def psnr_of_shapes(model, data, prediction, batch, numbers, others):
 
 
 def seen_colours(model, data, prediction, batch, others, nearest):
-    """(B, 12) float64: FIGURES of the shapes in their colours, from the views of their images and of others, inside the
-    silhouettes of these; and of two controls, the same shapes in one colour (`one_colour` of the image's own view) and
-    in the colours that the model gives the nearest training image.
+    """(B, 12) float64: FIGURES of the shapes in their colours, inside the real silhouettes, from the view of their own
+    image and of another one; and the same of two controls: the shapes in one colour (`one_colour` of the own view),
+    and in the colours that the model predicts for the nearest training image.
 
-    others : (B,) numbers within the batch, of images of the same objects; None where there are none: NaN.
+    others : (B,) the other images: numbers within the batch, of the same objects. If None, the figures of new views
+        are NaN.
     """
     light = _light(model, data)
     vertices, faces, size = prediction.vertices, prediction.faces, batch.silhouettes.shape[-1]

@@ -7,15 +7,14 @@ from torch import nn
 from losses import priors
 
 
-def inside_out(dataset, vertices, faces, cameras, image_size, outward=1, generator=None):
-    """(B, 2): the number of pixels whose nearest face shows its back, and the number of pixels that show any face. Each
-    shape is seen from one random direction, uniform over all. The ratio is 0 for a closed shape that is nowhere
-    inside out.
+def inside_out(dataset, vertices, faces, cameras, image_size, outward, rotations):
+    """(B, 2): the number of pixels whose nearest face shows its back, and the number of pixels that show any face, of
+    rotated shapes. The ratio is 0 for a closed shape that is nowhere inside out.
 
-    vertices : (B, V, 3), in the renderer's frame. cameras : (B, ...), any cameras; the shapes are rotated.
-    outward : `priors.orientation` of the template. generator : random generator of the directions, on the CPU.
+    vertices : (B, V, 3), in the renderer's frame. cameras : (B, ...), any cameras.
+    outward : `priors.orientation` of the template. rotations : (B, 3, 3), such as `priors.random_rotations`.
     """
-    turned = vertices @ priors.random_rotations(len(vertices), generator).to(vertices)
+    turned = vertices @ rotations.to(vertices)
     fronts, backs = priors.fronts_and_backs(dataset.for_pictures(turned, cameras), faces, image_size,
                                             dataset.mirrors != (outward < 0))
     drawn = torch.minimum(fronts, backs) < 100

@@ -1,23 +1,24 @@
-"""The light that pictures were made in, where the dataset's files tell it."""
+"""Read the light of a dataset's pictures from its files."""
 import math
 import os
 
 from engine import strict_json
 from errors import InputError
 
-DESCRIPTION = "dataset.json"  # of datasets that this program made
-# Of those it made: towards the light, renderer's frame: above, a little right and in front.
+DESCRIPTION = "dataset.json"  # in datasets that this program made
+# Their default light; the direction is towards the light, in the renderer's frame: above, a little right and in front.
 AMBIENT, DIRECTIONAL, DIRECTION = 0.5, 0.5, (0.35, 0.85, -0.4)
 
 
 def read_light(data_dir, dataset):
-    """(ambient, directional, x, y, z), or None where no light is told that all pictures share: they show the colour of
-    a surface times ambient + directional max(0, n . (x, y, z)), n being the unit normal of the side that is seen, in
-    the renderer's frame.
+    """(ambient, directional, x, y, z), or None if the files do not tell one light for all pictures.
 
-    It is the entry "light" of dataset.json. Sets that older versions made lack it and have that of `DIRECTION`;
-    pictures of cameras that do not mirror were lit from the other side. A light that stands still for the viewer turns
-    in the renderer's frame, and one that is drawn at random for each picture is not shared: both are None.
+    The pictures show the colour of a surface times ambient + directional max(0, n . (x, y, z)); n is the unit normal
+    of the visible side, in the renderer's frame.
+
+    The light is the entry "light" of dataset.json. Sets of older versions lack the entry; their light was that of
+    `DIRECTION`, and the opposite one for cameras that do not mirror. The result is None for a light that is random for
+    each picture, and for one that stands still for the viewer, since it turns in the renderer's frame.
     """
     path = os.path.join(data_dir, DESCRIPTION)
     try:

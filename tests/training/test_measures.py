@@ -6,6 +6,7 @@ import torch
 from datasets import CVPR18, DATASETS
 from models import icosphere
 from readers.base import Batch
+from scoring import _random_views
 
 
 def seeded(seed=0):
@@ -20,7 +21,8 @@ def test_inside_out_of_spheres(name, inward):
     faces = faces.flip(1) if inward else faces
     outward = priors.orientation(vertices, faces)
     shapes = torch.stack([.4 * vertices, -.4 * vertices, .2 * vertices])  # negated: inside out
-    found = measures.inside_out(dataset, shapes, faces, dataset.turntable(3), 32, outward, seeded())
+    found = measures.inside_out(dataset, shapes, faces, dataset.turntable(3), 32, outward,
+                                priors.random_rotations(3, seeded()))
     assert found[0, 0] == 0 and found[2, 0] == 0 and found[1, 0] == found[1, 1] > 100
     assert found[0, 1] > 3 * found[2, 1] > 0
 
@@ -30,7 +32,8 @@ def test_inside_out_of_a_part():
     vertices, faces = icosphere(1)
     two = torch.cat([.25 * vertices + torch.tensor([.3, 0, 0]), -.25 * vertices - torch.tensor([.3, 0, 0])])
     both = torch.cat([faces, faces + len(vertices)])
-    found = measures.inside_out(CVPR18, two.expand(64, -1, -1), both, torch.zeros(64, dtype=torch.int64), 64, 1, seeded())
+    found = measures.inside_out(CVPR18, two.expand(64, -1, -1), both, torch.zeros(64, dtype=torch.int64), 64, 1,
+                                priors.random_rotations(64, seeded()))
     assert float(found[:, 0].sum() / found[:, 1].sum()) == pytest.approx(.5, abs=.05)
 
 
@@ -126,3 +129,15 @@ def test_red_is_where_the_inside_shows():
     inner = torch.nn.functional.avg_pool2d(drawn.float()[None], 3, 1, 1)[0] > .999  # not the rim
     assert inner.sum() > 50 and (shown[1, 0][inner] > 2 * shown[1, 1][inner]).all()
     assert torch.equal(draw_backs(CVPR18, shapes, faces, cameras, 32, -1)[1], plain[1])
+
+
+def test_random_views_of_an_object_do_not_depend_on_the_batch():
+    rotations, others = _random_views(range(3, 8), 4, 2, seed=1)
+    assert rotations.shape == (10, 3, 3) and sorted(set((others // 4).tolist())) == [0, 1, 2, 3, 4]
+    assert (others != torch.arange(20)).all()
+    for place, number in enumerate(range(3, 8)):
+        alone, other = _random_views([number], 4, 2, seed=1)
+        assert torch.equal(alone, rotations[2 * place:2 * place + 2])
+        assert torch.equal(other, others[4 * place:4 * place + 4] - 4 * place)
+    assert _random_views(range(2), 1, 1, seed=0)[1] is None
+    assert not torch.equal(rotations, _random_views(range(3, 8), 4, 2, seed=2)[0])
