@@ -353,12 +353,13 @@ def _floor(result):
     return max(0, min(values) - .15)
 
 
-def pictures(args, rows):
-    """As the paper opens: for each class input, arms from new views and truth, of seed 0 where weights are at hand."""
+def pictures(args, kept):
+    """For each class the input, the arms from new views and the truth: finished runs of seed 0 with their weights."""
     for setting in args.settings:
         for c in args.classes:
             runs = [Run(setting, arm, c, 0, args) for arm in ("AE", "featGAN", "best", "pairs2+pressure")]
-            folders = [run.folder for run in runs if os.path.exists(os.path.join(run.folder, "best.pt"))]
+            folders = [run.folder for run in runs
+                       if kept.has(run) and os.path.exists(os.path.join(run.folder, "best.pt"))]
             if len(folders) > 1:
                 subprocess.call([sys.executable, SCRIPT, "--mode=compare", "--eval_flag=best", "--split=test", "--runs",
                                  *folders, f"--sample_dir={os.path.join(args.runs, f'compare-{setting}-{c}')}"])
@@ -377,7 +378,7 @@ def collect(args, kept):
     with open(os.path.join(RESULTS, "claim.md"), "w") as out:
         out.write(table(settings))
     draw(settings, os.path.join(RESULTS, "claim.png"))
-    pictures(args, kept.rows)
+    pictures(args, kept)
     print(table(settings))
     return None
 

@@ -156,7 +156,7 @@ __global__ void note_samples(RasterizeScene s, RasterizeInputs<T> in, RasterizeC
   const int64_t squares = static_cast<int64_t>(bits.row_words) * bits.column_words, all = s.B * squares;
   for (int64_t i = blockIdx.x; i < all; i += gridDim.x) {
     const int64_t b = i / squares;
-    const int across = static_cast<int>(i % squares % bits.row_words), up = static_cast<int>(i % squares / bits.row_words);
+    const int place = static_cast<int>(i % squares), across = place % bits.row_words, up = place / bits.row_words;
     const Member<T> m(s, in, b);
     const Rule<T> rule{SampleView<T>(m, grad)};
     const int x = 32 * across + lane, y = 32 * up + kRows * part, count = min(kRows, m.sH - y);
@@ -270,7 +270,8 @@ struct EdgesToPull {
       const double(*along)[kThreads] = axis == 0 ? x : y;
       const int low = first_in(min3(along[0][f], along[1][f], along[2][f]), edge.length);
       const int high = last_in(max3(along[0][f], along[1][f], along[2][f]), edge.length);
-      if (low <= its_inside && its_inside <= high) inward_count = (direction > 0 ? its_inside - low : high - its_inside) + 1;
+      if (low <= its_inside && its_inside <= high)
+        inward_count = (direction > 0 ? its_inside - low : high - its_inside) + 1;
     }
     at[mine] = its_at, lever_a[mine] = edge.lever_a(its_line);
     line[mine] = its_line, inside[mine] = its_inside, outside[mine] = its_outside, outward[mine] = outward_count;
@@ -367,6 +368,7 @@ __device__ __attribute__((noinline)) void pull_clipped(EdgesToPull& block, const
   }
 }
 
+// 10 blocks as in draw_faces().
 template <class T, template <class> class Rule>
 __global__ void __launch_bounds__(kThreads, 10)
     pull_edges(const __grid_constant__ RasterizeScene s, const __grid_constant__ RasterizeInputs<T> in,
