@@ -3,7 +3,7 @@ import os
 import warnings
 
 try:
-    from . import _kernels
+    from . import _kernels  # type: ignore[attr-defined]
     _import_error = None
 except ImportError as error:
     _kernels, _import_error = None, error
@@ -29,7 +29,7 @@ def default(package, kernels, why, stacklevel=3):
     return name or ("reference" if kernels is None else "compiled")
 
 
-def get_backend():
+def get_backend() -> str:
     """Name of the kernels in use: 'compiled' or 'reference'.
 
     `set_backend` comes first, then the environment variable NR_BACKEND. If neither is set, the name is
@@ -41,7 +41,7 @@ def get_backend():
     return _choice
 
 
-def set_backend(name):
+def set_backend(name: str | None) -> None:
     """Use the kernels `name`: 'compiled' or 'reference'. None makes `get_backend` choose again."""
     global _choice
     if name not in ("compiled", "reference", None):

@@ -1,10 +1,12 @@
 """Batches of meshes of different sizes, as lists or packed into one tensor."""
+
 import torch
 
-from .checks import check_mesh, check_vertices, describe, indices_are_right, integers
+from .checks import ArrayLike, check_mesh, check_vertices, describe, indices_are_right, integers
 
 
-def unpack(vertices, faces, vertex_offsets, face_offsets, textures=None):
+def unpack(vertices: torch.Tensor, faces: torch.Tensor, vertex_offsets: ArrayLike, face_offsets: ArrayLike,
+           textures: torch.Tensor | None = None) -> tuple[list[torch.Tensor], ...]:
     """Split packed meshes into the lists that `Renderer` takes.
 
     Parameters

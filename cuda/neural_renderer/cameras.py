@@ -4,15 +4,18 @@ Convention
 ----------
 World: y up. Camera: x right, y up, z forward (depth grows away from the eye). Because x = up x z,
 these cameras mirror a right-handed scene: seen through them, a right-handed mesh looks like its
-mirror image. Angles are in degrees unless said otherwise. Vertices are (B, V, 3).
+mirror image. Angles are in degrees unless said otherwise. Vertices are (B, V, 3). Cameras are one for all meshes or
+one for each; one mesh (1, V, 3) may also have C cameras, and the result is then (C, V, 3).
 """
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .checks import check_vertices, numbers, real, scalars, vectors
+from .checks import ArrayLike, check_vertices, numbers, one_batch, real, scalars, vectors
 
 
 def _like(given):
@@ -21,7 +24,8 @@ def _like(given):
     return next(floats, torch.zeros((), dtype=torch.float64))
 
 
-def get_points_from_angles(distance, elevation, azimuth, degrees=True):
+def get_points_from_angles(distance: float | ArrayLike, elevation: float | ArrayLike, azimuth: float | ArrayLike,
+                           degrees: bool = True) -> tuple[float, float, float] | torch.Tensor:
     """Eye positions around the origin: (d cos e sin a, d sin e, -d cos e cos a).
 
     Azimuth 0 lies on -z, 90 degrees on +x; elevation 90 degrees on +y.
@@ -48,7 +52,8 @@ def get_points_from_angles(distance, elevation, azimuth, degrees=True):
             -distance * math.cos(elevation) * math.cos(azimuth))
 
 
-def look_at(vertices, eye, at=(0, 0, 0), up=(0, 1, 0)):
+def look_at(vertices: torch.Tensor, eye: ArrayLike, at: ArrayLike = (0, 0, 0),
+            up: ArrayLike = (0, 1, 0)) -> torch.Tensor:
     """Camera coordinates of vertices for a camera at `eye` that looks at the point `at`.
 
     With z = unit(at - eye), x = unit(up x z), y = unit(z x x) as the rows of R, the result is
@@ -56,16 +61,20 @@ def look_at(vertices, eye, at=(0, 0, 0), up=(0, 1, 0)):
     straight down or up, up x z is zero; x is then its limit for an eye at azimuth 0.
     """
     check_vertices(vertices)
-    eye, at, up = (vectors(n, v, vertices) for n, v in (("eye", eye), ("at", at), ("up", up)))
+    eye, at, up = (vectors(n, v, vertices, cameras=True) for n, v in (("eye", eye), ("at", at), ("up", up)))
+    one_batch(eye=eye, at=at, up=up)
     return _rotate(vertices, eye, at - eye, up)
 
 
-def look(vertices, eye, direction=(0, 1, 0), up=None):
+def look(vertices: torch.Tensor, eye: ArrayLike, direction: ArrayLike = (0, 1, 0),
+         up: ArrayLike | None = None) -> torch.Tensor:
     """As `look_at`, for a camera at `eye` that looks along `direction`. `up=None` means (0, 1, 0)."""
     check_vertices(vertices)
-    direction = vectors("direction", direction, vertices)
-    up = vectors("up", (0, 1, 0) if up is None else up, vertices)
-    return _rotate(vertices, vectors("eye", eye, vertices), direction, up)
+    up = (0, 1, 0) if up is None else up
+    eye, direction, up = (vectors(n, v, vertices, cameras=True)
+                          for n, v in (("eye", eye), ("direction", direction), ("up", up)))
+    one_batch(eye=eye, direction=direction, up=up)
+    return _rotate(vertices, eye, direction, up)
 
 
 def _rotate(vertices, eye, forward, up):
@@ -88,26 +97,28 @@ def _behind(z):
     return torch.where((z <= 0) & (z > -1e-6), -1e-6, z)
 
 
-def perspective(vertices, angle=30.0):
+def perspective(vertices: torch.Tensor, angle: float | ArrayLike = 30.0) -> torch.Tensor:
     """x / (z tan angle), y / (z tan angle), z: `angle`, a number or (B,), is HALF the field of view in degrees.
 
     Vertices behind the eye (z <= 0) come out mirrored through the centre: the rasteriser expects this when it clips
     faces that reach behind the eye. z in (-1e-6, 0] becomes -1e-6.
     """
     check_vertices(vertices)
-    angle = scalars("angle", angle, vertices, 1)
+    angle = scalars("angle", angle, vertices, 1, cameras=True)
     width = torch.tan(torch.deg2rad(angle)) if isinstance(angle, torch.Tensor) else math.tan(math.radians(angle))
     z = _behind(vertices[:, :, 2])
-    return torch.stack([vertices[:, :, 0] / z / width, vertices[:, :, 1] / z / width, z], -1)
+    x, y = vertices[:, :, 0] / z / width, vertices[:, :, 1] / z / width
+    return torch.stack([x, y, z.expand_as(x)], -1)
 
 
-def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
+def projection(vertices: torch.Tensor, K: ArrayLike, R: ArrayLike, t: ArrayLike, dist_coeffs: ArrayLike | None,
+               orig_size: float | ArrayLike, eps: float = 1e-9) -> torch.Tensor:
     """OpenCV's camera: world to camera by R and t, distortion, K, then pixels to NDC.
 
     Parameters
     ----------
-    K, R : (B, 3, 3); t : (B, 1, 3) or (B, 3); dist_coeffs : (B, 5), k1 k2 p1 p2 k3, or None; B may be 1. Tensors,
-        arrays or lists.
+    K, R : (B, 3, 3); t : (B, 1, 3) or (B, 3); dist_coeffs : (B, 5), k1 k2 p1 p2 k3, or None; B may be 1, and any
+        number for one mesh. Tensors, arrays or lists.
     orig_size : size in pixels of the image that K is for, one number or (height, width). u and
         (orig_size - v) are scaled from [0, orig_size] to [-1, 1].
 
@@ -121,7 +132,7 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
         if name == "t" and value.dim() == 3 and value.shape[1] == 1:
             value = value[:, 0]
         value = value[None] if value.dim() == len(shape) else value
-        if value.shape[1:] != shape or value.shape[0] not in (1, vertices.shape[0]):
+        if value.shape[1:] != shape or value.shape[0] not in (1, vertices.shape[0]) and vertices.shape[0] != 1:
             raise ValueError(f"{name} must have shape ({vertices.shape[0]}, "
                              f"{', '.join(map(str, shape))}), got {tuple(value.shape)}")
         return value
@@ -129,7 +140,9 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
     if dist_coeffs is None:
         dist_coeffs = vertices.new_zeros(1, 5)
     K, R, t = camera("K", K, 3, 3), camera("R", R, 3, 3), camera("t", t, 3)
-    k1, k2, p1, p2, k3 = camera("dist_coeffs", dist_coeffs, 5)[:, None].unbind(-1)
+    distortion = camera("dist_coeffs", dist_coeffs, 5)
+    one_batch(K=K, R=R, t=t, dist_coeffs=distortion)
+    k1, k2, p1, p2, k3 = distortion[:, None].unbind(-1)
     x, y, z = (torch.matmul(vertices, R.transpose(1, 2)) + t[:, None]).unbind(-1)
     z = _behind(z)
     x, y = x / (z + eps), y / (z + eps)
@@ -139,14 +152,16 @@ def projection(vertices, K, R, t, dist_coeffs, orig_size, eps=1e-9):
     radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
     distorted = (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
                  y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y)
-    distorted = torch.stack([*(torch.where(front, *w) for w in zip(distorted, plain)), torch.ones_like(z)], -1)
+    x, y = (torch.where(front, *w) for w in zip(distorted, plain))
+    distorted = torch.stack([x, y, torch.ones_like(x)], -1)
     u, v, _ = torch.matmul(distorted, K.transpose(1, 2)).unbind(-1)
     height, width = _original_size(orig_size)
-    return torch.stack([2 * u / width - 1, 1 - 2 * v / height, z], -1)
+    return torch.stack([2 * u / width - 1, 1 - 2 * v / height, z.expand_as(u)], -1)
 
 
 def _original_size(size):
-    pair = tuple(size) if isinstance(size, (tuple, list)) or getattr(size, "shape", ()) else (size, size)
+    pair = tuple(size) if isinstance(size, (tuple, list)) or getattr(size, "shape", ()) else (size,)
+    pair = pair * 2 if len(pair) == 1 else pair
     try:
         height, width = (float(s) for s in pair)
     except (TypeError, ValueError):
@@ -156,7 +171,8 @@ def _original_size(size):
     return height, width
 
 
-def from_opencv(camera_matrix, rotation, translation, dist_coeffs=None, image_size=None):
+def from_opencv(camera_matrix: ArrayLike, rotation: ArrayLike, translation: ArrayLike,
+                dist_coeffs: ArrayLike | None = None, image_size: Sequence[float] | None = None) -> dict[str, Any]:
     """Arguments that make `Renderer` and its calls draw what an OpenCV camera sees.
 
     >>> renderer = nr.Renderer(image_size=(480, 640), **nr.from_opencv(K, rvec, tvec, dist, (480, 640)))
@@ -178,7 +194,7 @@ def from_opencv(camera_matrix, rotation, translation, dist_coeffs=None, image_si
     dict of K (B, 3, 3), R (B, 3, 3), t (B, 1, 3), dist_coeffs (B, 5) and orig_size; B may be 1. float64 if
     no argument is a tensor.
     """
-    if np.size(image_size) != 2:
+    if image_size is None or np.size(image_size) != 2:
         raise ValueError(f"image_size must be (height, width) of the calibrated images, got {image_size!r}")
     given = {"camera_matrix": camera_matrix, "rotation": rotation, "translation": translation,
              "dist_coeffs": np.zeros(5) if dist_coeffs is None else dist_coeffs}

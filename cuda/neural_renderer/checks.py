@@ -1,6 +1,14 @@
 """Checks of arguments. An error is one sentence that names the argument."""
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
 import torch
+
+# What parameters that `numbers` reads may be; their shapes stand in the docstrings.
+ArrayLike: TypeAlias = torch.Tensor | np.ndarray | Sequence[Any]
+
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def describe(value):
@@ -18,8 +26,10 @@ def check_vertices(vertices):
 
 
 def integers(faces, which=""):
-    """Convert faces of a float dtype to int64; ValueError unless all are whole numbers. Other faces are returned as
-    they are, for `check_faces` to check."""
+    """Convert faces of a float dtype to int64; ValueError unless all are whole numbers. Faces of uint16, uint32 and
+    uint64, for which torch has few operators, become int64 too. Others are returned as they are, for `check_faces`."""
+    if isinstance(faces, torch.Tensor) and faces.dtype in UNSIGNED:
+        return faces.long()
     if not isinstance(faces, torch.Tensor) or not faces.is_floating_point():
         return faces
     whole = faces.long()
@@ -75,6 +85,17 @@ def _state(faces, V):
     return (0 if faces.is_inference() else faces._version), V
 
 
+def unshared(faces):
+    """Triangles (B, F, 3, 3) as vertices (B, 3 F, 3) and faces (F, 3); ValueError for another shape."""
+    if not isinstance(faces, torch.Tensor) or faces.dim() != 4 or faces.shape[2:] != (3, 3) \
+            or not faces.is_floating_point():
+        raise ValueError(f"faces must be a float tensor of shape (B, F, 3, 3), got {describe(faces)}")
+    indices = torch.arange(3 * faces.shape[1], device=faces.device).reshape(-1, 3)
+    if not torch.compiler.is_compiling():
+        indices_are_right(indices, 3 * faces.shape[1])
+    return faces.flatten(1, 2), indices
+
+
 def check_mesh(which, vertices, faces, like=None):
     """Raise ValueError or IndexError unless vertices (V, 3) and faces (F, 3) form one mesh.
 
@@ -105,9 +126,18 @@ def numbers(name, value, like, what):
         if like.device.type != "cpu" and _plain(value):
             return _filled(value, like)
         value = np.asarray(value) if isinstance(value, (list, tuple)) else value
+        value = tensor_of(value) if isinstance(value, np.ndarray) else value
         return torch.as_tensor(value, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} must be {what}, got {describe(value)}") from None
+
+
+def tensor_of(array):
+    """A tensor with a copy of an array, also of one in reverse order or in the byte order of another machine, which
+    torch does not take."""
+    if torch.compiler.is_compiling():
+        return torch.as_tensor(array)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
 def _plain(value):
@@ -131,22 +161,33 @@ def real(name, value):
         raise ValueError(f"{name} must be a number, got {describe(value)}") from None
 
 
-def scalars(name, value, like, *ones):
-    """Return a number unchanged, and (B,) numbers as a (1 or B, *ones) tensor like the (B, ...) tensor `like`."""
+def scalars(name, value, like, *ones, cameras=False):
+    """Return a number unchanged, and (B,) numbers as a (1 or B, *ones) tensor like the (B, ...) tensor `like`. With
+    `cameras`, one mesh takes any number of them: see `vectors`."""
     if isinstance(value, (int, float)):
         return value  # a plain number needs no copy to the device
     value = numbers(name, value, like, "a number or (B,) numbers")
-    if value.dim() > 1 or value.numel() not in (1, like.shape[0]):
+    if value.dim() > 1 or value.numel() not in (1, like.shape[0]) and not (cameras and like.shape[0] == 1):
         raise ValueError(f"{name} must be a number or of shape ({like.shape[0]},), got {tuple(value.shape)}")
     return value.reshape(-1, *ones)
 
 
-def vectors(name, value, like):
-    """Convert (3,) or (B, 3) numbers to a (1 or B, 3) tensor like the (B, ...) tensor `like`."""
+def vectors(name, value, like, cameras=False):
+    """Convert (3,) or (B, 3) numbers to a (1 or B, 3) tensor like the (B, ...) tensor `like`. With `cameras`, a `like`
+    of one mesh takes (C, 3), for C cameras that see it."""
     value = numbers(name, value, like, "three numbers or a (B, 3) tensor")
     shape = tuple(value.shape)
     if value.dim() == 1:
         value = value[None]
-    if value.dim() != 2 or value.shape[1] != 3 or value.shape[0] not in (1, like.shape[0]):
+    if value.dim() != 2 or value.shape[1] != 3 or \
+            value.shape[0] not in (1, like.shape[0]) and not (cameras and like.shape[0] == 1):
         raise ValueError(f"{name} must have shape (3,) or ({like.shape[0]}, 3), got {shape}")
     return value
+
+
+def one_batch(**given):
+    """Raise ValueError unless the lengths of the tensors, apart from 1, are equal."""
+    several = {name: len(value) for name, value in given.items() if len(value) != 1}
+    if len(set(several.values())) > 1:
+        counts = ", ".join(f"{name} of {count}" for name, count in several.items())
+        raise ValueError(f"{counts}: all must be for the same number of cameras")

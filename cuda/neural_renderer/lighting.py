@@ -2,10 +2,10 @@
 import torch
 import torch.nn.functional as F
 
-from .checks import check_faces, check_vertices, describe, integers, numbers, scalars, vectors
+from .checks import ArrayLike, check_faces, check_vertices, describe, integers, numbers, scalars, vectors
 
 
-def vertices_to_faces(vertices, faces):
+def vertices_to_faces(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """Corner coordinates: (B, V, 3) and (B, F, 3) or (F, 3) indices to (B, F, 3, 3)."""
     check_vertices(vertices)
     faces = integers(faces)
@@ -34,7 +34,7 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     corners : (B, F, 3, 3) float
     intensity_ambient, intensity_directional : number or (B,)
     color_ambient, color_directional : (3,) or (B, 3)
-    direction : (3,), (B, 3), or (B, F, 3): one for each face
+    direction : (3,), (B, 3), or (B, F, 3), one for each face; B and F may be 1
 
     Returns
     -------
@@ -48,10 +48,11 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     color_ambient, color_directional = (
         vectors(name, value, corners)[:, None] for name, value in (
             ("light_color_ambient", color_ambient), ("light_color_directional", color_directional)))
-    if getattr(direction, "ndim", 0) == 3:
-        direction = numbers("light_direction", direction, corners, "three numbers or a (B, F, 3) tensor")
-        if direction.shape[0] not in (1, len(corners)) or direction.shape[1:] != (corners.shape[1], 3):
-            raise ValueError(f"light_direction must have shape (3,), (B, 3) or {(*corners.shape[:2], 3)}, got "
+    direction = numbers("light_direction", direction, corners, "three numbers or a (B, F, 3) tensor")
+    if direction.dim() == 3:
+        B, count = corners.shape[:2]
+        if direction.shape[0] not in (1, B) or direction.shape[1] not in (1, count) or direction.shape[2] != 3:
+            raise ValueError(f"light_direction must have shape (3,), ({B}, 3) or ({B}, {count}, 3), got "
                              f"{tuple(direction.shape)}")
     else:
         direction = vectors("light_direction", direction, corners)[:, None]
@@ -61,8 +62,9 @@ def face_light(corners, intensity_ambient=0.5, intensity_directional=0.5, color_
     return ambient * color_ambient[:, :, None] + directional * color_directional[:, :, None] * sides
 
 
-def lighting(faces, textures, intensity_ambient=0.5, intensity_directional=0.5,
-             color_ambient=(1, 1, 1), color_directional=(1, 1, 1), direction=(0, 1, 0)):
+def lighting(faces: torch.Tensor, textures: torch.Tensor, intensity_ambient: float | ArrayLike = 0.5,
+             intensity_directional: float | ArrayLike = 0.5, color_ambient: ArrayLike = (1, 1, 1),
+             color_directional: ArrayLike = (1, 1, 1), direction: ArrayLike = (0, 1, 0)) -> torch.Tensor:
     """Multiply textures (B, F, T, T, T, 3) by the light on the fronts of `faces` (B, F, 3, 3); see `face_light`.
 
     Textures (B, F, 3, 3) are colours of corners; `vertices_to_faces` makes them from colours of vertices. The result

@@ -138,19 +138,20 @@ def _in_another_case(path):
     return [os.path.join(folder, found[0])] if len(found) == 1 else []
 
 
-def materials_of(geometry, root=None, missing=None):
+def materials_of(geometry, root=None, missing=None, library=None):
     """The materials that the faces of a `wavefront.Geometry` use.
 
     Faces that name no material get the only one, if there is just one. A warning names each missing material. A library
-    that is missing or `Outside` raises an error; if `missing` is given, it is called with the error instead.
+    that is missing or `Outside` raises an error; if `missing` is given, it is called with the error instead. `library`,
+    the path of an MTL file, replaces the libraries that the OBJ file names.
 
     Returns
     -------
     list of `Material`, and (F,) int64 indices into it, -1 where a face has none.
     """
     root = os.path.dirname(geometry.filename) or "." if root is None else root
-    there = {}
-    for name in geometry.libraries:
+    there = {} if library is None else read_mtl(library)
+    for name in geometry.libraries if library is None else ():
         for part in _libraries(name, geometry.filename):
             try:
                 path = named_file(part, geometry.filename, root)

@@ -1,7 +1,11 @@
 """`Mesh`: the vertices, faces and textures of one mesh."""
+import os
+from typing import Self
+
+import numpy as np
 import torch
 
-from .checks import check_mesh, describe, integers
+from .checks import ArrayLike, check_mesh, describe, integers, tensor_of
 from .obj import load_obj
 
 
@@ -17,7 +21,10 @@ class Mesh:
     num_vertices, num_faces, texture_size : int (texture_size None with colours of vertices)
     """
 
-    def __init__(self, vertices, faces, textures=None, texture_size=4):
+    texture_size: int | None
+
+    def __init__(self, vertices: ArrayLike, faces: ArrayLike, textures: ArrayLike | None = None,
+                 texture_size: int = 4) -> None:
         self.vertices, self.faces = _tensor("vertices", vertices), integers(_tensor("faces", faces))
         check_mesh("", self.vertices, self.faces)
         self.num_vertices, self.num_faces = len(self.vertices), len(self.faces)
@@ -37,13 +44,15 @@ class Mesh:
         self.texture_size = shape[1]
 
     @classmethod
-    def fromobj(cls, filename_obj, normalization=True, load_texture=False, texture_size=4):
+    def fromobj(cls, filename_obj: str | os.PathLike[str], normalization: bool = True, load_texture: bool = False,
+                texture_size: int = 4) -> Self:
         """The mesh of an OBJ file; see `load_obj`."""
-        return cls(*load_obj(filename_obj, normalization, texture_size, load_texture), texture_size=texture_size)
+        vertices, faces, *textures = load_obj(filename_obj, normalization, texture_size, load_texture)
+        return cls(vertices, faces, textures[0] if textures else None, texture_size)
 
 
 def _tensor(name, value):
     try:
-        return torch.as_tensor(value)
+        return tensor_of(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} must be a tensor or an array, got {describe(value)}") from None

@@ -1,21 +1,24 @@
 """`load_obj` reads Wavefront OBJ files as tensors, `save_obj` writes them. `wavefront` and `materials` parse them."""
 import os
 import warnings
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from . import textures as cubes
+from .checks import ArrayLike
 from .materials import Outside, materials_of, named_file
 from .wavefront import read_obj
 
+Path: TypeAlias = str | os.PathLike[str]
 GREY = 0.5        # the colour of faces without a material, as in the original
 FARTHEST = 2e9    # larger texture coordinates are treated as not finite
 
 
-def _load_textures(obj, T, wrapping, bilinear, root):
-    """Textures (F, T, T, T, 3) float32 of the faces of a wavefront.Geometry."""
-    used, of_face = materials_of(obj, root)
+def _load_textures(obj, T, wrapping, bilinear, root, library=None):
+    """Textures (F, T, T, T, 3) float32 of the faces of a wavefront.Geometry; see `materials_of`."""
+    used, of_face = materials_of(obj, root, library=library)
     out, lost = np.full((len(obj.faces), T, T, T, 3), GREY, np.float32), 0
     root = os.path.dirname(obj.filename) or "." if root is None else root
     for i, material in enumerate(used):
@@ -51,8 +54,9 @@ def _vertex_colours(obj):
     return np.where(missing[:, None], GREY, np.clip(colours, 0, 1)).astype(np.float32)
 
 
-def load_obj(filename_obj, normalization=True, texture_size=4, load_texture=False,
-             texture_wrapping="REPEAT", use_bilinear=True, texture_root=None, vertex_colors=None, device=None):
+def load_obj(filename_obj: Path, normalization: bool = True, texture_size: int = 4, load_texture: bool = False,
+             texture_wrapping: str = "REPEAT", use_bilinear: bool = True, texture_root: Path | None = None,
+             vertex_colors: bool | None = None, device: torch.device | str | None = None) -> tuple[torch.Tensor, ...]:
     """Read the vertices (V, 3) float32 and faces (F, 3) int32 of an OBJ file, and with load_texture its textures.
 
     A face of more than three corners becomes a fan of triangles. If a fan would not cover it exactly, it is split by
@@ -82,13 +86,7 @@ def load_obj(filename_obj, normalization=True, texture_size=4, load_texture=Fals
     or mapbox_earcut is needed but not installed.
     """
     filename = os.fspath(filename_obj)
-    if texture_wrapping not in cubes.WRAPPINGS:
-        raise ValueError(f"texture_wrapping must be one of {', '.join(cubes.WRAPPINGS)}, got {texture_wrapping!r}")
-    if load_texture and (isinstance(texture_size, bool) or not isinstance(texture_size, (int, np.integer))
-                         or not 1 <= texture_size <= 256):
-        raise ValueError(f"texture_size must be an integer from 1 to 256, got {texture_size!r}")
-    if device is None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _check_settings(texture_size if load_texture else 1, texture_wrapping)
     obj = read_obj(filename, load_texture)
     tensors = [_placed(obj, normalization), obj.faces.astype(np.int32)]
     if load_texture:
@@ -102,7 +100,30 @@ def load_obj(filename_obj, normalization=True, texture_size=4, load_texture=Fals
                 obj, int(texture_size), texture_wrapping, use_bilinear, texture_root))
         except Outside as error:
             raise ValueError(f"{error}; if you trust the file, give load_obj a texture_root that holds both") from None
-    return tuple(torch.from_numpy(array).to(device) for array in tensors)
+    return tuple(_on(device, array) for array in tensors)
+
+
+def load_textures(filename_obj: Path, filename_mtl: Path, texture_size: int, texture_wrapping: str = "REPEAT",
+                  use_bilinear: bool = True) -> torch.Tensor:
+    """Textures (F, T, T, T, 3) float32 of an OBJ file with the materials of an MTL file, whether the OBJ file names it
+    or not; T = texture_size. Pictures must lie in the folder of the MTL file. See `load_obj`."""
+    _check_settings(texture_size, texture_wrapping)
+    library = os.fspath(filename_mtl)
+    return _on(None, _load_textures(read_obj(os.fspath(filename_obj), True), int(texture_size), texture_wrapping,
+                                    use_bilinear, os.path.dirname(library) or ".", library))
+
+
+def _check_settings(texture_size, texture_wrapping):
+    if texture_wrapping not in cubes.WRAPPINGS:
+        raise ValueError(f"texture_wrapping must be one of {', '.join(cubes.WRAPPINGS)}, got {texture_wrapping!r}")
+    if isinstance(texture_size, bool) or not isinstance(texture_size, (int, np.integer)) \
+            or not 1 <= texture_size <= 256:
+        raise ValueError(f"texture_size must be an integer from 1 to 256, got {texture_size!r}")
+
+
+def _on(device, array):
+    """A tensor on the device; None: on the current CUDA device if there is one, else on the CPU."""
+    return torch.from_numpy(array).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _placed(obj, normalization):
@@ -149,8 +170,9 @@ def _array(value):
     return np.asarray(value)
 
 
-def save_obj(filename, vertices, faces, textures=None, beside=None):
-    """Write vertices (V, 3) and faces (F, 3) as an OBJ with 8 decimals.
+def save_obj(filename: Path, vertices: ArrayLike, faces: ArrayLike, textures: ArrayLike | None = None,
+             beside: Path | None = None) -> None:
+    """Write vertices (V, 3) and faces (F, 3), tensors or arrays, as an OBJ with 8 decimals.
 
     Textures (V, 3) in [0, 1], colours of vertices, are written as `v x y z r g b`. For textures (F, T, T, T, 3) in
     [0, 1], NAME.mtl and NAME.png are written beside NAME.obj; the picture has a tile for every face
@@ -163,6 +185,8 @@ def save_obj(filename, vertices, faces, textures=None, beside=None):
                          f"{vertices.shape}")
     if not np.isfinite(vertices).all():
         raise ValueError(f"vertices of shape {vertices.shape} must be finite to be written to {filename}")
+    if faces.dtype.kind == "f" and np.isfinite(faces).all() and (faces == np.floor(faces)).all():
+        faces = faces.astype(np.int64)
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
         raise ValueError(f"faces must be integers of shape (F, 3), got {faces.dtype} of shape {faces.shape}")
     if faces.size and not 0 <= faces.min() <= faces.max() < len(vertices):
@@ -172,15 +196,14 @@ def save_obj(filename, vertices, faces, textures=None, beside=None):
     # A file name may contain line breaks; ascii() keeps the comment on one line.
     head = [f"# {ascii(os.path.basename(filename))[1:-1]}\n#\n\ng mesh\n\n"]
     textures = None if textures is None else _array(textures)
-    coloured = textures is not None and textures.ndim == 2
-    if coloured:
+    if textures is not None and textures.ndim == 2:  # colours of vertices
         if textures.dtype.kind != "f" or textures.shape != vertices.shape or not np.isfinite(textures).all():
             raise ValueError(f"textures of vertices must be finite floats of shape {vertices.shape}, got "
                              f"{textures.dtype} of shape {textures.shape}")
-        vertices = np.concatenate([vertices, np.clip(textures, 0, 1)], 1)
+        vertices, textures = np.concatenate([vertices, np.clip(textures, 0, 1)], 1), None
     row = "v " + " ".join(["%.8f"] * vertices.shape[1]) + "\n"
     body = [row % tuple(v) for v in vertices] + ["\n"]
-    if textures is None or coloured:
+    if textures is None:
         triangles = ["f %d %d %d\n" % tuple(f) for f in faces + 1]
         return _replace_all({filename: _text(head + body + triangles)})
 

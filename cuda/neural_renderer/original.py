@@ -13,73 +13,54 @@ from importlib.machinery import ModuleSpec
 import numpy as np
 import torch
 
-from . import cameras, materials, obj
+from . import cameras, materials, obj, raw
 from . import textures as cubes
-from .checks import describe
+from .checks import describe, tensor_of
 from .lighting import vertices_to_faces
 
 
-def load_mtl(filename_mtl):
+def load_mtl(filename_mtl: obj.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The colours {material: (3,) float64 array} and the picture names {material: str} of an MTL file."""
     read = {os.fsdecode(name): material for name, material in materials.read_mtl(os.fspath(filename_mtl)).items()}
     return ({name: np.array(m.colour) for name, m in read.items() if m.colour is not None},
             {name: os.fsdecode(m.image) for name, m in read.items() if m.image is not None})
 
 
-def load_textures(filename_obj, filename_mtl, texture_size, texture_wrapping="REPEAT", use_bilinear=True):
-    """Textures (F, T, T, T, 3) float32 of an OBJ file, T = texture_size; see `load_obj`.
-
-    `filename_mtl` must be the library that the OBJ file names (mtllib), in the folder of the OBJ file.
-    """
-    named = obj.read_obj(os.fspath(filename_obj), True).libraries
-    if not any(os.path.basename(os.fsencode(filename_mtl)) in (name, *name.split(), os.path.basename(name))
-               for name in named):
-        raise ValueError(f"filename_mtl must be a library that {filename_obj} names (mtllib), got {filename_mtl}")
-    return obj.load_obj(filename_obj, False, texture_size, True, texture_wrapping, use_bilinear,
-                        vertex_colors=False)[2]
-
-
-def create_texture_image(textures, texture_size_out=16):
-    """Draw textures (F, T, T, T, 3) into one picture; each face gets a square tile.
+def create_texture_image(textures: torch.Tensor | np.ndarray,
+                         texture_size_out: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Draw textures (F, T, T, T, 3), a tensor or an array, into one picture; each face gets a square tile.
 
     Returns the picture, (H, W, 3) float32 in [0, 1] with row 0 at the top, and the positions of the faces' corners on
-    it, (F, 3, 2) in [0, 1] from the lower left. The side of a tile is `texture_size_out` pixels."""
+    it, (F, 3, 2) float32 in [0, 1] from the lower left. The side of a tile is `texture_size_out` pixels."""
+    textures = tensor_of(textures) if isinstance(textures, np.ndarray) else textures
     if not isinstance(textures, torch.Tensor) or textures.dim() != 5 or not textures.is_floating_point() or \
             not 1 <= textures.shape[1] == textures.shape[2] == textures.shape[3] or textures.shape[4] != 3:
         raise ValueError(f"textures must be a float tensor of shape (F, T, T, T, 3), got {describe(textures)}")
     if not isinstance(texture_size_out, int) or not 4 <= texture_size_out <= 4096:
         raise ValueError(f"texture_size_out must be an int from 4 to 4096, got {texture_size_out!r}")
     image, uv = cubes.atlas(textures.detach().cpu().float().numpy(), texture_size_out)
-    return image.astype(np.float32) / 255, uv
+    return image.astype(np.float32) / 255, uv.astype(np.float32)
 
 
-MODULES = {
+MODULES: dict[str, list] = {
     "get_points_from_angles": [cameras.get_points_from_angles],
     "look": [cameras.look],
     "look_at": [cameras.look_at],
     "perspective": [cameras.perspective],
     "projection": [cameras.projection],
     "vertices_to_faces": [vertices_to_faces],
-    "load_obj": [obj.load_obj, load_mtl, load_textures],
+    "load_obj": [obj.load_obj, load_mtl, obj.load_textures],
     "save_obj": [obj.save_obj, create_texture_image],
 }
-# The compiled functions of the original fill maps in its own layout. This package has no such maps.
-RAW = {
-    "rasterize": ["forward_face_index_map", "forward_texture_sampling", "backward_pixel_map", "backward_textures",
-                  "backward_depth_map"],
-    "load_textures": ["load_textures"],
-    "create_texture_image": ["create_texture_image"],
-}
+ABSENT = ("load_textures", "create_texture_image")  # compiled functions of the original for files; NumPy here
 
 
-def _absent(module, name):
-    def raw(*args, **kwargs):
-        raise RuntimeError(f"neural_renderer.cuda.{module}.{name} belongs to the original package, not to this one. "
-                           "For images with gradients use neural_renderer.rasterize or rasterize_rgbad; for the face "
-                           "that a pixel shows and its barycentric weights, rasterize_face_index or "
-                           "Renderer.render_face_index; for textures, load_textures or create_texture_image")
-    raw.__name__ = raw.__qualname__ = name
-    return raw
+def _absent(name):
+    def absent(*args, **kwargs):
+        raise RuntimeError(f"neural_renderer.cuda.{name}.{name} belongs to the original package, not to this one; use "
+                           f"neural_renderer.{name}")
+    absent.__name__ = absent.__qualname__ = name
+    return absent
 
 
 def _enter(package, name, **members):
@@ -90,11 +71,12 @@ def _enter(package, name, **members):
     return sys.modules.setdefault(path, module)
 
 
-def enter_modules():
-    """Make the original's modules importable."""
+def enter_modules() -> types.ModuleType:
+    """Make the original's modules importable. Returns neural_renderer.cuda, the package of its compiled modules."""
     for name, members in MODULES.items():
         _enter("neural_renderer", name, **{member.__name__: member for member in members})
-    raw = {name: _enter("neural_renderer.cuda", name, **{f: _absent(name, f) for f in functions})
-           for name, functions in RAW.items()}
-    _enter("neural_renderer", "cuda", __path__=[], **raw)
+    compiled = {name: _enter("neural_renderer.cuda", name, **{name: _absent(name)}) for name in ABSENT}
+    compiled["rasterize"] = _enter("neural_renderer.cuda", "rasterize", **{
+        name: function for name, function in vars(raw).items() if name.startswith(("forward_", "backward_"))})
+    return _enter("neural_renderer", "cuda", __path__=[], **compiled)
 

@@ -9,7 +9,7 @@ from .checks import check_vertices, describe
 from .transforms import differentiable, folded, forward_mode_refused, second_derivatives_refused
 
 
-def smoothness(vertices, wings, eps=1e-6):
+def smoothness(vertices: Tensor, wings: Tensor, eps: float = 1e-6) -> Tensor:
     """Sum over edges of (cos + 1)^2, (B,); 0 for a flat mesh (Kato et al., CVPR 2018, section 4).
 
     cos is the cosine of the angle between two perpendiculars to the edge: each lies in one of its two

@@ -4,17 +4,17 @@ import warnings
 import torch
 
 EMPTY = "there are no faces"
-_said = set()
+_said: set[str] = set()
 
 
 def warn_if_blank(vertices, faces, face_index, near, far, fill_back):
-    """Warn, once for each cause, where images of faces show none of them."""
+    """Warn, once for each cause, if images of faces show none of them."""
     if faces.shape[1] and _blank(face_index):
         _warn(_cause(vertices, faces, near, far, fill_back), "")
 
 
 def warn_if_unseen(vertices, faces, face_index, near, far, fill_back):
-    """Warn of a zero gradient in the same way, also if there are no faces, unless the image was warned of."""
+    """Warn of a zero gradient in the same way, also if there are no faces, but not if `warn_if_blank` has."""
     if _blank(face_index):
         _warn(_cause(vertices, faces, near, far, fill_back), ", so the gradient of the rendering is zero")
 

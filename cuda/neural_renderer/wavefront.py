@@ -112,7 +112,7 @@ def line_error(filename, number, text, error):
 
 def lines(filename):
     """Yield (number, words, text) of every line that has words, in bytes. The words end before a comment. The text
-    keeps it, for a name may contain ` #`."""
+    keeps it, because a name may contain ` #`."""
     for number, block in _blocks(filename):
         yield from _lines(number, block)
 

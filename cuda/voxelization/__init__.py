@@ -16,7 +16,7 @@ from neural_renderer.backend import default
 from . import reference
 
 try:
-    from . import _kernels
+    from . import _kernels  # type: ignore[attr-defined]
 except ImportError as error:
     _kernels, _why = None, error
 
@@ -169,11 +169,19 @@ def overlap(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     if a.shape[1:] != b.shape[1:] or len(b) not in (1, len(a)) or a.device != b.device:
         raise ValueError(f"b must have the shape {tuple(a.shape)} of a, or hold one grid of that size, and lie on "
                          f"{a.device}; got {tuple(b.shape)} on {b.device}")
-    compiled = _backend() == "compiled" and (
-        not a.is_cuda or _kernels.cuda_architectures is not None) and a.device.type in ("cpu", "cuda")
-    if not compiled:
+    if not _counts_on(a.device):
         return (a & b).flatten(1).sum(1), (a | b).flatten(1).sum(1)
-    a, b = a.contiguous(), b.contiguous()
+    counts = _counts(a.contiguous(), b.contiguous())
+    return counts[:, 0], counts[:, 1]
+
+
+def _counts_on(device):
+    """Whether a compiled kernel counts cells on this device."""
+    return _backend() == "compiled" and (device.type == "cpu" or
+                                         device.type == "cuda" and _kernels.cuda_architectures is not None)
+
+
+def _counts(a, b):
     cells = a[:1].numel()
     counts = torch.empty(len(a), 2, dtype=torch.int64, device=a.device)
     pairs = (a.data_ptr(), b.data_ptr(), len(a), cells, cells if len(b) == len(a) else 0, counts.data_ptr())
@@ -182,4 +190,4 @@ def overlap(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
             _kernels.overlap_cuda(a.device.index, torch.cuda.current_stream(a.device).cuda_stream, *pairs)
     else:
         _kernels.overlap(*pairs, torch.get_num_threads())
-    return counts[:, 0], counts[:, 1]
+    return counts

@@ -1,8 +1,13 @@
 """The interface on which programs for the original package rely, apart from the pictures."""
+import inspect
+import typing
+from pathlib import Path
+
 import neural_renderer as nr
 import numpy as np
 import pytest
 import torch
+import voxelization
 from solids import box, icosphere
 
 
@@ -178,3 +183,29 @@ def test_rasterize_as_a_module():
     assert torch.equal(alpha.flip(1), expected["alpha"]) and torch.equal(depth.flip(1), expected["depth"])
     only = nr.Rasterize(9, 0.1, 5, 1e-3, (0, 0, 0), return_alpha=True)(corners)
     assert only[0] is None and only[2] is None and torch.equal(only[1], alpha)
+
+
+# ---- type hints -----------------------------------------------------------------------------------
+
+
+def public():
+    """(name, function) of all that programs call."""
+    for package in (nr, voxelization):
+        for name in package.__all__:
+            thing = getattr(package, name)
+            if inspect.isfunction(thing):
+                yield f"{package.__name__}.{name}", thing
+            elif inspect.isclass(thing):
+                own = {n: getattr(thing, n) for n in vars(thing) if n == "__init__" or not n.startswith("_")}
+                yield from ((f"{name}.{n}", f) for n, f in own.items() if inspect.isroutine(f))
+
+
+@pytest.mark.parametrize("name, function", [pytest.param(*pair, id=pair[0]) for pair in public()])
+def test_public_functions_tell_types(name, function):
+    hints = typing.get_type_hints(function)  # raises for a hint that cannot be resolved
+    assert set(inspect.signature(function).parameters) - {"self"} | {"return"} == set(hints)
+
+
+@pytest.mark.parametrize("package", [nr, voxelization], ids=lambda p: p.__name__)
+def test_checkers_are_told_of_the_hints(package):
+    assert (Path(package.__file__).parent / "py.typed").exists()

@@ -60,6 +60,18 @@ def test_the_source_distribution_is_whole(tmp_path):
     assert not missing
 
 
+@pytest.mark.parametrize("requirement", ["neural-renderer-pytorch", "neural_renderer_pytorch==1.1.3",
+                                         "neural-renderer-pytorch>=1.1,<2"])
+def test_requirements_for_the_original_are_met(requirement, tmp_path):
+    """pip does not look for the original package."""
+    if "site-packages" not in neural_renderer.__file__ or importlib.util.find_spec("pip") is None:
+        pytest.skip("needs an installed wheel and pip")
+    (tmp_path / "requirements.txt").write_text(requirement + "\n")
+    run = subprocess.run([sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--dry-run", "-r",
+                          tmp_path / "requirements.txt"], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 and "already satisfied" in run.stdout, run.stderr
+
+
 def test_the_package_says_what_it_needs():
     project = tomllib.loads((ROOT / "cuda" / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == ">=3.11" and project["name"] == "neural-renderer-pytorch"
