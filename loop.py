@@ -14,6 +14,7 @@ from engine.scribe import Scribe
 from engine.visdom_server import VisdomServer
 from errors import Divergence, InputError
 from metrics import measures
+from metrics.colours import WHILE_TRAINING
 from pictures import training_sheet, write_obj
 from scoring import score
 from training import learning_rate
@@ -164,7 +165,8 @@ class Loop:
             self.scribe.do(self._write, step, self.monitor.elapsed, record, sheet, shapes, state, better)
         if check:
             self.mark = self.monitor.elapsed, step  # images_per_s does not count the time of validation
-            self.monitor.progress(step, {"loss": losses_now["silhouette"], "val IoU": record["val_iou"],
+            colours = {"val PSNR": record["val_psnr_own"]} if "val_psnr_own" in record else {}
+            self.monitor.progress(step, {"loss": losses_now["silhouette"], "val IoU": record["val_iou"], **colours,
                                          "val MMD": record["val_mmd"], "inside out": record["val_inside_out"]})
         elif step % (10 * o.log_step) == 0 and not stop:
             self.monitor.progress(step, {"loss": losses_now["silhouette"]})
@@ -189,6 +191,9 @@ class Loop:
         record.update(val_iou=float(np.mean(list(scores["iou"].values()))),
                       val_mmd=float(np.mean(list(scores["mmd"].values()))), val_iou_of=scores["iou"])
         record["val_inside_out"] = float(np.mean(list(scores["inside_out"].values())))
+        for name in WHILE_TRAINING:
+            if name in scores:
+                record[f"val_{name}"] = float(np.mean(list(scores[name].values())))
         for class_id, spread in scores["code_spread"].items():
             if spread < measures.COLLAPSED and self.main:
                 name = self.validation.class_name(class_id)

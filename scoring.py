@@ -69,8 +69,9 @@ def score(model, data, objects_at_once=None, full=False, mean_grids=None, progre
     `self_intersecting` (share of the faces that cross others, of one prediction per object). If any class has points,
     also the figures in `surfaces.NAMES`, means over all views; `<name>_wrong_object` (each prediction against one other
     object of its class, up to 20 of them in turn); and `mean_shape_<name>` (the surface of the mean grid). For a
-    model with colours, also `colours.FIGURES`.
+    model with colours, also `colours.FIGURES`; without `full`, `colours.WHILE_TRAINING` of one shape of each object.
     """
+    names_of_colours = () if model.texture is None else colours.FIGURES if full else colours.WHILE_TRAINING
     objects_at_once = objects_at_once or (8 if model.device.type == "cpu" else 32)
     coloured = full and model.texture is not None
     points = points or [None] * len(data.class_ids)
@@ -78,7 +79,7 @@ def score(model, data, objects_at_once=None, full=False, mean_grids=None, progre
         ("iou_wrong_object", "view_agreement", "mean_shape_iou", "mmd_shuffled", "own_view", "new_view", "pose_probe",
          "pose_degrees", "pose_chance", "self_intersecting") if full else ()) + (
         tuple(key for key, _ in SURFACES) if any(p is not None for p in points) else ()) + (
-        colours.FIGURES if coloured else ())}
+        names_of_colours)}
     done = 0
     for c, class_id in enumerate(data.class_ids):
         numbers = data.images_of_class(c)
@@ -87,7 +88,7 @@ def score(model, data, objects_at_once=None, full=False, mean_grids=None, progre
         truth = data.voxels(objects).to(model.device)
         # One row per object, so that sums have the same order whichever process measured which object.
         figures = torch.zeros(len(objects), 16, dtype=torch.float64, device=model.device)
-        of_colours = torch.zeros(len(objects), len(colours.FIGURES), dtype=torch.float64, device=model.device)
+        of_colours = torch.zeros(len(objects), len(names_of_colours), dtype=torch.float64, device=model.device)
         nearest = colours.Nearest(train, train.images_of_class(c)) if coloured else None
         codes = torch.zeros(len(numbers), model.options["latent_dim"], device=model.device)
         true = points[c] is not None and surfaces.Surfaces(points[c], model.device)
@@ -107,18 +108,21 @@ def score(model, data, objects_at_once=None, full=False, mean_grids=None, progre
                 shapes, faces, count = prediction.vertices, prediction.faces, here.stop - here.start
                 size = batch.silhouettes.shape[-1]
                 every = 1 if full else views
+                # One view of each object, another for each.
+                one = torch.arange(count) * views + (first + torch.arange(count)) % views
                 rotations, others = _random_views(range(first, here.stop), views, every, seed)
                 figures[here, 3:5] = measures.inside_out(data, shapes[::every], faces, batch.cameras[::every], size,
                                                          prediction.outward, rotations).view(count, -1, 2).sum(1)
                 if full:
                     seen = measures.seen_views(data, data.renderer(size), shapes, faces, batch, others)
                     figures[here, 5:7] = seen.view(count, -1, 2).mean(1)
-                    every_view = torch.arange(count, device=shapes.device)
-                    one = shapes.view(count, views, *shapes.shape[1:])[every_view, (first + every_view) % views]
-                    figures[here, 7] = self_intersecting(one, faces)
+                    figures[here, 7] = self_intersecting(shapes[one], faces)
                 if coloured:
                     seen = colours.seen_colours(model, data, prediction, batch, others, nearest)
                     of_colours[here] = seen.view(count, views, -1).mean(1)
+                elif names_of_colours:
+                    opposite = None if views < 2 else one - one % views + (one + views // 2) % views
+                    of_colours[here] = colours.psnr_of_shapes(model, data, prediction, batch, one, opposite)
                 if true:
                     figures[here, 8:] = _surface_figures(true, shapes, faces, np.arange(first, first + count), seed)
             done += len(numbers[places])
@@ -131,14 +135,14 @@ def score(model, data, objects_at_once=None, full=False, mean_grids=None, progre
         codes, poses, shown = codes[:mmd_codes], poses[:mmd_codes], shown[:mmd_codes]
         bins = shared_bins(poses, shown, data.num_poses)
         result["iou"][class_id] = mean[0]
+        if names_of_colours:
+            for key, column in zip(names_of_colours, distributed.filled_in(of_colours).T.tolist(), strict=True):
+                result[key][class_id] = sum(column) / len(objects)
         result["mmd"][class_id] = pose_mmd(codes, poses, bins)[1]
         if full:
             result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:3]
             for key, value in zip(("own_view", "new_view", "self_intersecting"), mean[5:8]):
                 result[key][class_id] = value
-            if coloured:
-                for key, column in zip(colours.FIGURES, distributed.filled_in(of_colours).T.tolist(), strict=True):
-                    result[key][class_id] = sum(column) / len(objects)
             probe = measures.pose_probe(codes.to(model.device), poses, shown, data.pose_angle, seed)
             result["pose_probe"][class_id], result["pose_degrees"][class_id] = probe["accuracy"], probe["degrees"]
             result["pose_chance"][class_id] = probe["chance"]

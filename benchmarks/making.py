@@ -1,6 +1,6 @@
 """Measure make_dataset with voxel grids: objects per second, and the processor seconds of all its processes.
 
-    python benchmarks/making.py                          grids of built-in shapes, 200 of them
+    python benchmarks/making.py                          grids of built-in shapes, --objects of them (200)
     python benchmarks/making.py --mesh_dir DIR --front=+x   a folder of grids with one subfolder per class
 
 Writes benchmarks/results/making.json. If other programs run at the same time, compare processor seconds.
@@ -61,14 +61,16 @@ def measured(mesh_dir, workers, more):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mesh_dir")
+    parser.add_argument("--objects", type=int, default=200)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     args, more = parser.parse_known_args()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(ADOPT, 1, 0, 0, 0)
     with tempfile.TemporaryDirectory() as folder:
-        mesh_dir = args.mesh_dir or grids(os.path.join(folder, "grids"), 200)
+        mesh_dir = args.mesh_dir or grids(os.path.join(folder, "grids"), args.objects)
         figures = {f"{n} processes": measured(mesh_dir, n, more) for n in args.workers}
-    keep("making", {"of": "a folder of grids" if args.mesh_dir else "200 grids of built-in chairs", "figures": figures})
+    keep("making", {"of": "a folder of grids" if args.mesh_dir else f"{args.objects} grids of built-in chairs",
+                    "figures": figures})
 
 
 if __name__ == "__main__":

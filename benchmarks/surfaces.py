@@ -4,8 +4,8 @@
     python benchmarks/surfaces.py --device cuda    surfaces_cuda.json
 
 The figures are meshes per second and processor time for all steps from the mesh to its figures: drawing points, a tree
-of them, distances in both directions. As in an evaluation, there are 16 true objects with 24 predictions each.
---threads sets the threads on a CPU.
+of them, distances in both directions. As in an evaluation, there are --objects true objects (16) with 24 predictions
+each. --threads sets the threads on a CPU.
 """
 import argparse
 import statistics
@@ -18,10 +18,10 @@ from common import keep, noisy_predictions
 from metrics.crossings import self_intersecting
 from metrics.surfaces import ASKED, PER_OBJECT, Surfaces, draw_points
 
-VIEWS, OBJECTS = 24, 16
+VIEWS = 24
 
 
-def measured(work, meshes, device, repeats=5):
+def measured(work, meshes, device, repeats):
     """{'meshes_per_second', 'cpu_ms'}; cpu_ms is the time of all threads for one mesh. Medians and the best, after one
     call that is not counted."""
     work()
@@ -41,21 +41,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--objects", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    vertices, faces, _, _ = noisy_predictions(VIEWS * OBJECTS)
+    vertices, faces, _, _ = noisy_predictions(VIEWS * args.objects)
     vertices, faces = vertices.to(args.device), faces.to(args.device)
-    numbers = np.repeat(np.arange(OBJECTS), VIEWS)[:, None]
-    parts = np.tile(np.arange(VIEWS), OBJECTS)
+    numbers = np.repeat(np.arange(args.objects), VIEWS)[:, None]
+    parts = np.tile(np.arange(VIEWS), args.objects)
     figures = {}
     for count, asked in ((2500, 2500), (PER_OBJECT, ASKED)):
         true = np.concatenate([t.cpu() for t in draw_points(vertices[::VIEWS], faces, count, 1)], 2).astype(np.float16)
         known = Surfaces(true, args.device)
         figures[f"{count} points, {asked} of them asked"] = measured(
             lambda: known.figures(*draw_points(vertices, faces, count), numbers, asked, parts).cpu(), len(vertices),
-            args.device)
-    figures["crossing faces"] = measured(lambda: self_intersecting(vertices[::VIEWS], faces).cpu(), OBJECTS,
-                                         args.device)
+            args.device, args.repeats)
+    figures["crossing faces"] = measured(lambda: self_intersecting(vertices[::VIEWS], faces).cpu(), args.objects,
+                                         args.device, args.repeats)
     keep("surfaces" + ("_cuda" if args.device == "cuda" else ""), {"device": args.device, "figures": figures})
 
 

@@ -25,9 +25,10 @@ PATIENCE = 5   # seconds to wait at the end of training until the last records a
 
 # {entry of a record that is not a loss: (its window, its name there)}
 PLACES = {"val_iou": ("validation", "IoU"), "val_mmd": ("validation", "MMD"),
-          "val_inside_out": ("validation", "inside out"), "lr": ("learning rate", "of E and G"),
+          "val_inside_out": ("validation", "inside out"), "val_psnr_own": ("PSNR", "own view"),
+          "val_psnr_new": ("PSNR", "new view"), "lr": ("learning rate", "of E and G"),
           "lr_D": ("learning rate", "of D"), "images_per_s": ("images/s", "images/s")}
-CURVES = ("losses", "validation", "learning rate", "images/s")
+CURVES = ("losses", "validation", "PSNR", "learning rate", "images/s")
 # All windows, in the order in which they are sent. 'save' asks the server to save them to its disk.
 EVERYTHING = ("options", *CURVES, "picture", "mesh", "save")
 

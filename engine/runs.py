@@ -91,6 +91,8 @@ def _same_options(folder, before, now, defaults):
     fixed = {"n_iters"} if now.get("lr_schedule") == "cosine" else set()  # its rates depend on their number
     for name in sorted((set(before) | set(now)) - (MAY_CHANGE - fixed)):
         then = before.get(name, defaults.get(name))
+        if name == "split_file" and then:
+            then = os.path.abspath(then)  # earlier versions kept it as given
         if name in now and then != now[name]:
             raise InputError(f"the run in {folder} was trained with --{name}={then}, now --{name}={now[name]}; "
                              f"resume with its own options{_begun_with(folder)}")

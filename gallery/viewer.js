@@ -33,6 +33,18 @@
     return [screen, camera];
   }
 
+  /** The zoom of START, or less where from some side, at START's elevation, a corner would leave the picture. */
+  function fitting(vertices) {
+    let widest = 0;
+    for (let k = 0; k < 24; k++) {
+      const [screen] = project(vertices, {...START, azimuth: k * Math.PI / 12, zoom: 1}, 2);
+      for (let i = 0; i < screen.length; i += 3) {
+        widest = Math.max(widest, Math.abs(screen[i] - 1), Math.abs(screen[i + 1] - 1));
+      }
+    }
+    return Math.min(START.zoom, 0.97 / widest);
+  }
+
   /** The light on a face, on both sides, and whether the back is seen. Faces are counterclockwise from outside. */
   function shade(c, i, j, k) {
     const ux = c[j] - c[i], uy = c[j + 1] - c[i + 1], uz = c[j + 2] - c[i + 2];
@@ -157,7 +169,7 @@
       move(item, 0, 0, Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)));
     }, {passive: false});
     const reset = () => {
-      Object.assign(item.look, START);
+      Object.assign(item.look, item.start);
       share(item);
     };
     canvas.addEventListener("dblclick", reset);
@@ -177,8 +189,12 @@
       const item = items[target.dataset.number];
       item.visible = isIntersecting;
       if (isIntersecting) {
-        item.vertices ??= Float32Array.from(new Int16Array(bytes(target.dataset.vertices)),
-          (value) => value * target.dataset.scale / 32767);
+        if (!item.vertices) {
+          item.vertices = Float32Array.from(new Int16Array(bytes(target.dataset.vertices)),
+            (value) => value * target.dataset.scale / 32767);
+          item.start.zoom = fitting(item.vertices);
+          if (!together.checked) item.look.zoom = item.start.zoom;
+        }
         if (target.dataset.colours) item.colours ??= new Uint8Array(bytes(target.dataset.colours));
         schedule(item);
       } else {
@@ -188,7 +204,7 @@
   }, {rootMargin: "300px"});
 
   for (const canvas of document.querySelectorAll("canvas")) {
-    const item = {canvas, look: {...START}, visible: false, waiting: false, vertices: null, colours: null};
+    const item = {canvas, start: {...START}, look: {...START}, visible: false, waiting: false, vertices: null, colours: null};
     canvas.dataset.number = items.push(item) - 1;
     listen(item);
     watcher.observe(canvas);

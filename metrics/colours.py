@@ -10,6 +10,7 @@ from losses.colours import given_colours, paint
 BEST = 100.0  # dB, of pictures that are equal: their PSNR is infinite
 FIGURES = tuple(f"{figure}_{view}{control}" for figure in ("psnr", "ssim") for view in ("own", "new")
                 for control in ("", "_mean", "_nearest"))  # the order of `seen_colours`
+WHILE_TRAINING = "psnr_own", "psnr_new"  # the order of `psnr_of_shapes`
 
 
 def psnr(drawn, given, inside):
@@ -82,6 +83,27 @@ def _small(images):
     return adaptive_avg_pool2d(images, 16).flatten(1)
 
 
+def _light(model, data):
+    """(5,) the light in which a model's shapes are drawn to be compared with the pictures of a split."""
+    light = model.texture.light
+    return light.new_tensor(data.light) if data.light is not None and light[1] > 0 else light
+
+
+def psnr_of_shapes(model, data, prediction, batch, numbers, others):
+    """(N, 2) float64: WHILE_TRAINING of the shapes with these numbers (N,) within the batch, from the views of their
+    images and of others (N,), None where there are none: NaN. It draws two pictures of each shape."""
+    vertices, textures = prediction.vertices[numbers], prediction.textures[numbers]
+    given, light = given_colours(batch.images, batch.silhouettes), _light(model, data)
+    columns = []
+    for seen in (numbers, others):
+        if seen is None:
+            columns.append(vertices.new_full((len(vertices),), float("nan")))
+        else:
+            picture = paint(data, vertices, prediction.faces, textures, batch.cameras[seen], given.shape[-1], light)
+            columns.append(psnr(picture, given[seen], batch.silhouettes[seen] > 0.5))
+    return torch.stack(columns, 1).double()
+
+
 def seen_colours(model, data, prediction, batch, others, nearest):
     """(B, 12) float64: FIGURES of the shapes in their colours, inside the real silhouettes, from the view of their own
     image and of another one; and the same of two controls: the shapes in one colour (`one_colour` of the own view),
@@ -90,9 +112,7 @@ def seen_colours(model, data, prediction, batch, others, nearest):
     others : (B,) the other images: numbers within the batch, of the same objects. If None, the figures of new views
         are NaN.
     """
-    light = model.texture.light
-    if data.light is not None and light[1] > 0:
-        light = light.new_tensor(data.light)
+    light = _light(model, data)
     vertices, faces, size = prediction.vertices, prediction.faces, batch.silhouettes.shape[-1]
     given = given_colours(batch.images, batch.silhouettes)
 

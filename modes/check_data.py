@@ -105,11 +105,12 @@ def _symmetry(data):
     objects = np.linspace(0, data.num_objects - 1, min(SYMMETRIC, data.num_objects)).astype(int)
     planes = data.mirror_planes()
     plane, fit = find_mirror(data, numbers=np.flatnonzero(np.isin(data.all_objects().numpy(), objects)))
-    alike = f"the similarity of silhouettes and mirrored ones is {fit:.3f}"
+    alike = f"the similarity of silhouettes and mirrored ones is {fit:.3f}" if plane is not None else \
+        "no image looks from the mirrored side of another, so silhouettes tell nothing about it"
     if len(planes) == 1:
         return f"mirror plane: {data.plane_named(planes[0])}, as the dataset says; {alike}"
     if fit < MIRROR_FIT:
-        return f"mirror plane: none is found; {alike} at best"
+        return f"mirror plane: none is found; {alike}{' at best' * (plane is not None)}"
     return f"mirror plane: {data.plane_named(plane)}, found from the images; {alike}"
 
 

@@ -143,8 +143,8 @@ def _settled(options, dataset):
                                      options.n_test, options.train_views, options.palette, options.data_seed)
     settled.class_ids = dataset.classes(settled.data_dir, vars(settled))
     settled.data_dir = os.path.abspath(settled.data_dir)
-    settled.cache_dir = options.cache_dir or os.path.join(settled.data_dir, ".cache")
-    for name in ("obj_dir", "load_G", "load_T", "load_D"):
+    settled.cache_dir = os.path.abspath(options.cache_dir or os.path.join(settled.data_dir, ".cache"))
+    for name in ("obj_dir", "load_G", "load_T", "load_D", "split_file"):
         path = getattr(options, name)
         setattr(settled, name, path and os.path.abspath(path))
     settled.load_E = options.load_E and [os.path.abspath(path) for path in options.load_E]

@@ -149,7 +149,7 @@ class NIPS17(FolderDataset):
             if not 1 <= trainViews <= views:
                 raise InputError(f"--trainViews={trainViews}: objects of NIPS17 have {views} views")
             views = trainViews
-        objects = objects_of_split(data_dir, self.class_ids, split, split_file)
+        objects = objects_of_split(data_dir, self.class_ids, split, split_file, say)
         self._images, self._voxels, self.names, cameras, rows, problems = [], [], [], [], [], []
         for c, class_id in enumerate(self.class_ids):
             reader = ClassReader(data_dir, class_id, objects[class_id], 0 if only_voxels else views, img_size,

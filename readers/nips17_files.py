@@ -149,8 +149,8 @@ def read_splits(data_dir, split_file=None):
     return splits, path
 
 
-def objects_of_split(data_dir, class_ids, split, split_file=None):
-    """{class: [objects]} of splits.json."""
+def objects_of_split(data_dir, class_ids, split, split_file=None, say=None):
+    """{class: [objects]} of splits.json. say : told about objects that are in the training split, too."""
     splits, path = read_splits(data_dir, split_file)
     result = {}
     for class_id in class_ids:
@@ -167,5 +167,10 @@ def objects_of_split(data_dir, class_ids, split, split_file=None):
         if len(set(objects)) != len(objects):
             twice = next(o for o in objects if objects.count(o) > 1)
             raise InputError(f"{path} lists {twice} of {class_id} {split} twice")
+        training = splits[class_id].get("train")
+        if say and split != "train" and isinstance(training, list):
+            if known := sorted(set(objects) & {o for o in training if isinstance(o, str)}):
+                say(f"note: {path} lists {len(known)} of {len(objects)} objects of {class_id} {split} in train, too "
+                    f"({known[0]}{', ...' if len(known) > 1 else ''}): figures of {split} include them")
         result[class_id] = objects
     return result

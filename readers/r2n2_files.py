@@ -124,7 +124,7 @@ def objects_to_read(data_dir, folders, class_id, split, split_file, skip_bad, sa
         say(f"note: no --split_file; of {len(there)} objects of {class_id}, sorted by name, "
             f"{', '.join(f'{len(parts[s])} {s}' for s in SPLITS)}")
         return parts[split], []
-    named = objects_of_split(data_dir, [class_id], split, path)[class_id]
+    named = objects_of_split(data_dir, [class_id], split, path, say)[class_id]
     missing = sorted(set(named) - set(there))
     if missing:
         told = (f"{path} names {len(missing)} of {len(named)} objects of {class_id} {split} that {data_dir} lacks "

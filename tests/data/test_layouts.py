@@ -190,7 +190,7 @@ def test_voxels_are_those_of_the_published_rule_in_the_datasets_axes(folders, la
 class Oracle:
     """A model that predicts the same mesh for all images."""
 
-    device, options = torch.device("cpu"), {"latent_dim": 3}
+    device, options, texture = torch.device("cpu"), {"latent_dim": 3}, None
 
     def __init__(self, vertices):
         self.vertices = torch.tensor(vertices).float()

@@ -130,6 +130,11 @@ def test_split_files_in_both_forms(tmp_path):
     data = read(tmp_path, say=said.append, split_file=str(path), skip_bad=True)
     assert data.names == [["a"]] and len(data.left_out) == 2 and f"{path} names it" in data.left_out[0]
     assert "left out" in said[0] and "names 2 of 3" in said[0]
+    path.write_text(json.dumps({CAR: {"train": ["c", "b"], "val": ["b"], "test": ["a"]}}))
+    said = []
+    for split in ("train", "val", "test"):
+        read(tmp_path, split, say=said.append, split_file=str(path))
+    assert said == [f"note: {path} lists 1 of 1 objects of {CAR} val in train, too (b): figures of val include them"]
 
 
 # ---- archives ---------------------------------------------------------------------------------------
@@ -270,6 +275,40 @@ def test_broken_objects_are_named_or_left_out(three, tmp_path, case):
     plain = read(three)
     assert torch.equal(data.gather([24]).images, plain.gather([48]).images)
     assert torch.equal(data.voxels(np.array([1])), plain.voxels(np.array([2])))
+
+
+def test_the_command_line_refuses_or_leaves_out(three, tmp_path, template, refused):
+    folder = tmp_path / "files"
+    shutil.copytree(three, folder)
+    broken_file(folder, "cut short")
+    (folder / "cache").mkdir(exist_ok=True)
+    splits = {split: ["a", "b", "c"] for split in ("train", "val", "test")}
+    (folder / "splits.json").write_text(json.dumps({CAR: splits}))
+    command = ("--mode=train", "--dataset=R2N2", "--data_dir", folder, "--class_ids", CAR, "--ckpt_dir", folder / "run",
+               "--cache_dir", folder / "cache", "--obj_dir", template, *TINY, "--n_iters=1", "--trainViews=2")
+    assert "02958343/b/model.binvox is cut short: its runs are" in refused(*command)
+    assert call(*command, "--skip_bad") == 0
+    kept = json.loads((folder / "run" / "options.json").read_text())
+    assert kept["count_left_out"] == 2 and all("b/model.binvox is cut short" in line for line in
+                                               sum(kept["left_out"].values(), []))
+
+
+def test_a_split_file_is_found_from_any_folder(three, tmp_path, template, monkeypatch, capsys):
+    from engine import runs
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "given.json").write_text(json.dumps({CAR: {"train": ["a"], "val": ["b"], "test": ["c"]}}))
+    command = ("--mode=train", "--dataset=R2N2", "--data_dir", three, "--class_ids", CAR, "--ckpt_dir", "run",
+               "--cache_dir", "cache", "--obj_dir", template, *TINY, "--split_file=given.json")
+    assert call(*command, "--n_iters=1") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert call("--mode=evaluation", "--ckpt_dir", tmp_path / "run", "--device=cpu") == 0
+    assert not list((tmp_path / "elsewhere").iterdir()), "the cache is where the run has it"
+    monkeypatch.chdir(tmp_path)
+    assert call(*command, "--n_iters=2", "--resume") == 0
+    runs._same_options("run", {"split_file": "given.json"}, {"split_file": str(tmp_path / "given.json")}, {})
+    with pytest.raises(InputError, match="trained with --split_file"):
+        runs._same_options("run", {"split_file": "given.json"}, {"split_file": str(tmp_path / "other.json")}, {})
 
 
 def test_folders_that_are_not_there(folder):

@@ -222,6 +222,26 @@ def test_objects_of_a_split_file_that_do_not_exist_are_listed_and_counted(folder
     assert listed["absent"] == ["nobody", "none"] and listed["count_left_out"] == 2 and "left_out" not in listed
 
 
+def test_broken_grids_are_refused_or_left_out(folder, tmp_path, refused):
+    place = folder / "02691156"
+    (place / "object1" / "model.binvox").write_bytes(binvox(chiral(), end=-2))
+    np.save(place / "flat.npy", np.zeros((4, 4), bool))
+    np.savez(place / "two.npz", chiral(), chiral())
+    np.save(place / "none.npy", np.zeros((8, 8, 8), bool))
+    command = ("--mode=make_dataset", "--mesh_dir", folder, "--data_dir", tmp_path / "set", "--train_views=1")
+    synthetic.make_from_meshes(str(tmp_path / "set"), str(folder), train_views=1, class_ids=["02958343"])
+    assert "--skip_bad leaves out such meshes" in refused(*command)
+    assert call(*command, "--skip_bad") == 0
+    listed = json.loads((tmp_path / "set" / "02691156_objects.json").read_text())
+    assert listed.pop("count_left_out") == 4
+    assert {name: said.split(" ", 1)[1] for name, said in listed.pop("left_out").items()} == {
+        "02691156/object1/model.binvox": "is cut short: its runs are 32592 cells, its header says 32 x 32 x 32 = 32768",
+        "02691156/flat.npy": "is an array of shape (4, 4); expected a grid (X, Y, Z) of 1 to 1024 cells a side",
+        "02691156/two.npz": "holds 2 arrays (arr_0.npy, arr_1.npy); expected one grid",
+        "02691156/none.npy": "has no occupied cell"}
+    assert sorted(sum(listed.values(), [])) == [f"02691156/object{k}/model.binvox" for k in (0, 2, 3, 4)]
+
+
 def test_a_grid_beside_a_mesh_of_its_name_is_left_alone(folder, tmp_path):
     place = folder / "02691156" / "object0"
     trimesh.creation.box((1, 1, 1)).export(place / "model.obj")

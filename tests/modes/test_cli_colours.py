@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 from command import CAR, SHORT, TINY, call, checkpoint, differences, metrics
+from engine import dashboard
+from engine.visdom_server import VisdomServer
 from inference import load_run
+from metrics import colours
 from PIL import Image
 from pictures import people_mesh, people_textures, write_glb, write_obj
 
@@ -63,8 +66,31 @@ def test_records_checkpoints_and_samples(coloured):
     assert rows[-1]["mesh"] == "00006.obj" and rows[-1]["picture"] == "00006.png"
 
 
+def test_validation_records_psnr(coloured):
+    """That of `evaluation`, for shape 0 of object 0 and shape 1 of object 1, from their own views and those opposite."""
+    model = load_run(coloured)
+    data = model.dataset.open(model.options, "val")
+    assert data.num_objects == 2 and len(data) == 48
+    row, found = metrics(coloured)[-1], []
+    for one, other in ((0, 12), (25, 37)):
+        batch = data.gather([one, other])
+        nearest = colours.Nearest(data, [0])
+        found.append(colours.seen_colours(model, data, model.predict(batch.images), batch, torch.tensor([1, 0]), nearest)[0])
+    wanted = dict(zip(colours.FIGURES, torch.stack(found).mean(0).tolist()))
+    assert 5 < row["val_psnr_own"] == pytest.approx(wanted["psnr_own"], abs=1e-4)
+    assert 5 < row["val_psnr_new"] == pytest.approx(wanted["psnr_new"], abs=1e-4) != row["val_psnr_own"]
+    assert [{"val_psnr_own", "val_psnr_new"} <= set(r) for r in metrics(coloured)] == [False, False, True] * 2
+
+
+def test_the_dashboard_shows_psnr_in_a_window_of_its_own(coloured, tmp_path):
+    shown = dashboard.Follower(coloured, coloured / "samples", "run", VisdomServer())
+    shown.read()
+    assert {name: len(curve) for name, curve in shown.curves["PSNR"].items()} == {"own view": 2, "new view": 2}
+    assert not any("psnr" in name for name in shown.curves["losses"])
+
+
 def test_without_colours_nothing_of_them_is_there(clay):
-    assert not any({"colour", "variation"} & set(row) for row in metrics(clay))
+    assert not any({"colour", "variation", "val_psnr_own"} & set(row) for row in metrics(clay))
     assert set(checkpoint(clay)["models"]) == {"E", "G"}
     figures = json.loads((clay / "evaluation_test_last.json").read_text())
     assert not [key for key in {**figures, **figures["protocol"]} if key.startswith(("psnr", "ssim", "light"))]

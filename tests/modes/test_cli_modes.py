@@ -168,7 +168,7 @@ def test_classes_that_a_run_has_not_seen_do_not_replace_its_figures(two_classes,
 class Oracle:
     """A fake model that predicts the true meshes of a split, in order, changed by `change`."""
 
-    device, options = torch.device("cpu"), {"latent_dim": 3}
+    device, options, texture = torch.device("cpu"), {"latent_dim": 3}, None
 
     def __init__(self, meshes, change):
         self.meshes, self.change = iter(meshes), change

@@ -19,7 +19,8 @@ BATCH = 4
 # Low learning rates: with the published rate, rounding errors would grow tenfold from step to step, because the meshes
 # unfold in the first steps.
 CASES = {"featGAN": (20, "train", "--lr=1e-6"), "VPL": (2, "trainCVPR19"),
-         "standardized": (6, "train", "--standardize_code", "--confusion=ce", "--lr=1e-6", "--lr_D=1e-3")}
+         "standardized": (6, "train", "--standardize_code", "--confusion=ce", "--lr=1e-6", "--lr_D=1e-3"),
+         "colours": (6, "train", "--texture=faces", "--texture_to_shape", "--lr=1e-6")}
 
 
 def trainer_of(data, template, mode, *more):
@@ -30,10 +31,11 @@ def trainer_of(data, template, mode, *more):
     options = script().parse([f"--mode={mode}", "--dataset=CVPR18", "--obj_dir", str(template), *TINY, *more])
     options.batch_size = BATCH
     runs.seed_everything(0)
-    trainer = Trainer(options, torch.device("cpu"))
+    cars = CVPR18.open({"data_dir": str(data), "class_ids": [CAR]}, "train")
+    trainer = Trainer(options, torch.device("cpu"), cars)
     for module in trainer.modules.values():
         module.double()
-    return trainer, CVPR18(str(data), [CAR], "train", str(data / ".cache"))
+    return trainer, cars
 
 
 def batch_of(cars, step, part=None):
@@ -43,7 +45,7 @@ def batch_of(cars, step, part=None):
 
 
 def steps(data, template):
-    """{case: [losses of each step]}."""
+    """{case: [losses and norms of gradients of each step]}."""
     told = {}
     for case, (count, mode, *more) in CASES.items():
         trainer, cars = trainer_of(data, template, mode, *more)
@@ -55,8 +57,8 @@ def steps(data, template):
             views.append(other and distributed.gathered(other.poses).tolist())
             return step
         trainer.seen = watched
-        told[case] = [{k: float(v) for k, v in trainer.step(step, batch_of(cars, step))[0].items()}
-                      for step in range(1, count + 1)]
+        told[case] = [{name: float(value) for name, value in {**values, **norms}.items()}
+                      for values, norms in (trainer.step(step, batch_of(cars, step)) for step in range(1, count + 1))]
         told[case + " views"] = views
     return told
 
