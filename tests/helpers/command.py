@@ -27,10 +27,10 @@ def environment():
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "CUDA_VISIBLE_DEVICES": ""}
 
 
-def start(*arguments):
-    """Start the script in a process with text output; returns the running process."""
+def start(*arguments, **more):
+    """Start the script in a process with text output; returns the running process. more : options of Popen."""
     return subprocess.Popen([sys.executable, str(SCRIPT), *map(str, arguments)], text=True, env=environment(),
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
 
 
 def process(*arguments, timeout=300):

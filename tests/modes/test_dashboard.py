@@ -436,11 +436,14 @@ def test_training_does_not_wait_for_a_server_that_hangs(data, template, server, 
 
 def test_following_ends_with_an_interrupt(absent, tmp_path):
     record(tmp_path / "run", *losses(1, 3))
-    with start("--mode=dashboard", "--ckpt_dir", tmp_path / "run", "--visdom_env=run", "--visdom_port", absent.port,
-               "--follow") as running:
+    running = start("--mode=dashboard", "--ckpt_dir", tmp_path / "run", "--visdom_env=run", "--visdom_port", absent.port,
+                    "--follow", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a job may ignore it
+    try:
         said = running.stderr.readline()
         running.send_signal(signal.SIGINT)
         _, rest = running.communicate(timeout=20)
+    finally:
+        running.kill()
     assert "does not answer" in said and rest == "" and running.returncode == 0
 
 

@@ -4,9 +4,9 @@ import json
 import pytest
 from command import call, script
 
-BEST = {"lambda_pressure": 1e-4, "lambda_near": .5, "lambda_mirror": .5, "lambda_edge": .01, "lambda_front": 10.0,
-        "lambda_Gprior": 0.0, "confusion": "ce", "standardize_code": True, "lr_D": 1e-3, "replay": 8,
-        "D_always": True}
+BEST = {"lambda_pressure": 1e-4, "lambda_near": .5, "near_from": 2000, "lambda_mirror": .5, "lambda_edge": .01,
+        "lambda_front": 10.0, "lambda_Gprior": 0.0, "confusion": "ce", "standardize_code": True, "lr_D": 1e-3,
+        "replay": 8, "D_always": True}
 
 
 def told(capsys, *arguments):
