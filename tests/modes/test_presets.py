@@ -19,7 +19,7 @@ def test_the_default_is_the_published_run(capsys):
     options = told(capsys)
     assert options == told(capsys, "--preset=published") and options["preset"] == "published"
     assert {name: options[name] for name in BEST} == {
-        "lambda_pressure": 0, "lambda_near": 0, "lambda_mirror": 0, "lambda_edge": 0, "lambda_front": 0,
+        "lambda_pressure": 0, "lambda_near": 0, "near_from": 0, "lambda_mirror": 0, "lambda_edge": 0, "lambda_front": 0,
         "lambda_Gprior": 1, "confusion": "log2", "standardize_code": False, "lr_D": None,
         "replay": 0, "D_always": False}
 
