@@ -31,8 +31,11 @@ class Material:
         self.base, self.gain, self.clamp, self.opacity = 0.0, 1.0, False, None
 
     def read_colour(self, words):
+        """Read `Kd r g b`. Returns whether the numbers are in [0, 1], apart from rounding."""
         words = words * 3 if len(words) == 1 else words  # one number alone is a grey
-        self.colour = np.clip(numbers(words, 3, "colour"), 0, 1).tolist()
+        colour = np.array(numbers(words, 3, "colour"))
+        self.colour = np.clip(colour, 0, 1).tolist()
+        return bool((np.abs(colour - 0.5) < 0.51).all())
 
     def read_map(self, text):
         """Read `map_Kd [-option value ...] name`; the name may contain spaces. Options that do not change a colour
@@ -92,7 +95,9 @@ def read_mtl(filename):
                 if material is None:
                     raise Damaged("it comes before the first newmtl")
                 if keyword == b"kd":
-                    material.read_colour(words[1:])
+                    if not material.read_colour(words[1:]):
+                        warnings.warn(f"{filename}, line {number}: {shown(text.strip())} is outside of [0, 1]; clipped "
+                                      "to it", stacklevel=3)
                 elif keyword == b"map_kd":
                     material.read_map(text[6:].strip())
                 else:

@@ -256,3 +256,13 @@ def test_nonsense_is_refused_in_one_sentence(obj, mtl, tmp_path):
         else:
             assert textures.shape == (len(faces), 2, 2, 2, 3) and textures.isfinite().all()
             assert 0 <= faces.min() and faces.max() < len(vertices)
+
+
+def test_colours_of_materials_up_to_255_are_told(tmp_path):
+    path = files(tmp_path, "mtllib mesh.mtl\n" + TRIANGLE + "usemtl m\nf 1 2 3\n", "newmtl m\nKd 200 0 0.5\n")
+    with pytest.warns(UserWarning, match=r"mesh.mtl, line 2: Kd 200 0 0.5 is outside of \[0, 1\]"):
+        assert np.allclose(load(path)[0], [1, 0, .5])
+    (tmp_path / "mesh.mtl").write_text("newmtl m\nKd 1.000001 0 0.5\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.allclose(load(path)[0], [1, 0, .5])
