@@ -75,7 +75,7 @@ class Procedural:
 
 def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_val=SIZES["n_val"],
                    n_test=SIZES["n_test"], train_views=None, palette="own", seed=0, layout=DEFAULT,
-                   workers=None, light="fixed", background="none"):
+                   workers=None, light="fixed", background="none", skip_bad=False):
     """Make the built-in dataset, or complete it: existing classes are kept.
 
     Object i of a split depends only on the seed, the class, the split and i.
@@ -91,7 +91,8 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_v
     if min(n_train, n_val, n_test) < 1:
         raise InputError(f"--n_train={n_train}, --n_val={n_val}, --n_test={n_test} must be at least 1")
     complete = _described(folder).get("classes", [])
-    grounds = _grounds(background, workers) if set(class_ids) - set(complete) else ()
+    missing = set(class_ids) - set(complete)
+    grounds, bad_grounds = _grounds(background, workers, skip_bad) if missing else ((), {})
     done = _begin(folder, settings, layout)
     for class_id in [class_id for class_id in class_ids if class_id not in done]:
         DATASETS[layout].writer(folder, class_id, _sizes(layout, n_train, n_val, n_test),
@@ -99,7 +100,7 @@ def make_synthetic(folder, class_ids=MAIN_CLASSES, n_train=SIZES["n_train"], n_v
                                 f"{class_id} {shapes.CLASSES[class_id]}", workers,
                                 **_scenery(class_id, seed, light, grounds))
         done.append(class_id)
-        _describe(folder, settings, done)
+        _describe(folder, settings, done, bad_grounds=bad_grounds)
     return folder
 
 
@@ -123,10 +124,11 @@ def _around(light, background, layout):
             **({"background": os.path.abspath(background)} if background != "none" else {})}
 
 
-def _grounds(background, workers):
-    """Paths of the pictures below a folder, sorted. Each is read once, to find broken ones before the work starts."""
+def _grounds(background, workers, skip_bad):
+    """(paths of the pictures below a folder, sorted; {path in it: what is wrong} of those that skip_bad leaves out).
+    Each is read once, to find broken ones before the work starts."""
     if background == "none":
-        return ()
+        return (), {}
     found = []
     for root, folders, names in os.walk(background):
         folders[:] = [name for name in folders if not is_of_a_system(name)]
@@ -135,10 +137,14 @@ def _grounds(background, workers):
     if not found:
         raise InputError(f"--background={background} has no pictures ({', '.join(IMAGE_ENDINGS)})")
     found.sort()
-    problem = next(filter(None, in_order(scenery.problem, found, workers)), None)
-    if problem:
-        raise InputError(problem)
-    return tuple(found)
+    problems = {path: said for path, said in zip(found, in_order(scenery.problem, found, workers)) if said}
+    if problems and not skip_bad:
+        raise InputError(next(iter(problems.values())) + "; --skip_bad leaves out such pictures" * (len(found) > 1))
+    if len(problems) == len(found):
+        raise InputError(f"--skip_bad leaves no picture of --background={background}")
+    tell_left_out(list(problems.values()), print)
+    return (tuple(path for path in found if path not in problems),
+            {os.path.relpath(path, background): said for path, said in problems.items()})
 
 
 def _scenery(class_id, seed, light, grounds):
@@ -163,6 +169,8 @@ def _begin(folder, settings, layout):
             done = before.pop("classes")
             if isinstance(before.get("light"), dict):  # the fixed light, which is no setting
                 del before["light"]
+            for key in ("backgrounds_left_out", "count_backgrounds_left_out"):
+                before.pop(key, None)
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path} cannot be read as the description of a dataset: {error}") from None
         if before == settings:
@@ -195,12 +203,15 @@ def making(layout, folder, *more):
     return " ".join(["--mode=make_dataset", *given, f"--data_dir={shlex.quote(folder)}", *more])
 
 
-def _describe(folder, settings, done, with_light=True):
-    """Write dataset.json: the settings, the light on the objects (`scenery.described`), the complete classes."""
+def _describe(folder, settings, done, with_light=True, bad_grounds=None):
+    """Write dataset.json: the settings, the light on the objects (`scenery.described`), the backgrounds that --skip_bad
+    left out, the complete classes."""
     frame = DATASETS[settings.get("layout", DEFAULT)].light_frame
     row = scenery.IN_PICTURE if frame == "viewer" else scenery.FIXED
     light = {"light": scenery.described(settings.get("light", row), frame)} if with_light else {}
-    disk.write_json(os.path.join(folder, DESCRIPTION), {**settings, **light, "classes": done})
+    left_out = {"backgrounds_left_out": bad_grounds,
+                "count_backgrounds_left_out": len(bad_grounds)} if bad_grounds else {}
+    disk.write_json(os.path.join(folder, DESCRIPTION), {**settings, **light, **left_out, "classes": done})
 
 
 def _described(folder):
@@ -385,7 +396,7 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
         colors = "grey"
     elif colors != "own":
         settings["colors"] = colors
-    grounds = _grounds(background, workers) if todo else ()
+    grounds, bad_grounds = _grounds(background, workers, skip_bad) if todo else ((), {})
     done = _begin(folder, settings, layout)
     if in_grey and todo:
         print(f"{folder} was made by a version without colours; it is continued with --colors=grey")
@@ -428,7 +439,7 @@ def make_from_meshes(folder, mesh_dir, up="y", seed=0, train_views=None, layout=
             listed["count_left_out"] = len(bad) + len(absent.get(class_id, ()))
         disk.write_json(_list_of(folder, class_id), listed)
         done.append(class_id)
-        _describe(folder, settings, done, not in_grey)
+        _describe(folder, settings, done, not in_grey, bad_grounds)
     if not done:
         raise InputError(f"--skip_bad leaves no class of at least 3 meshes of --mesh_dir={mesh_dir}")
     print(f"{folder}: " + ", ".join(_told(folder, class_id, layout) for class_id in done))

@@ -19,7 +19,7 @@ def run(options, _device):
         synthetic.make_synthetic(folder, options.class_ids or list(synthetic.MAIN_CLASSES), options.n_train,
                                  options.n_val, options.n_test, options.train_views, options.palette,
                                  options.data_seed, options.layout, options.workers, options.light,
-                                 options.background)
+                                 options.background, options.skip_bad)
     return 0
 
 

@@ -236,7 +236,7 @@ def grounds(tmp_path):
 
 
 def test_light_and_grounds_are_those_of_object_and_view(grounds):
-    paths = synthetic._grounds(str(grounds), 1)
+    paths, _ = synthetic._grounds(str(grounds), 1, False)
     assert [os.path.basename(path) for path in paths] == ["a.png", "b.jpg", "small.png"]
     around = Scenery("chair", 3, "random", paths)
     lights = around.lights(1, 7, range(24))
@@ -356,3 +356,21 @@ def test_folders_of_bad_pictures_are_refused_before_anything_is_made(case, said,
     line = refused("--mode=make_dataset", "--mesh_dir", tmp_path / "meshes", "--data_dir", tmp_path / "set",
                    "--background", folder)
     assert re.search(said, line), line
+
+
+def test_skip_bad_leaves_out_broken_backgrounds(grounds, tmp_path, capsys):
+    folder = tmp_path / "others"
+    shutil.copytree(grounds, folder)
+    (folder / "more" / "broken.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    make_class(tmp_path / "meshes" / "red")
+    command = ("--mode=make_dataset", "--mesh_dir", tmp_path / "meshes", "--data_dir", tmp_path / "set", "--background",
+               folder, "--skip_bad")
+    assert call(*command) == 0
+    assert "left out, because their files are broken (1):" in capsys.readouterr().out
+    told = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert list(told["backgrounds_left_out"]) == ["more/broken.png"] and told["count_backgrounds_left_out"] == 1
+    assert call(*command) == 0  # a complete set stays
+    for path in folder.rglob("*.*"):
+        path.write_bytes(b"no picture")
+    assert call(*command[:3], "--data_dir", tmp_path / "none", "--background", folder, "--skip_bad") == 2
+    assert f"--skip_bad leaves no picture of --background={folder}" in capsys.readouterr().err
