@@ -35,6 +35,7 @@ ARMS = {  # options of each, beside those of the setting
     "featGAN": f"--mode=train {GAN}",
     "featGAN+pressure": f"--mode=train {GAN} --lambda_pressure=1e-4",
     "best": "--mode=train --preset=best",
+    "best+adv1": "--mode=train --preset=best --lambda_adv=1",
     "pairs2": "--mode=train --lambda_adv=0 --pairs=2",
     "pairs2+pressure": "--mode=train --lambda_adv=0 --pairs=2 --lambda_pressure=1e-4"}
 NARROW = {"VPL": "--disc_width=32"}  # as the encoder, where that is narrow; by published widths VPL takes hours
