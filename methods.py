@@ -92,7 +92,7 @@ class FeatGAN(Method):
                        help="the discriminator also learns from the codes of its last N batches")}
 
     # The most promising values of first trials on ShapeNet's shapes; benchmarks/claim.py measures them.
-    # `near` begins after shapes have come to differ, and the adversary is weak: with 1 all cars became one shape.
+    # `near` begins after shapes have come to differ, and the adversary is weak: with 1 all cars ended as one shape.
     best = {"lambda_adv": 0.2, "lambda_pressure": 1e-4, "lambda_near": 0.5, "near_from": 2000, "lambda_mirror": 0.5,
             "lambda_edge": 0.01, "lambda_front": 10.0, "lambda_Gprior": 0.0, "confusion": "ce",
             "standardize_code": True, "lr_D": 1e-3, "replay": 8, "D_always": True}
