@@ -128,7 +128,7 @@ def score(model, data, objects_at_once=None, full=False, mean_grids=None, progre
             done += len(numbers[places])
             if progress:
                 progress(done)
-        figures, codes = distributed.filled_in(figures), distributed.filled_in(codes).cpu()
+        figures, codes = distributed.filled_in(figures), distributed.filled_in(codes)
         mean = [sum(column) / len(objects) for column in figures.T.tolist()]
         result["inside_out"][class_id] = mean[3] / mean[4] if mean[4] else float("nan")
         result["code_spread"][class_id] = measures.code_spread(codes)
@@ -143,7 +143,7 @@ def score(model, data, objects_at_once=None, full=False, mean_grids=None, progre
             result["iou_wrong_object"][class_id], result["view_agreement"][class_id] = mean[1:3]
             for key, value in zip(("own_view", "new_view", "self_intersecting"), mean[5:8]):
                 result[key][class_id] = value
-            probe = measures.pose_probe(codes.to(model.device), poses, shown, data.pose_angle, seed)
+            probe = measures.pose_probe(codes, poses, shown, data.pose_angle, seed)
             result["pose_probe"][class_id], result["pose_degrees"][class_id] = probe["accuracy"], probe["degrees"]
             result["pose_chance"][class_id] = probe["chance"]
             result["mean_shape_iou"][class_id] = float(

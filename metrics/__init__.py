@@ -64,15 +64,16 @@ def mmd_matrix(groups):
     for p, codes in enumerate(groups):
         if codes.dim() != 2 or len(codes) < 2:
             raise ValueError(f"group {p} has shape {tuple(codes.shape)}; MMD needs at least two codes")
-    # Centre in double precision, so that squared distances can be computed from dot products.
+    # Centre in double precision, so that squared distances can be computed from dot products. A GPU also multiplies in
+    # double precision, because --tf32 would leave 10 bits of single precision.
     everything = torch.cat(groups).double()
     centre = everything.mean(0)
-    groups = [(g.double() - centre).float() for g in groups]
+    groups = [(g.double() - centre).to(torch.float64 if g.is_cuda else torch.float32) for g in groups]
     squares = [g.square().sum(1) for g in groups]
 
     def distances(p, q):
         d = squares[p][:, None] + squares[q][None, :] - 2 * groups[p] @ groups[q].T
-        return d.clamp_min_(0)
+        return d.clamp_min_(0).float()
 
     scratch = centre.new_empty(max(map(len, groups)) ** 2, dtype=torch.float32)
     within = [distances(p, p).fill_diagonal_(0) for p in range(len(groups))]

@@ -4,6 +4,7 @@ can predict from the codes. B = batch, V = vertices, S = side of the silhouettes
 import torch
 from torch import nn
 
+from engine.graphs import Captured
 from losses import priors
 
 
@@ -104,13 +105,19 @@ def _read(codes, labels, asked, count, generator):
     codes, asked = (codes - mean) / deviation, (asked - mean) / deviation
     network = nn.Sequential(nn.Linear(codes.shape[1], PROBE_HIDDEN), nn.ReLU(), nn.Linear(PROBE_HIDDEN, count))
     network.to(codes.device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
-    for _ in range(PROBE_STEPS):
-        chosen = torch.randint(len(codes), (min(PROBE_BATCH, len(codes)),), generator=generator).to(codes.device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2, fused=True,
+                                  capturable=codes.is_cuda)
+
+    def learn(chosen):
         loss = nn.functional.cross_entropy(network(codes[chosen]), labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        return {}, {}
+    learn = Captured(learn) if codes.is_cuda else learn  # as single launches these steps take a second
+    batches = torch.randint(len(codes), (PROBE_STEPS, min(PROBE_BATCH, len(codes))), generator=generator)
+    for chosen in batches.to(codes.device):
+        learn(chosen)
     with torch.no_grad():
         return network(asked).argmax(1).cpu()
 

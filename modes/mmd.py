@@ -35,6 +35,7 @@ def _measured(options, folder, model, data, classes):
     figures = {}
     for (class_id, (_, bins)), mine, seen, of in zip(classes.items(), codes.split(sizes), poses.split(sizes),
                                                      objects.split(sizes)):
+        mine = mine.to(model.device)
         matrix, mean = pose_mmd(mine, seen, bins)
         figures[class_id] = {
             "mean": mean, "mean_shuffled": pose_mmd(mine, seen, bins, options.seed)[1], "codes": len(mine),

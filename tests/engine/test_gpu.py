@@ -355,6 +355,22 @@ def test_the_first_losses_are_those_of_the_cpu():
         assert found == pytest.approx(known, rel=1e-3)
 
 
+def test_mmd_and_the_pose_probe_are_those_of_the_cpu(monkeypatch):
+    """Also where --tf32 multiplies with 10 bits: MMD takes differences of dot products."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    from metrics import measures, pose_mmd
+    g = torch.Generator().manual_seed(0)
+    poses, objects = torch.arange(24).repeat(40), torch.arange(40).repeat_interleave(24)
+    codes = torch.randn(960, 64, generator=g) + .3 * torch.randn(24, 64, generator=g)[poses]
+    found = [(*pose_mmd(codes.to(device), poses, range(24)), measures.pose_probe(codes.to(device), poses, objects))
+             for device in (GPU, torch.device("cpu"))]
+    (matrix, mean, probe), (known_matrix, known_mean, known_probe) = found
+    assert mean == pytest.approx(known_mean, rel=1e-5) and mean > .1
+    torch.testing.assert_close(matrix, known_matrix, rtol=1e-5, atol=1e-6)
+    assert probe["accuracy"] == pytest.approx(known_probe["accuracy"], abs=.03) and probe["accuracy"] > .2
+    assert probe["chance"] == known_probe["chance"]
+
+
 @pytest.mark.parametrize("there, here", [(GPU, torch.device("cpu")), (torch.device("cpu"), GPU)], ids=str)
 def test_a_run_goes_on_on_another_device(there, here):
     one, other = trainer_of("--mode=train", device=there), trainer_of("--mode=train", device=here)
