@@ -8,7 +8,7 @@ import torch
 
 import losses
 from engine import distributed
-from engine.divergence import any_bad, gradient_norms
+from engine.divergence import any_bad, clip, gradient_norms
 from engine.graphs import Captured
 from errors import Divergence, InputError
 from inference import Model
@@ -63,6 +63,7 @@ class Trainer:
         weighted = [(loss, chosen.weight(loss, options)) for loss in losses.LOSSES]
         self.losses = [(loss, weight) for loss, weight in weighted if weight or loss.always]
         self.prepared = {loss.name: loss.prepare(options, data, device) for loss, _ in self.losses if loss.prepare}
+        self.changing = {name: prepared for name, prepared in self.prepared.items() if hasattr(prepared, "refresh")}
         # {name of a loss or method: (function that returns other cameras, whether to draw their silhouettes)}
         self.views = {loss.name: (loss.views, loss.silhouettes) for loss, _ in self.losses if loss.views}
         if self.method.wants_other_views:
@@ -97,6 +98,8 @@ class Trainer:
         for loss, weight in self.losses:
             if loss.name in self.later:
                 self.later[loss.name].fill_(weight if step >= getattr(self.options, loss.begins) else 0.0)
+        for prepared in self.changing.values():
+            prepared.refresh(self.model, step)
         return self._turns[self.encoders_turn(step)](*self.inputs(batch))
 
     def encoders_turn(self, step):
@@ -112,7 +115,7 @@ class Trainer:
             part = distributed.part(len(whole[0]))
             for views, _ in self.views.values():
                 others += [drawn[part] for drawn in views(self.dataset, *whole)]
-        return batch.images, batch.silhouettes, batch.cameras, batch.poses, batch.objects, *others
+        return batch.images, batch.silhouettes, batch.cameras, batch.poses, batch.objects, batch.numbers, *others
 
     def _turn(self, encoders_turn, *inputs):
         """The work of a step. It copies nothing between device and host, so that a CUDA graph can record it."""
@@ -122,6 +125,8 @@ class Trainer:
         values = distributed.average(learning.values(), values)
         norms = gradient_norms(learning)
         bad = any_bad(values, norms)
+        if self.options.clip_norm:
+            clip(learning, norms, self.options.clip_norm)
         for name in learning:
             self.optimizers[name].found_inf = bad  # if 1, the fused optimiser changes nothing; the host need not wait
             self.optimizers[name].step()
@@ -163,7 +168,7 @@ class Trainer:
 
     def seen(self, inputs, codes, vertices, colours=None):
         """The `losses.Step` of the inputs; one call draws all its silhouettes."""
-        given, others = inputs[:5], inputs[5:]
+        given, others = inputs[:6], inputs[6:]
         views = {name: losses.View(*others[2 * i:2 * i + 2]) for i, name in enumerate(self.views)}
         step = losses.Step(*given, codes, vertices, self.model.faces, self.topology, self.dataset, self.renderer,
                            self.prepared, views)
@@ -203,9 +208,13 @@ class Trainer:
         optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         for state in optimizers.values():  # store the rate as a number, whatever the device
             state["param_groups"] = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
-        return {"models": {k: m.state_dict() for k, m in self.modules.items()}, "optimizers": optimizers}
+        return {"models": {k: m.state_dict() for k, m in self.modules.items()}, "optimizers": optimizers,
+                "prepared": {name: prepared.state() for name, prepared in self.changing.items()}}
 
     def load(self, state):
+        for name, prepared in self.changing.items():
+            if name in state.get("prepared", {}):  # older checkpoints have none
+                prepared.load(state["prepared"][name])
         for name, module in self.modules.items():
             module.load_state_dict(state["models"][name])
             optimizer = self.optimizers[name]

@@ -35,12 +35,12 @@ ARMS = {  # options of each, beside those of the setting
     "featGAN": f"--mode=train {GAN}",
     "featGAN+pressure": f"--mode=train {GAN} --lambda_pressure=1e-4",
     "best": "--mode=train --preset=best",
-    "best+adv1": "--mode=train --preset=best --lambda_adv=1",
     "pairs2": "--mode=train --lambda_adv=0 --pairs=2",
     "pairs2+pressure": "--mode=train --lambda_adv=0 --pairs=2 --lambda_pressure=1e-4"}
 NARROW = {"VPL": "--disc_width=32"}  # as the encoder, where that is narrow; by published widths VPL takes hours
 FIVE_SEEDS = "featGAN", "best", "pairs2+pressure"  # the others have three
-SMALL = "--enc_width=16 --batch_size=32 --lr=1e-3 --lr_schedule=cosine --lambda_Gprior=0 --ckpt_step=500"
+SMALL = "--enc_width=16 --batch_size=32 --lr=1e-3 --lr_schedule=cosine --ckpt_step=500"
+NO_PRIOR = "--lambda_Gprior=0"  # small runs of all arms but those with a preset of their own
 SETTINGS = {  # the budgets: all arms of a setting have the same
     "small": f"{SMALL} --n_iters=6000",
     "long": f"{SMALL} --n_iters=12000",
@@ -64,7 +64,8 @@ class Run:
         class_id = CLASSES.get(class_name, class_name)
         self.device = [f"--device={args.device}", "--threads=1"]
         narrow = NARROW.get(arm, "") if setting != "published" else ""
-        self.training = [*ARMS[arm].split(), *SETTINGS[setting].split(), *narrow.split(), *QUIET.split(),
+        prior = NO_PRIOR if setting != "published" and "--preset" not in ARMS[arm] else ""
+        self.training = [*ARMS[arm].split(), *SETTINGS[setting].split(), *f"{prior} {narrow} {QUIET}".split(),
                          f"--seed={seed}", "--class_ids", class_id, f"--data_dir={args.data_dir}",
                          f"--ckpt_dir={self.folder}", *self.device]
 

@@ -184,9 +184,15 @@ def same_as_main(modules):
         for module in modules:
             for tensor in (*module.parameters(), *module.buffers()):
                 whole = tensor.detach().clone(memory_format=torch.contiguous_format)
-                with _together():
-                    dist.broadcast(whole, 0)
+                copied_from_main(whole)
                 tensor.detach().copy_(whole)
+
+
+def copied_from_main(tensor):
+    """Copy a contiguous tensor of the main process to all others, in place."""
+    if size() > 1:
+        with _together():
+            dist.broadcast(tensor, 0)
 
 
 def filled_in(tensor):

@@ -1,4 +1,4 @@
-"""Finds and counts losses and gradients that are not finite."""
+"""Finds and counts losses and gradients that are not finite, and shortens gradients that are too long."""
 import math
 
 import torch
@@ -27,6 +27,14 @@ def _in_memory_order(tensor):
     """Flattened, without a copy if the tensor is dense."""
     last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     return (tensor.permute(0, 2, 3, 1) if last else tensor).reshape(-1)
+
+
+def clip(modules, norms, longest):
+    """Scale the gradients of each module down to a norm of `longest`, if theirs in `norms` is longer (Pascanu et al.
+    2013). The host does not wait for the device."""
+    for name, module in modules.items():
+        scale = (longest / norms[name].clamp_min(1e-12)).clamp_max(1)
+        torch._foreach_mul_([p.grad for p in module.parameters() if p.grad is not None], scale)
 
 
 def any_bad(losses, norms):

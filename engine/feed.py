@@ -48,7 +48,8 @@ class FromFiles:
         return self._read(step).to(self.device).as_numbers()
 
     def _read(self, step):
-        return self.data.read(self.sampler.batch(step), step, self.part)
+        numbers = self.sampler.batch(step)
+        return self.data.read(numbers, step, self.part).numbered(numbers[self.part])
 
     def close(self):
         pass
@@ -88,6 +89,7 @@ class Resident(FromFiles):
             chunk = data.read(range(first, min(first + CHUNK, len(data))))
             for target, source in zip(self.whole.tensors(), chunk.tensors(), strict=True):
                 target[first:first + len(source)] = source
+        self.whole = self.whole.numbered(torch.arange(len(data), device=device))
         self.told = f"all images are in the memory of {device}: {size_of(data) / 1e9:.1f} GB"
 
     def batch(self, step):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import neural_renderer as nr
-from losses import colours, priors
+from losses import colours, matches, priors
 
 
 def silhouette_loss(rendered, target):
@@ -142,6 +142,7 @@ class Step:
     cameras: torch.Tensor       # (B, ...) of the images, as the dataset's `project` takes them
     poses: torch.Tensor         # (B,) int64 pose bins of the images
     objects: torch.Tensor       # (B,) int64 objects of the images, numbered across all classes
+    numbers: torch.Tensor       # (B,) int64 numbers of the images in the training split, as in `Batch`
     codes: torch.Tensor         # (B, latent_dim) shape codes
     vertices: torch.Tensor      # (B, V, 3) shapes
     faces: torch.Tensor         # (F, 3) int64, the same for all shapes
@@ -175,7 +176,9 @@ class Loss:
         wait for the GPU or copy between GPU and host.
     always : compute and record the loss at weight 0 too.
     prepare : called once as prepare(options, data, device) before the first step, with the training split; its result
-        becomes `step.prepared[name]`. The result must depend only on the arguments, so that a resumed run has the same.
+        becomes `step.prepared[name]`. The result must depend only on the arguments, so that a resumed run has the same;
+        or it has the methods refresh(model, step), called before each step, state(), whose tensor goes into
+        checkpoints, and load(state).
     views : called as views(dataset, cameras, poses) before each step, outside the graph, with the whole batch of all
         processes. Draw random numbers here, with torch's CPU generator. Returns other cameras and their pose bins, one
         for each image; the loss finds them in `step.views[name]`.
@@ -226,8 +229,8 @@ LOSSES = (
     Loss("pressure", "lambda_pressure",
          lambda step: priors.pressure_loss(step.vertices, step.faces, step.topology.outward)),
     Loss("front", "lambda_front", priors.fronts_of_step, views=priors.turned_views, silhouettes=False),
-    Loss("near", "lambda_near", lambda step: priors.nearest_of_step(step, silhouette_loss), prepare=priors.open_bank,
-         views=priors.one_view_of_batch, begins="near_from"),
+    Loss("near", "lambda_near", lambda step: matches.near_of_step(step, silhouette_loss), prepare=matches.open_matches,
+         begins="near_from"),
     Loss("mirror", "lambda_mirror", lambda step: priors.mirror_of_step(step, silhouette_loss),
          prepare=priors.open_mirror),
     Loss("colour", "lambda_colour", colours.colours_of_step, of_colours=True),

@@ -1,13 +1,9 @@
-"""Losses from prior knowledge of shapes: a surface has an inside that no camera sees, a shape looks from any view like
-others of its class, and most shapes are symmetric. Some of these losses prepare data from the training set.
+"""Losses from prior knowledge of shapes: a surface has an inside that no camera sees, and most shapes are symmetric.
 
-B = batch, V = vertices, F = faces, K = pose bins, M = training images, S = side of the silhouettes.
+B = batch, V = vertices, F = faces, K = pose bins, S = side of the silhouettes.
 """
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d
 
 import neural_renderer as nr
 from errors import InputError
@@ -86,99 +82,6 @@ def fronts_of_step(step):
     screens = step.dataset.for_pictures(turned, step.cameras)
     return front_loss(*fronts_and_backs(screens, step.faces, step.silhouettes.shape[-1],
                                         step.dataset.mirrors != (step.topology.outward < 0)))
-
-
-# ---- silhouettes of others ----------------------------------------------------------------------------
-
-@dataclass
-class Bank:
-    """The silhouettes of the training set, sorted by pose bin. It depends only on the data."""
-    whole: torch.Tensor    # (M, S, S) uint8
-    cameras: torch.Tensor  # (M, ...)
-    members: torch.Tensor  # (K, n) int64 images of each bin; n is the largest bin, others repeat their first image
-    halves: torch.Tensor   # (K, n, S/2 * S/2) uint8, silhouettes of `members` at half resolution
-    counts: torch.Tensor   # (K,) int64, number of images in each bin
-
-    @classmethod
-    def of(cls, data, device, at_once=4096):
-        """Make the bank of a training split, without augmentation, on a device."""
-        poses = data.all_poses()
-        counts = torch.bincount(poses, minlength=data.num_poses)
-        order, first = torch.argsort(poses, stable=True), counts.cumsum(0) - counts
-        column = torch.arange(int(counts.max()))
-        members = order[(first[:, None] + torch.where(column < counts[:, None], column, 0)).clamp_max(len(order) - 1)]
-        whole = cameras = halves = None
-        for start in range(0, len(data), at_once):
-            part = data.read(range(start, min(start + at_once, len(data)))).to(device)
-            silhouettes = part.images[:, 3] if part.silhouettes is None else part.silhouettes
-            if whole is None:
-                whole = silhouettes.new_empty(len(data), *silhouettes.shape[1:])
-                cameras = part.cameras.new_empty(len(data), *part.cameras.shape[1:])
-                halves = whole.new_empty(len(data), (whole.shape[-1] // 2) ** 2)
-            here = slice(start, start + len(silhouettes))
-            whole[here], cameras[here] = silhouettes, part.cameras
-            halves[here] = halved(silhouettes.float()).round().to(torch.uint8)
-        members = members.to(device)
-        return cls(whole, cameras, members, halves[members.flatten()].view(*members.shape, -1), counts.to(device))
-
-    def nearest(self, silhouettes, bin):
-        """For each of the silhouettes (B, S, S), the image of a bin with the highest IoU at half resolution, (B,)
-        int64. bin is an int64 tensor of shape ()."""
-        mine = halved(silhouettes)
-        dtype = mine.dtype
-        real = self.halves.index_select(0, bin.view(1))[0].to(dtype) / 255
-        shared = mine @ real.T
-        fit = shared / (mine.sum(1)[:, None] + real.sum(1) - shared).clamp_min(1e-6)
-        chosen = fit.argmax(1)
-        return self.members.index_select(0, bin.view(1))[0][chosen]
-
-    def silhouettes(self, numbers):
-        """Silhouettes (B, S, S) in [0, 1] of the images with these numbers (B,)."""
-        return self.whole[numbers].float() / 255
-
-
-def halved(silhouettes):
-    """(B, S, S) to (B, S/2 * S/2): each value is the mean of four pixels."""
-    return avg_pool2d(silhouettes[:, None], 2).flatten(1)
-
-
-def open_bank(options, data, device, say=print):
-    """The `Bank` for --lambda_near, in the memory of the device, or of the host if the device has too little."""
-    if data.num_poses < 2:
-        raise InputError(f"--lambda_near={options.lambda_near:g} looks for silhouettes in other pose bins than an "
-                         f"image's own, but this training set of {data.name} has {data.num_poses} pose bin")
-    try:
-        bank = Bank.of(data, device)
-    except torch.OutOfMemoryError:
-        say(f"the silhouettes for --lambda_near do not fit into the memory of {device}: they stay in the memory of the "
-            "host, and steps are not recorded as CUDA graphs")
-        bank = Bank.of(data, torch.device("cpu"))
-    empty = (bank.counts == 0).nonzero().flatten().tolist()
-    if empty:
-        say(f"--lambda_near leaves out {len(empty)} of {data.num_poses} pose bins, which have no training images")
-    return bank
-
-
-def one_view_of_batch(dataset, cameras, poses):
-    """The camera and pose bin of one random image of the batch, for all shapes. Since all have one pose bin, one matrix
-    product finds their nearest silhouettes."""
-    chosen = torch.randint(len(cameras), (1,)).to(cameras.device, non_blocking=True).expand(len(cameras))
-    return cameras[chosen], poses[chosen]
-
-
-def nearest_of_step(step, silhouette_loss):
-    """Silhouette loss between the shapes of a `losses.Step` from another view and the most similar real silhouettes of
-    that view's pose bin.
-
-    If every image has a camera of its own, the shapes are drawn again from the cameras of the silhouettes found.
-    """
-    bank, view = step.prepared["near"], step.views["near"]
-    with torch.no_grad():
-        device = bank.whole.device
-        found = bank.nearest(view.rendered.detach().to(device), view.poses[0].to(device))
-        target, cameras = (t.to(step.vertices.device) for t in (bank.silhouettes(found), bank.cameras[found]))
-    rendered = view.rendered if step.dataset.num_views is not None else step.draw(cameras)[0]
-    return silhouette_loss(rendered, target)
 
 
 # ---- symmetry -----------------------------------------------------------------------------------------

@@ -56,8 +56,11 @@ TRAINING = {
     "lambda_front": dict(type=number(0), default=0.0, help=(
         "weight of the loss of surfaces that are inside out: fronts behind backs, from random directions")),
     "lambda_near": dict(type=number(0), default=0.0, help=(
-        "weight of the silhouette loss from another view, against the most similar training silhouette of that view")),
+        "weight of the silhouette loss from another view, against training silhouettes of that view which probably show "
+        "similar objects")),
     "near_from": dict(type=integer(0), default=0, help="first iteration that uses LAMBDA_NEAR"),
+    "near_every": dict(type=integer(1), default=1000, metavar="N", help=(
+        "the similar objects for LAMBDA_NEAR are looked for anew every N iterations")),
     "lambda_mirror": dict(type=number(0), default=0.0, help=(
         "weight of the silhouette loss from the mirrored camera, against the flipped silhouette of the image")),
     **COLOURS,
@@ -71,6 +74,8 @@ TRAINING = {
         "2018)")),
     "lr_schedule": dict(choices=("constant", "cosine"), default="constant", help=(
         "constant: constant but for the decays of DECAY_BATCH; cosine: falls to 0 at N_ITERS")),
+    "clip_norm": dict(type=number(0), default=0.0, metavar="NORM", help=(
+        "longest gradient of a network; longer ones are scaled down (default: no limit)")),
     "amp": dict(action="store_true", help="bfloat16 inside the networks"),
     "cuda_graph": dict(choices=("auto", "on", "off"), default="auto", help=(
         "record each step as a CUDA graph and replay it; auto: if one process trains on one GPU")),

@@ -35,6 +35,8 @@ class Batch:
     cameras: torch.Tensor      # (B, ...) camera parameters as `project` takes them
     poses: torch.Tensor        # (B,) int64 pose bins
     objects: torch.Tensor      # (B,) int64, numbered across all classes
+    # (B,) int64, numbers of the images in the split; -1 - number where the dataset mirrored image, silhouette and camera
+    numbers: torch.Tensor | None = None
 
     def tensors(self):
         return [t for t in vars(self).values() if t is not None]
@@ -45,6 +47,10 @@ class Batch:
 
     def to(self, device):
         return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def numbered(self, numbers):
+        """The batch with these numbers (B,), unless its dataset gave some."""
+        return self if self.numbers is not None else dataclasses.replace(self, numbers=torch.as_tensor(numbers))
 
     def as_numbers(self):
         """Convert bytes to floats in [0, 1], on the device of the batch."""
@@ -170,7 +176,7 @@ class Dataset(Conventions):
 
     def gather(self, indices, step=None, part=slice(None)):
         """`read`, with images and silhouettes as floats in [0, 1]."""
-        return self.read(indices, step, part).as_numbers()
+        return self.read(indices, step, part).numbered(np.asarray(indices)[part]).as_numbers()
 
     @abc.abstractmethod
     def read(self, indices, step=None, part=slice(None)):

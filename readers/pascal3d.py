@@ -257,10 +257,12 @@ class Pascal3D(Dataset):
         where = torch.from_numpy(indices)
         cameras, poses, flips = self._cameras[where], self._poses[where], torch.from_numpy(flips)
         images = torch.where(flips[:, None, None, None], images.flip(-1), images)
+        numbers = where
         if flips.any() and not self.published_flip:
+            numbers = torch.where(flips, -1 - where, where)
             cameras = torch.where(flips[:, None, None], mirrored(cameras), cameras)
             poses = self.pose_bins(cameras)
-        return Batch(images, masks, cameras, poses, self.all_objects()[where])
+        return Batch(images, masks, cameras, poses, self.all_objects()[where], numbers)
 
 
 def cropped(image, box, jitter, size):

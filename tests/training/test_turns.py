@@ -3,7 +3,7 @@ it. These tests need no GPU: they use torch's meta device, whose tensors have sh
 import contextlib
 from types import SimpleNamespace
 
-from losses import priors
+from losses import matches, priors
 import pytest
 import torch
 from command import script
@@ -50,15 +50,14 @@ def on_meta(monkeypatch, arguments):
     import neural_renderer as nr
     from training import Trainer
     options = script().parse([*arguments, "--batch_size=4"])
-    monkeypatch.setattr(priors.Bank, "of", lambda data, device: bank(options))
+    monkeypatch.setattr(matches.Bank, "of", lambda data, device: bank(options))
     monkeypatch.setattr(priors, "find_mirror", lambda data: (0, 1.0))
     dataset = DATASETS[options.dataset]
     data = SimpleNamespace(num_poses=10, name=options.dataset, mirror_planes=dataset.mirror_planes,
-                           plane_named=dataset.plane_named)
+                           plane_named=dataset.plane_named, num_views=dataset.num_views, augments=dataset.augments,
+                           mirrored=dataset.mirrored, all_poses=lambda: torch.arange(10))
     wanted = options.dataset == "Pascal3D" or options.lambda_near
     trainer = Trainer(options, torch.device("cpu"), data if wanted else None)
-    if "near" in trainer.prepared:
-        trainer.prepared["near"] = priors.Bank(**{k: v.to(META) for k, v in vars(trainer.prepared["near"]).items()})
     trainer.later = {name: weight.to(META) for name, weight in trainer.later.items()}
     for name, module in trainer.modules.items():
         module.to(META)
@@ -73,19 +72,21 @@ def on_meta(monkeypatch, arguments):
     cameras = {"CVPR18": poses, "NIPS17": torch.zeros(4, 3, device=META),
                "Pascal3D": torch.zeros(4, 3, 3, device=META)}[options.dataset]
     inputs = (torch.zeros(4, trainer.dataset.channels, side, side, device=META),
-              torch.zeros(4, silhouette, silhouette, device=META), cameras, poses, poses)
+              torch.zeros(4, silhouette, silhouette, device=META), cameras, poses, poses, poses)
     views = {"front": (torch.zeros(4, 3, 3, device=META), poses)}
     return trainer, inputs + sum((views.get(name, (cameras, poses)) for name in trainer.views), ())
 
 
 def bank(options):
-    """A bank of 6 images in 10 pose bins."""
+    """A bank of 6 images on the meta device."""
     dataset = DATASETS[options.dataset]
     side = dataset.silhouette_size(options.img_size)
-    cameras = {"CVPR18": torch.zeros(6, dtype=torch.int64), "NIPS17": torch.zeros(6, 3),
-               "Pascal3D": torch.zeros(6, 3, 3)}[options.dataset]
-    whole, halves = torch.zeros(6, side, side), torch.zeros(10, 2, side * side // 4)
-    return priors.Bank(whole.byte(), cameras, torch.zeros(10, 2).long(), halves.byte(), torch.ones(10).long())
+    camera = {"CVPR18": (), "NIPS17": (3,), "Pascal3D": (3, 3)}[options.dataset]
+    kind = torch.int64 if options.dataset == "CVPR18" else torch.float32
+    return matches.Bank(torch.zeros(6, side, side, dtype=torch.uint8, device=META),
+                        torch.zeros(6, side * side // 4, dtype=torch.uint8, device=META),
+                        torch.zeros(6, *camera, dtype=kind, device=META), [torch.arange(6)])
+
 
 @pytest.mark.parametrize("arguments", [
     ("--mode=train", "--lambda_Lap=1", "--lambda_edge=1", "--standardize_code", "--enc_width=4"),
