@@ -40,7 +40,8 @@ def ended(processes, seconds=120):
 
 
 def command(data, template, folder, *more):
-    return ("--mode=train", "--data_dir", data, "--ckpt_dir", folder, "--obj_dir", template, *TINY, *more)
+    return ("--mode=train", "--data_dir", data, "--ckpt_dir", folder, "--obj_dir", template, *TINY, "--lambda_near=0.5",
+            *more)
 
 
 @pytest.fixture(scope="module")
