@@ -355,9 +355,15 @@ def test_the_first_losses_are_those_of_the_cpu():
         assert found == pytest.approx(known, rel=1e-3)
 
 
-def test_mmd_and_the_pose_probe_are_those_of_the_cpu(monkeypatch):
+@pytest.fixture
+def tf32():
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def test_mmd_and_the_pose_probe_are_those_of_the_cpu(tf32):
     """Also where --tf32 multiplies with 10 bits: MMD takes differences of dot products."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
     from metrics import measures, pose_mmd
     g = torch.Generator().manual_seed(0)
     poses, objects = torch.arange(24).repeat(40), torch.arange(40).repeat_interleave(24)
@@ -369,6 +375,24 @@ def test_mmd_and_the_pose_probe_are_those_of_the_cpu(monkeypatch):
     torch.testing.assert_close(matrix, known_matrix, rtol=1e-5, atol=1e-6)
     assert probe["accuracy"] == pytest.approx(known_probe["accuracy"], abs=.03) and probe["accuracy"] > .2
     assert probe["chance"] == known_probe["chance"]
+
+
+def test_matches_are_those_of_the_cpu(data):
+    """Nearly all: among objects that fit equally well, rounding decides."""
+    import numpy as np
+    from datasets import CVPR18
+    from inference import Model
+    from losses.matches import open_matches
+    options = script().parse(["--mode=train", *TINY, "--lambda_near=.5"])
+    cars = CVPR18(data, [CAR], "train", data / ".cache")
+    found = []
+    for device in (GPU, torch.device("cpu")):
+        torch.manual_seed(0)
+        model, matches = Model(vars(options)).to(device), open_matches(options, cars, device)
+        matches.find(model, np.random.default_rng(0))
+        assert matches.numbers.device.type == device.type
+        found.append(matches.numbers.cpu())
+    assert (found[0] == found[1]).float().mean() > .9 and len(found[0].unique()) > 20
 
 
 @pytest.mark.parametrize("there, here", [(GPU, torch.device("cpu")), (torch.device("cpu"), GPU)], ids=str)
