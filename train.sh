@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The demo, or the published runs.
 #
-#   bash train.sh                      trains AE and featGAN on built-in data, evaluates them, and draws
-#                                      pictures in results/demo
+#   bash train.sh                      trains AE, featGAN and --preset=best on built-in data, evaluates
+#                                      them, and draws pictures in results/demo
 #   DATASET=CVPR18 DATA_DIR=/data/cvpr18 CLASS_IDS="02691156 02958343" bash train.sh
 #                                      trains the published settings, one class after another, in CKPT_DIR
 #                                      (default runs/CVPR18) and resumes interrupted runs; DATASET can also
@@ -39,12 +39,12 @@ fi
 class_id=02958343
 runs=$root/runs/demo
 results=$root/results/demo
-settings="--class_ids $class_id --enc_width 16 --batch_size 32 --lr 1e-3 --lambda_Gprior 0
-  --n_iters 1500 --ckpt_step 250 --sample_step 500 --standardize_code --confusion ce --lr_D 1e-3"
-gan --mode=train --ckpt_dir="$runs/AE" $settings --lambda_adv 0 --resume "$@"
-gan --mode=train --ckpt_dir="$runs/featGAN" $settings --lambda_adv 0.5 --resume "$@"
-gan --mode=evaluation --ckpt_dir="$runs/AE"
-gan --mode=evaluation --ckpt_dir="$runs/featGAN"
-gan --mode=compare --runs "$runs/AE" "$runs/featGAN" --sample_dir="$results"
-gan --mode=reconstruct --ckpt_dir="$runs/featGAN" --load_im="$results/inputs" --sample_dir="$results/reconstruct"
+settings="--class_ids $class_id --enc_width 16 --batch_size 32 --lr 1e-3 --n_iters 1500 --ckpt_step 250 --sample_step 500"
+plain="$settings --lambda_Gprior 0 --standardize_code --confusion ce --lr_D 1e-3"
+gan --mode=train --ckpt_dir="$runs/AE" $plain --lambda_adv 0 --resume "$@"
+gan --mode=train --ckpt_dir="$runs/featGAN" $plain --lambda_adv 0.5 --resume "$@"
+gan --mode=train --ckpt_dir="$runs/best" $settings --preset best --near_from 300 --near_every 150 --resume "$@"
+for run in AE featGAN best; do gan --mode=evaluation --ckpt_dir="$runs/$run"; done
+gan --mode=compare --runs "$runs/AE" "$runs/featGAN" "$runs/best" --sample_dir="$results"
+gan --mode=reconstruct --ckpt_dir="$runs/best" --load_im="$results/inputs" --sample_dir="$results/reconstruct"
 echo "look at $results/compare.png, $results/table.md and, in a browser, $results/reconstruct/reconstructions.html"

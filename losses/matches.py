@@ -2,8 +2,8 @@
 
 Nobody says which images show similar objects. For an image i with view a and an image j with view b there are two
 clues, which the present model gives: the shape predicted from i looks from b like the silhouette of j, and the shape
-predicted from j looks from a like the silhouette of i. Either alone is about as good as the prediction itself; images
-for which both hold are better, and the mean of several is better still (docs/results.md has the figures).
+predicted from j looks from a like the silhouette of i. An image for which both hold tells more of the other view of i
+than the prediction itself, and more than an image for which one holds (docs/results.md has the figures).
 
 M = training images, K = pose bins, S = side of the silhouettes.
 """
@@ -17,7 +17,7 @@ import neural_renderer as nr
 from engine import distributed
 from errors import InputError
 
-COUNT = 4          # matches of an image; the target is their mean silhouette
+COUNT = 4          # matches of an image; the target is their mean silhouette, which no single wrong match spoils
 CANDIDATES = 2048  # at most so many images of a pose bin are compared, so that the time grows with M, not with M^2
 AT_ONCE = 1024     # images
 
