@@ -56,7 +56,7 @@ TRAINING = {
     "lambda_front": dict(type=number(0), default=0.0, help=(
         "weight of the loss of surfaces that are inside out: fronts behind backs, from random directions")),
     "lambda_near": dict(type=number(0), default=0.0, help=(
-        "weight of the silhouette loss from another view, against training silhouettes of that view which probably show "
+        "weight of the silhouette loss from another view, against training silhouettes of that view that probably show "
         "similar objects")),
     "near_from": dict(type=integer(0), default=0, help="first iteration that uses LAMBDA_NEAR"),
     "near_every": dict(type=integer(1), default=1000, metavar="N", help=(

@@ -35,7 +35,7 @@ class Batch:
     cameras: torch.Tensor      # (B, ...) camera parameters as `project` takes them
     poses: torch.Tensor        # (B,) int64 pose bins
     objects: torch.Tensor      # (B,) int64, numbered across all classes
-    # (B,) int64, numbers of the images in the split; -1 - number where the dataset mirrored image, silhouette and camera
+    # (B,) int64, numbers of the images in the split; -1 - number if the dataset mirrored image, silhouette and camera
     numbers: torch.Tensor | None = None
 
     def tensors(self):
