@@ -34,8 +34,8 @@ COLOURS = {
     "lambda_tv": dict(type=number(0), default=0.1, help="TEXTURE: weight of the colours' total variation")}
 TRAINING = {
     "preset": dict(choices=("published", "best"), default="published", help=(
-        "published: the options of the published run; best: the most promising options of first trials on real "
-        "shapes, still being measured; options on the command line override either")),
+        "published: the options of the published run; best: those that won in trials on real shapes; options on the "
+        "command line override either")),
     "n_iters": dict(type=integer(1), help="total number of iterations; with BATCHES_DONE, of the further ones"),
     "batches_done": dict(type=integer(0), default=0, metavar="N", help=(
         "the published way to continue after N iterations: continues the run in CKPT_DIR, or starts from the given "
