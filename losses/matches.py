@@ -2,8 +2,11 @@
 
 Nobody says which images show similar objects. For an image i with view a and an image j with view b there are two
 clues, which the present model gives: the shape predicted from i looks from b like the silhouette of j, and the shape
-predicted from j looks from a like the silhouette of i. An image for which both hold tells more of the other view of i
-than the prediction itself, and more than an image for which one holds (docs/results.md has the figures).
+predicted from j looks from a like the silhouette of i. The score of a pair is the sum of the two IoUs.
+
+Poses are independent of shapes, so the shapes seen from a and from b have one distribution. Optimal transport finds the
+matches that keep it: every image of both views gets the same weight in all. Without that, a few images that fit most
+predictions a little would be the matches of most. docs/results.md has the figures.
 
 M = training images, K = pose bins, S = side of the silhouettes.
 """
@@ -11,14 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, pad
 
 import neural_renderer as nr
 from engine import distributed
 from errors import InputError
 
-COUNT = 4          # matches of an image; the target is their mean silhouette, which no single wrong match spoils
-CANDIDATES = 2048  # at most so many images of a pose bin are compared, so that the time grows with M, not with M^2
+COUNT = 8          # matches of an image; the target is their weighted mean, which no single wrong match spoils
+CANDIDATES = 2048  # at most so many images of two pose bins are compared at once: the time grows with M, not with M^2
+TEMPERATURE = .02  # of the transport: a score that is larger by it gets e times the weight
 AT_ONCE = 1024     # images
 
 
@@ -54,7 +58,7 @@ def halved(silhouettes):
 
 
 class Matches:
-    """For each training image, images of one other pose bin that probably show similar objects.
+    """For each training image, images of one other pose bin that probably show similar objects, and their weights.
 
     `refresh` finds them with the present model, in all bins anew: each bin is compared with one other, at random. They
     are a part of the state of a run.
@@ -68,22 +72,25 @@ class Matches:
         # A dataset that mirrors images knows its plane of symmetry.
         self.plane = next(iter(data.mirror_planes()), None) if data.augments else None
         self.numbers = torch.zeros(len(bank.whole), self.count, dtype=torch.int64, device=bank.whole.device)
+        self.weights = torch.zeros(self.numbers.shape, device=bank.whole.device)  # of an image, 1 in sum
         self.known = False
 
     def state(self):
-        """Of a run's checkpoint: the numbers (M, count), or (0, count) before they are known."""
-        return self.numbers[:len(self.numbers) * self.known].clone()
+        """Of a run's checkpoint: {'numbers', 'weights'} (M, count), empty before they are known."""
+        return {"numbers": self.numbers.clone(), "weights": self.weights.clone()} if self.known else {}
 
     def load(self, state):
-        self.known = len(state) > 0
+        self.known = isinstance(state, dict) and bool(state)  # older checkpoints have numbers alone
         if self.known:
-            self.numbers.copy_(state)
+            self.numbers.copy_(state["numbers"])
+            self.weights.copy_(state["weights"])
 
     def refresh(self, model, step):
         """Find the matches anew if it is time."""
         if step >= self.first and (not self.known or (step - self.first) % self.every == 0):
             self.find(model, np.random.default_rng([self.seed, step]))
             distributed.copied_from_main(self.numbers)
+            distributed.copied_from_main(self.weights)
             self.known = True
 
     @torch.no_grad()
@@ -111,20 +118,23 @@ class Matches:
         for own, images in enumerate(bins):
             candidates = bins[own - 1]
             candidates = candidates[np.sort(rng.permutation(len(candidates))[:CANDIDATES])]
-            there, here = drawn(images, cameras[own - 1]), drawn(candidates, cameras[own])
-            mine, theirs = real(images), real(candidates)
-            for start in range(0, len(images), AT_ONCE):
-                rows = slice(start, start + AT_ONCE)
-                fit = standardised(overlap(there[rows], theirs)) + standardised(overlap(mine[rows], here))
-                best = fit.topk(min(self.count, len(candidates)), 1).indices.cpu()
-                best = best[:, torch.arange(self.count) % best.shape[1]]
-                self.numbers[images[rows].to(self.numbers.device)] = candidates[best].to(self.numbers.device)
+            here, theirs = drawn(candidates, cameras[own]), real(candidates)
+            images = images[rng.permutation(len(images))]
+            for some in images.tensor_split(-(-len(images) // CANDIDATES)):
+                scores = overlap(drawn(some, cameras[own - 1]), theirs) + overlap(real(some), here)
+                # Where there are too few candidates, the last comes again with weight 0.
+                shares = pad(transport(scores / TEMPERATURE), (0, max(0, self.count - len(candidates))))
+                weights, best = shares.topk(self.count, 1)
+                some = some.to(self.numbers.device)
+                self.numbers[some] = candidates[best.clamp_max(len(candidates) - 1).cpu()].to(self.numbers.device)
+                self.weights[some] = (weights / weights.sum(1, keepdim=True)).to(self.weights.device)
 
     def of(self, numbers):
         """Targets (B, S, S) in [0, 1] for the images of a `Batch` with these numbers, and their cameras (B, ...)."""
         device, mirrored = numbers.device, numbers < 0
-        found = self.numbers[torch.where(mirrored, -1 - numbers, numbers).to(self.numbers.device)]
-        target = (self.bank.whole[found].float().mean(1) / 255).to(device)
+        rows = torch.where(mirrored, -1 - numbers, numbers).to(self.numbers.device)
+        found, weights = self.numbers[rows], self.weights[rows]
+        target = torch.einsum("bc,bcij->bij", weights / 255, self.bank.whole[found].float()).to(device)
         cameras = self.bank.cameras[found[:, 0]].to(device)
         if self.plane is not None:
             target = torch.where(mirrored[:, None, None], target.flip(-1), target)
@@ -139,10 +149,13 @@ def overlap(a, b):
     return shared / (a.sum(1)[:, None] + b.sum(1) - shared).clamp_min(1e-6)
 
 
-def standardised(values):
-    """Each row with mean 0 and standard deviation 1, so that two kinds of values can be added."""
-    values = values - values.mean(1, keepdim=True)
-    return values / values.square().mean(1, keepdim=True).sqrt().clamp_min(1e-6)
+def transport(scores, iterations=30):
+    """Weights (A, B) of entropic optimal transport with these scores (A, B), each row with sum 1: the rows of the plan
+    weigh the same, and so do its columns (Sinkhorn's iterations, Cuturi 2013)."""
+    for _ in range(iterations):
+        scores = scores - scores.logsumexp(1, keepdim=True)
+        scores = scores - scores.logsumexp(0, keepdim=True)
+    return scores.softmax(1)
 
 
 def open_matches(options, data, device, say=print):

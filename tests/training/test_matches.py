@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment, minimize
 from command import CAR, TINY, script
 from datasets import CVPR18, DATASETS
 from errors import InputError
@@ -30,8 +31,36 @@ def fit_by_hand(mine, real):
     return shared / (mine.sum() + real.sum() - shared)
 
 
-def scores_by_hand(rows):
-    return (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)
+def plan_by_hand(scores):
+    """The plan that `matches.transport` computes, by scipy's solver of the dual problem: the potentials f of rows and g of
+    columns for which exp(score + f + g) has the marginals asked for."""
+    rows, columns = scores.shape
+
+    def dual(x):
+        joint = np.exp(scores + x[:rows, None] + x[rows:])
+        return (joint.sum() - x[:rows].mean() - x[rows:].mean(),
+                np.concatenate([joint.sum(1) - 1 / rows, joint.sum(0) - 1 / columns]))
+    start = np.concatenate([-scores.max(1) - np.log(rows * columns), np.zeros(columns)])
+    x = minimize(dual, start, jac=True, method="BFGS", options={"gtol": 1e-10, "maxiter": 5000}).x
+    return np.exp(scores + x[:rows, None] + x[rows:]) * rows
+
+
+@pytest.mark.parametrize("rows, columns", [(6, 6), (5, 9), (8, 3), (1, 4), (4, 1)])
+def test_transport_is_the_solution_of_its_dual(rows, columns):
+    scores = np.random.default_rng(rows).normal(size=(rows, columns)) * 2
+    got = matches.transport(torch.from_numpy(scores), 300).numpy()
+    np.testing.assert_allclose(got, plan_by_hand(scores), atol=1e-6)
+    np.testing.assert_allclose(got.sum(1), 1, atol=1e-9)
+    np.testing.assert_allclose(got.sum(0), rows / columns, atol=1e-6)
+    assert torch.equal(matches.transport(torch.from_numpy(scores + 1e3), 300).argmax(1), torch.from_numpy(got.argmax(1)))
+
+
+def test_transport_of_sharp_scores_is_the_best_assignment():
+    """The smaller the temperature, the nearer the plan is to the best assignment."""
+    scores = np.random.default_rng(3).random((40, 40))
+    best = linear_sum_assignment(-scores)[1]
+    assert (scores.argmax(1) != best).mean() > .3, "the best of each row alone is another"
+    assert (matches.transport(torch.from_numpy(scores / .002), 3000).argmax(1).numpy() == best).all()
 
 
 def test_the_bank_has_every_silhouette(cars, monkeypatch):
@@ -87,9 +116,10 @@ def test_matches_are_those_of_a_plain_search(monkeypatch, at_once):
     """Shapes are drawn one by one, and fits and scores are computed with loops."""
     monkeypatch.setattr(matches, "AT_ONCE", at_once)
     monkeypatch.setattr(matches, "COUNT", 2)
+    monkeypatch.setattr(matches, "TEMPERATURE", .2)  # at .02, rounding to bytes changes weights by a tenth
     known = Known(noise=.05)
     found = matches.open_matches(options(), known, CPU)
-    assert not found.known and len(found.state()) == 0
+    assert not found.known and found.state() == {}
     found.refresh(known, 1)
     bins, poses, small = found.bank.bins, known.views, found.bank.halves.numpy() / 255
     renderer = nr.Renderer(32, camera_mode="none", anti_aliasing=False)
@@ -97,6 +127,7 @@ def test_matches_are_those_of_a_plain_search(monkeypatch, at_once):
     def drawn(i, view):
         screens = CVPR18.project(known.shapes[i:i + 1], torch.tensor([view]))
         return renderer.render_silhouettes(screens, known.faces)[0].flatten().numpy()
+    assert torch.allclose(found.weights.sum(1), torch.ones(len(known)))
     others = poses[found.numbers]
     assert (others == others[:, :1]).all() and (others[:, 0] != poses).all()
     assert sorted(others[:, 0].unique().tolist()) == list(range(24)), "each bin is compared with another"
@@ -105,10 +136,10 @@ def test_matches_are_those_of_a_plain_search(monkeypatch, at_once):
         candidates = bins[other]
         there = np.array([[fit_by_hand(drawn(i, other), small[j]) for j in candidates] for i in images])
         here = np.array([[fit_by_hand(small[i], drawn(j, view)) for j in candidates] for i in images])
-        scores = scores_by_hand(there) + scores_by_hand(here)
-        for i, row in zip(images.tolist(), scores):
-            taken = [candidates.tolist().index(j) for j in found.numbers[i].tolist()]
-            assert np.allclose(row[taken], np.sort(row)[::-1][:2], atol=2e-3)
+        for i, row in zip(images.tolist(), plan_by_hand((there + here) / matches.TEMPERATURE)):
+            taken = row[[candidates.tolist().index(j) for j in found.numbers[i].tolist()]]
+            assert np.allclose(taken, np.sort(row)[::-1][:2], atol=.02)
+            assert np.allclose(found.weights[i], taken / taken.sum(), atol=.02)
 
 
 def test_objects_that_look_alike_are_found():
@@ -123,8 +154,9 @@ def test_objects_that_look_alike_are_found():
     assert torch.stack(hits).float().mean() > 7 / 8
     target, cameras = found.of(torch.tensor([4, 100]))
     assert torch.equal(cameras, known.views[found.numbers[[4, 100], 0]])
-    expected = known.images[found.numbers[[4, 100]], 3].float().mean(1) / 255
-    torch.testing.assert_close(target, expected)
+    expected = [sum(w * known.images[j, 3] / 255 for w, j in zip(found.weights[i].tolist(), found.numbers[i].tolist()))
+                for i in (4, 100)]
+    torch.testing.assert_close(target, torch.stack(expected))
 
 
 def test_candidates_of_a_large_bin_are_drawn_at_random(monkeypatch):
@@ -136,7 +168,8 @@ def test_candidates_of_a_large_bin_are_drawn_at_random(monkeypatch):
         found.refresh(known, step)
         for images in found.bank.bins:
             there = set((found.numbers[images] // 24).flatten().tolist())
-            assert len(there) <= 3 and found.numbers.shape == (len(known), 4), "the best come again"
+            assert len(there) <= 3 and found.numbers.shape == (len(known), matches.COUNT)
+            assert torch.allclose(found.weights[images, :3].sum(1), torch.ones(9)), "those that come again weigh nothing"
             seen |= there
     assert seen == set(range(9))
 
@@ -156,10 +189,12 @@ def test_they_are_found_anew_from_an_iteration_on_and_every_so_many():
     resumed.load(found.state())
     resumed.refresh(known, 12)
     assert resumed.known and len(times) == 3, "what a checkpoint has is not looked for again"
-    older = matches.Matches(found.bank, known, SimpleNamespace(near_from=5, near_every=3, seed=0))
-    older.find = found.find
-    older.refresh(known, 12)  # resumed from a checkpoint without matches
-    assert len(times) == 4
+    for number, state in enumerate([{}, found.numbers], 4):  # of checkpoints without matches, or without weights
+        older = matches.Matches(found.bank, known, SimpleNamespace(near_from=5, near_every=3, seed=0))
+        older.find = found.find
+        older.load(state)
+        older.refresh(known, 12)
+        assert len(times) == number
 
 
 @pytest.mark.parametrize("name", ["Pascal3D", "NIPS17"])
@@ -171,7 +206,9 @@ def test_images_with_cameras_of_their_own_have_one_match(name):
     data = SimpleNamespace(num_views=dataset.num_views, augments=dataset.augments, mirrored=dataset.mirrored,
                            mirror_planes=dataset.mirror_planes)
     found = matches.Matches(bank, data, SimpleNamespace(near_from=0, near_every=1, seed=0))
+    assert found.numbers.shape == (6, 1)
     found.numbers[:, 0] = torch.tensor([5, 4, 3, 2, 1, 0])
+    found.weights[:] = 1
     target, seen = found.of(torch.tensor([1, 3]))
     torch.testing.assert_close(target, bank.whole[[4, 2]] / 255)
     assert torch.equal(seen, cameras[[4, 2]])
