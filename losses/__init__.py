@@ -229,6 +229,8 @@ LOSSES = (
     Loss("pressure", "lambda_pressure",
          lambda step: priors.pressure_loss(step.vertices, step.faces, step.topology.outward)),
     Loss("front", "lambda_front", priors.fronts_of_step, views=priors.turned_views, silhouettes=False),
+    Loss("flat", "lambda_flat", lambda step: priors.flat_loss(step.vertices, step.faces, step.prepared["flat"],
+                                                              step.topology.outward), prepare=priors.open_sides),
     Loss("near", "lambda_near", lambda step: matches.near_of_step(step, silhouette_loss), prepare=matches.open_matches,
          begins="near_from"),
     Loss("mirror", "lambda_mirror", lambda step: priors.mirror_of_step(step, silhouette_loss),

@@ -2,8 +2,11 @@
 
 B = batch, V = vertices, F = faces, K = pose bins, S = side of the silhouettes.
 """
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 import neural_renderer as nr
 from errors import InputError
@@ -40,7 +43,7 @@ def pressure_loss(vertices, faces, outward=1):
 
 def random_rotations(count, generator=None):
     """(count, 3, 3) rotations on the CPU, uniform over all rotations (quaternions of Marsaglia 1972)."""
-    quaternions = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator, dtype=torch.float64))
+    quaternions = normalize(torch.randn(count, 4, generator=generator, dtype=torch.float64))
     w, x, y, z = quaternions.unbind(1)
     return torch.stack([
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
@@ -82,6 +85,66 @@ def fronts_of_step(step):
     screens = step.dataset.for_pictures(turned, step.cameras)
     return front_loss(*fronts_and_backs(screens, step.faces, step.silhouettes.shape[-1],
                                         step.dataset.mirrors != (step.topology.outward < 0)))
+
+
+# ---- what no camera faces -------------------------------------------------------------------------------
+
+@dataclass
+class Sides:
+    """From where the cameras of a training split look."""
+    cameras: torch.Tensor  # (K, 3) unit vectors towards cameras; those towards any other are near one of them
+    away: torch.Tensor     # (3,) unit vector against their mean
+
+
+def directions(dataset, cameras):
+    """Unit vectors (B, 3), in the renderer's frame, from the origin towards cameras (B, ...): against the gradient of
+    the depth."""
+    with torch.enable_grad():
+        origin = torch.zeros(len(cameras), 1, 3, device=cameras.device, requires_grad=True)
+        depth = dataset.project(origin, cameras)[..., 2].sum()
+        gradient, = torch.autograd.grad(depth, origin)
+    return -normalize(gradient[:, 0], dim=1)
+
+
+def spread_out(points, count):
+    """At most `count` of the points (N, 3): each is the farthest from those before it (Gonzalez 1985)."""
+    distance, chosen = torch.full((len(points),), torch.inf), [0]
+    while len(chosen) < count:
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(1))
+        if distance.max() < 1e-6:
+            break
+        chosen.append(int(distance.argmax()))
+    return points[chosen]
+
+
+def open_sides(options, data, device, say=print, images=4096, most=64):
+    """The `Sides` for --lambda_flat, from at most so many images of a training split."""
+    numbers = np.sort(np.random.default_rng(0).permutation(len(data))[:images])
+    parts = np.array_split(numbers, -(-len(numbers) // 512))
+    found = spread_out(torch.cat([directions(data, data.read(some).cameras) for some in parts]), most)
+    everywhere = normalize(torch.randn(4096, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    if ((everywhere @ found.T).amax(1) > 0).all():
+        say("--lambda_flat does nothing here: the cameras of the training images look from all sides")
+    return Sides(found.to(device), -normalize(found.mean(0), dim=0).to(device))
+
+
+def flat_loss(vertices, faces, sides, outward=1):
+    """Excess area of the faces that no camera faces: sum of area x (1 - normal . away), mean over the batch.
+
+    No silhouette changes if such a face bulges into the space that all cameras see as a part of the object: below a
+    car, whose cameras look down by 30 degrees, that is a cone. The sum is the area of these faces less that of their
+    shadow along `away`. It is 0 where they are flat, and then it does not pull at their rim.
+
+    sides : `Sides`.
+    outward : the `orientation` of the template.
+    """
+    v = vertices.permute(1, 2, 0).contiguous()  # (V, 3, B), as in `pressure_loss`
+    a, b, c = (v[faces[:, k]] for k in range(3))
+    normals = torch.linalg.cross(b - a, c - a, dim=1) * (outward / 2)  # as long as the area
+    with torch.no_grad():
+        faced = torch.einsum("fcb,kc->kfb", normals, sides.cameras).amax(0) > 0
+    excess = torch.linalg.vector_norm(normals, dim=1) - torch.einsum("fcb,c->fb", normals, sides.away)
+    return torch.where(faced, 0, excess).sum() / len(vertices)
 
 
 # ---- symmetry -----------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ TRAINING = {
         "weight of internal pressure, which pushes every face outwards along its normal")),
     "lambda_front": dict(type=number(0), default=0.0, help=(
         "weight of the loss of surfaces that are inside out: fronts behind backs, from random directions")),
+    "lambda_flat": dict(type=number(0), default=0.0, help=(
+        "weight of flatness where no camera of the training images faces the surface")),
     "lambda_near": dict(type=number(0), default=0.0, help=(
         "weight of the silhouette loss from another view, against training silhouettes of that view that probably show "
         "similar objects")),

@@ -126,6 +126,122 @@ def cars(data):
     return CVPR18(data, [CAR], "train", data / ".cache", trainViews=7, seed=3)
 
 
+# ---- what no camera faces ---------------------------------------------------------------------------
+
+ABOVE = CVPR18.turntable(24)  # all of CVPR18's cameras, 30 degrees above the horizon
+
+
+def sides_of(cameras):
+    """`Sides` by hand."""
+    towards = priors.directions(CVPR18, cameras)
+    return priors.Sides(towards, -towards.mean(0) / towards.mean(0).norm())
+
+
+def flat_by_hand(vertices, faces, towards, away):
+    total = 0.0
+    for mesh in vertices:
+        for a, b, c in faces:
+            normal = np.cross(mesh[b] - mesh[a], mesh[c] - mesh[a])
+            area = np.linalg.norm(normal) / 2
+            if all(np.dot(normal, t) <= 0 for t in towards):
+                total += area * (1 - np.dot(normal / np.linalg.norm(normal), away))
+    return total / len(vertices)
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_directions_lead_to_the_cameras(name):
+    """A point that moves that way comes nearer, and stays in the middle of the picture."""
+    dataset, cameras = DATASETS[name], DATASETS[name].turntable(7)
+    towards = priors.directions(dataset, cameras)
+    torch.testing.assert_close(towards.norm(dim=1), torch.ones(7))
+    x, y, depth = dataset.project(torch.stack([-.1 * towards, 0 * towards, .1 * towards], 1), cameras).unbind(2)
+    assert max(x.abs().max(), y.abs().max()) < 1e-6 and (depth.diff(dim=1) < -1e-3).all()
+
+
+@pytest.mark.parametrize("clockwise", [False, True])
+def test_flat_is_the_sum_of_its_formula(clockwise):
+    first, faces = bent()
+    vertices, sides = torch.cat([first, first * 1.3 + .05]), sides_of(ABOVE)
+    sides = priors.Sides(sides.cameras.double(), sides.away.double())
+    expected = flat_by_hand(vertices.numpy(), faces.numpy(), sides.cameras.numpy(), sides.away.numpy())
+    got = priors.flat_loss(vertices, faces.flip(1) if clockwise else faces, sides, -1 if clockwise else 1)
+    assert float(got) == pytest.approx(expected, rel=1e-6) and expected > .001
+    v = vertices.requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: priors.flat_loss(v, faces, sides), v)
+
+
+def test_a_flat_bottom_costs_nothing_and_a_pointed_one_its_excess_area():
+    """A square pyramid upside down, 2 x 2 wide and .5 deep: slanting by less than 30 degrees, no camera faces its sides."""
+    corners = torch.tensor([[-1., 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1], [0, -.5, 0]], dtype=torch.float64)
+    bottom = torch.tensor([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])
+    lid = torch.tensor([[0, 2, 1], [0, 3, 2]])
+    faces, sides = torch.cat([bottom, lid]), sides_of(ABOVE)
+    sides = priors.Sides(sides.cameras.double(), sides.away.double())
+    v = corners[None].clone().requires_grad_()
+    value = priors.flat_loss(v, faces, sides)
+    value.backward()
+    assert float(value.detach()) == pytest.approx(4 * np.sqrt(1 + .5 ** 2) - 4)
+    assert v.grad[0, 4, 1] < -.5 and v.grad[0, 4, ::2].abs().max() < 1e-12, "downhill the point moves up"
+    flat = corners.clone()
+    flat[4, 1] = 0
+    v = flat[None].requires_grad_()
+    value = priors.flat_loss(v, faces, sides)
+    value.backward()
+    assert abs(float(value.detach())) < 1e-7 and v.grad.abs().max() < 1e-6
+    steep = corners.clone()
+    steep[4, 1] = -2  # by more than 60 degrees: cameras face it
+    assert float(priors.flat_loss(steep[None], faces, sides)) == 0
+
+
+def test_flat_of_a_collapsed_mesh_is_finite_with_its_gradient():
+    v = torch.zeros(2, 42, 3, requires_grad=True)
+    value = priors.flat_loss(v, icosphere(1)[1], sides_of(ABOVE))
+    value.backward()
+    assert float(value.detach()) == 0 and torch.equal(v.grad, torch.zeros_like(v))
+
+
+def test_sides_of_a_split(cars, capsys):
+    sides = priors.open_sides(None, cars, torch.device("cpu"))
+    expected = priors.directions(CVPR18, cars.all_poses().unique())
+    assert len(sides.cameras) == len(expected) and torch.cdist(sides.cameras, expected).amin(1).max() < 1e-6
+    assert capsys.readouterr().out == ""
+    few = priors.open_sides(None, cars, torch.device("cpu"), most=5)
+    assert len(few.cameras) == 5
+
+
+def test_spread_out_is_farthest_point_sampling():
+    points = torch.rand(60, 3, generator=torch.Generator().manual_seed(1))
+    chosen = [points[0].numpy()]
+    for _ in range(9):
+        distances = [min(np.linalg.norm(p - c) for c in chosen) for p in points.numpy()]
+        chosen.append(points[int(np.argmax(distances))].numpy())
+    np.testing.assert_array_equal(priors.spread_out(points, 10), np.stack(chosen))
+    assert len(priors.spread_out(points[[3, 4, 3, 4, 4]], 10)) == 2, "none twice"
+
+
+def test_cameras_on_all_sides_leave_nothing_to_flatten(cars, capsys, monkeypatch):
+    axes = torch.cat([torch.eye(3), -torch.eye(3)])
+    monkeypatch.setattr(priors, "directions", lambda dataset, cameras: axes)
+    sides = priors.open_sides(None, cars, torch.device("cpu"))
+    assert capsys.readouterr().out == ("--lambda_flat does nothing here: the cameras of the training images look from all "
+                                       "sides\n")
+    vertices, faces = bent()
+    assert float(priors.flat_loss(vertices.float(), faces, sides)) == 0
+
+
+def test_flat_in_a_step_is_its_formula(cars):
+    trainer = trainer_of(cars, "--lambda_flat=.5")
+    batch = cars.gather([3, 5, 9])
+    values, total = trainer.total(trainer.seen(trainer.inputs(batch), *trainer.predicted(batch.images)))
+    vertices = trainer.predicted(batch.images)[1]
+    sides = trainer.prepared["flat"]
+    expected = flat_by_hand(vertices.detach().double().numpy(), trainer.model.faces.numpy(), sides.cameras.double().numpy(),
+                            sides.away.double().numpy())
+    assert float(values["flat"].detach()) == pytest.approx(expected, rel=1e-4)
+    assert float(total.detach()) == pytest.approx(sum(float(values[k].detach()) * w for k, w in (
+        ("silhouette", 1), ("smoothness", .001), ("prior", 1), ("flat", .5))), rel=1e-5)
+
+
 # ---- symmetry ---------------------------------------------------------------------------------------
 
 
@@ -243,7 +359,7 @@ def test_pairs_learn_from_both_silhouettes(cars):
     assert float(values["silhouette"]) == pytest.approx(float(sum(from_each).detach()) / 8, rel=1e-5)
 
 
-ALL = ("--lambda_pressure=1e-4", "--lambda_front=10", "--lambda_near=.5", "--near_from=1", "--near_every=2",
+ALL = ("--lambda_pressure=1e-4", "--lambda_front=10", "--lambda_flat=1", "--lambda_near=.5", "--near_from=1", "--near_every=2",
        "--lambda_mirror=.5", "--clip_norm=2",
        "--lambda_edge=.01", "--replay=2", "--D_always", "--lr_schedule=cosine", "--pairs=2", "--standardize_code")
 
