@@ -93,9 +93,9 @@ class FeatGAN(Method):
 
     # Chosen by validation on ShapeNet's shapes; docs/results.md has the trials. Gradients and codes are kept short:
     # else a burst of the adversary's gradient silences units for good, and all images end as one shape.
-    best = {"lambda_adv": 0.2, "confusion": "ce", "standardize_code": True, "lr_D": 1e-3, "D_always": True,
-            "replay": 8, "lambda_pressure": 1e-4, "lambda_front": 10.0, "lambda_flat": 1.0, "lambda_mirror": 0.5,
-            "lambda_near": 1.0, "near_from": 1000, "lambda_Gprior": 1e-3, "clip_norm": 5.0}
+    best = {"confusion": "ce", "standardize_code": True, "lr_D": 1e-3, "lambda_pressure": 1e-4, "lambda_front": 10.0,
+            "lambda_flat": 1.0, "lambda_mirror": 0.5, "lambda_near": 1.0, "near_from": 1000, "lambda_Gprior": 1e-3,
+            "clip_norm": 5.0}
 
     def __init__(self, options, num_poses, silhouette_size):
         self.discriminator = PoseDiscriminator(num_poses, options.latent_dim, options.standardize_code,

@@ -23,8 +23,7 @@ from training import Trainer
 from training_step import options
 
 WEIGHTS = {"lambda_Lap": 0.001, "lambda_edge": 0.01, "lambda_pressure": 1e-4, "lambda_front": 10.0, "lambda_flat": 1.0,
-           "lambda_near": 1.0,
-           "lambda_mirror": 0.5}
+           "lambda_near": 1.0, "lambda_mirror": 0.5}
 MORE = {"D_always and replay=8": {"D_always": True, "replay": 8}, "clip_norm": {"clip_norm": 5.0},
         "preset=best": FeatGAN.best}
 

@@ -63,7 +63,7 @@ def measured(folder, pairs, seed):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--runs", nargs="+", required=True, metavar="RUN")
-    p.add_argument("--pairs", type=int, default=12, help="pairs of views")
+    p.add_argument("--pairs", type=int, default=6, help="pairs of views")
     args = p.parse_args()
     result = {}
     for folder in args.runs:
