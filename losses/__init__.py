@@ -177,7 +177,7 @@ class Loss:
     always : compute and record the loss at weight 0 too.
     prepare : called once as prepare(options, data, device) before the first step, with the training split; its result
         becomes `step.prepared[name]`. The result must depend only on the arguments, so that a resumed run has the same;
-        or it has the methods refresh(model, step), called before each step, state(), whose tensor goes into
+        or it has the methods refresh(model, step), called before each step, state(), whose dict of tensors goes into
         checkpoints, and load(state).
     views : called as views(dataset, cameras, poses) before each step, outside the graph, with the whole batch of all
         processes. Draw random numbers here, with torch's CPU generator. Returns other cameras and their pose bins, one
