@@ -117,11 +117,16 @@ def spread_out(points, count):
     return points[chosen]
 
 
-def open_sides(options, data, device, say=print, images=4096, most=64):
-    """The `Sides` for --lambda_flat, from at most so many images of a training split."""
+def find_cameras(data, images=4096, most=64):
+    """Unit vectors (K, 3) towards the cameras of a training split: at most `most`, spread out, of so many images."""
     numbers = np.sort(np.random.default_rng(0).permutation(len(data))[:images])
     parts = np.array_split(numbers, -(-len(numbers) // 512))
-    found = spread_out(torch.cat([directions(data, data.read(some).cameras) for some in parts]), most)
+    return spread_out(torch.cat([directions(data, data.read(some).cameras) for some in parts]), most)
+
+
+def open_sides(options, data, device, say=print):
+    """The `Sides` for --lambda_flat."""
+    found = find_cameras(data)
     everywhere = normalize(torch.randn(4096, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     if ((everywhere @ found.T).amax(1) > 0).all():
         say("--lambda_flat does nothing here: the cameras of the training images look from all sides")

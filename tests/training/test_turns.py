@@ -52,6 +52,7 @@ def on_meta(monkeypatch, arguments):
     options = script().parse([*arguments, "--batch_size=4"])
     monkeypatch.setattr(matches.Bank, "of", lambda data, device: bank(options))
     monkeypatch.setattr(priors, "find_mirror", lambda data: (0, 1.0))
+    monkeypatch.setattr(priors, "find_cameras", lambda data: torch.eye(3))
     dataset = DATASETS[options.dataset]
     data = SimpleNamespace(num_poses=10, name=options.dataset, mirror_planes=dataset.mirror_planes,
                            plane_named=dataset.plane_named, num_views=dataset.num_views, augments=dataset.augments,
@@ -59,6 +60,9 @@ def on_meta(monkeypatch, arguments):
     wanted = options.dataset == "Pascal3D" or options.lambda_near
     trainer = Trainer(options, torch.device("cpu"), data if wanted else None)
     trainer.later = {name: weight.to(META) for name, weight in trainer.later.items()}
+    if "flat" in trainer.prepared:
+        sides = trainer.prepared["flat"]
+        sides.cameras, sides.away = sides.cameras.to(META), sides.away.to(META)
     for name, module in trainer.modules.items():
         module.to(META)
         trainer.optimizers[name] = NoSteps(module)
