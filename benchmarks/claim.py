@@ -38,7 +38,7 @@ ARMS = {  # options of each, beside those of the setting
     "pairs2": "--mode=train --lambda_adv=0 --pairs=2",
     "pairs2+pressure": "--mode=train --lambda_adv=0 --pairs=2 --lambda_pressure=1e-4",
     "pairs2+priors": "--mode=train --lambda_adv=0 --pairs=2 --lambda_pressure=1e-4 --lambda_front=10 --lambda_flat=1 "
-                     "--lambda_mirror=0.5 --clip_norm=5"}  # all that best has but its matches and its adversary
+                     "--lambda_mirror=0.5 --clip_norm=5"}  # best without adversary, prior of codes, matches
 NARROW = {"VPL": "--disc_width=32"}  # as the encoder, where that is narrow; by published widths VPL takes hours
 FIVE_SEEDS = "featGAN", "best", "pairs2+pressure"  # the others have three
 SMALL = "--enc_width=16 --batch_size=32 --lr=1e-3 --lr_schedule=cosine --ckpt_step=500"
